@@ -1,0 +1,5 @@
+"""`python -m cadcpp` is `cadcpp`."""
+
+from cadcpp.cli import main
+
+main()

@@ -1,0 +1,96 @@
+"""Book-keeping for one KV cache: a trunk of text in position order, and branches on it."""
+
+from collections.abc import Callable, Sequence
+
+from cadcpp.errors import ConfigError
+from cadcpp.native.context import Context
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading items two sequences share."""
+    n = min(len(a), len(b))
+    if a[:n] == b[:n]:
+        return n
+    return next(i for i in range(n) if a[i] != b[i])
+
+
+class Cache:
+    """The trunk lies on sequence 0; sequences 1, 2, ... share a part of it and carry branches for one round.
+
+    ``tokens`` is the truth: whatever goes wrong in a round, `settle` takes the cache back to exactly that.
+    Other sequences keep their share of the trunk between rounds, so that a round copies only what is new.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.tokens: list[int] = []
+        self._shared = [
+            0
+        ] * context.config.n_seq  # trunk positions that each sequence holds; unused for sequence 0
+        self._n_seq = 1  # sequences that this round may have touched
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def align(self, ids: Sequence[int]) -> None:
+        """Keep only what is a prefix of ``ids``, and leave at least its last token to be evaluated."""
+        n = min(common_prefix(self.tokens, list(ids)), len(ids) - 1)
+        if n == len(self.tokens):
+            return
+        del self.tokens[n:]
+        self._shared = [min(shared, n) for shared in self._shared]
+        self._n_seq = len(self._shared)
+        self.settle()
+
+    def prefill(
+        self, ids: Sequence[int], stop: int, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Evaluate ``ids`` up to position ``stop`` without asking for logits, in as few decodes as fit."""
+        batch, step = self.context.batch, self.context.config.n_batch
+        while len(self) < stop:
+            chunk = list(ids[len(self) : min(len(self) + step, stop)])
+            batch.clear()
+            batch.add(chunk, len(self), 0, 1, False)
+            self.context.decode()
+            self.tokens.extend(chunk)
+            if progress is not None:
+                progress(len(self), stop)
+
+    def share(self, n_seq: int) -> None:
+        """Make sequences 1 .. n_seq - 1 equal to the trunk."""
+        if n_seq > len(self._shared):
+            raise ConfigError(
+                f"a tree with {n_seq} leaves needs as many sequences, the context has {len(self._shared)}"
+            )
+        self._n_seq = max(self._n_seq, n_seq)
+        for seq in range(1, n_seq):
+            if self._shared[seq] < len(self):
+                self.context.fork(0, seq, self._shared[seq], len(self))
+                self._shared[seq] = len(self)
+
+    def branch(self, source: int, seq: int, stop: int) -> None:
+        """Make the fresh sequence ``seq`` equal to ``source`` up to position ``stop``, beyond the trunk."""
+        self._n_seq = max(self._n_seq, seq + 1)
+        self.context.fork(source, seq, self._shared[seq], stop)
+        self._shared[seq] = len(self)
+
+    def extend(self, tokens: Sequence[int], n_seq: int = 1) -> None:
+        """Count tokens just decoded on sequences 0 .. n_seq - 1 as trunk."""
+        self.tokens.extend(tokens)
+        for seq in range(1, n_seq):
+            self._shared[seq] = len(self)
+
+    def adopt(self, seq: int, tokens: Sequence[int]) -> None:
+        """Count the cells of branch ``seq`` right after the trunk as trunk."""
+        start = len(self)
+        if seq != 0:
+            self.context.trim(0, start)
+            self.context.fork(seq, 0, start, start + len(tokens))
+        self.tokens.extend(tokens)
+
+    def settle(self) -> None:
+        """Drop every cell that is not trunk. Leaves the cache valid after anything, at any time."""
+        self.context.trim(0, len(self))
+        for seq in range(1, self._n_seq):
+            self.context.trim(seq, self._shared[seq])
+        self._n_seq = 1

@@ -1,0 +1,97 @@
+"""`cadcpp generate`: one prompt, one text."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cadcpp.cli.options import (
+    MODEL_OPTIONS,
+    SAMPLING_OPTIONS,
+    make_sampling,
+    note,
+    open_session,
+    prefill_progress,
+)
+from cadcpp.errors import ConfigError
+
+
+@click.command("generate")
+@MODEL_OPTIONS
+@click.option("-p", "--prompt", metavar="TEXT", help="The prompt. [default: read standard input]")
+@click.option("-f", "--file", "prompt_file", type=Path, metavar="FILE", help="Read the prompt from a file.")
+@SAMPLING_OPTIONS
+@click.option("--chat", is_flag=True, help="Put the prompt into the model's own chat template.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object with text, tokens and statistics."
+)
+def command(
+    prompt: str | None,
+    prompt_file: Path | None,
+    n_predict: int,
+    temp: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repeat_penalty: float,
+    seed: int | None,
+    chat: bool,
+    as_json: bool,
+    **model_options: Any,
+) -> None:
+    """Write the continuation of a prompt (-p, -f, or standard input) to standard output."""
+    text = _read_prompt(prompt, prompt_file)
+    sampling = make_sampling(temp, top_k, top_p, min_p, repeat_penalty, seed)
+    with open_session(n_predict=n_predict, **model_options) as session:
+        from cadcpp.report import Recorder
+
+        ids = _tokenize(session, text, chat)
+        recorder = Recorder(len(ids))
+        for chunk in session.stream(
+            ids, sampling, n_predict, stats=recorder.stats, progress=prefill_progress
+        ):
+            recorder.add(chunk)
+            if not as_json:
+                click.echo(chunk.text, nl=False)
+        _finish(recorder.to_dict(), as_json)
+
+
+def _read_prompt(prompt: str | None, file: Path | None) -> str:
+    if prompt is not None and file is not None:
+        raise ConfigError("-p and -f both give a prompt: leave one out")
+    text = _read_file(file) if file is not None else sys.stdin.read() if prompt is None else prompt
+    if not text.strip():
+        raise ConfigError("the prompt is empty: give -p TEXT, -f FILE, or text on standard input")
+    return text
+
+
+def _read_file(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read prompt file {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"prompt file {file} is not UTF-8 text") from None
+
+
+def _tokenize(session: Any, text: str, chat: bool) -> list[int]:
+    if not chat:
+        return list(session.model.tokenize(text))
+    from cadcpp.chat import Conversation
+    from cadcpp.native.template import Template
+
+    return Conversation(Template(session.model)).ask(text.strip())
+
+
+def _finish(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False))
+        return
+    click.echo()
+    stats = result["stats"]
+    note(
+        f"[{result['completion_tokens']} tokens, {result['tokens_per_second']:.2f} tokens/s, "
+        f"{stats['tokens_per_pass']:.2f} tokens a pass]"
+    )

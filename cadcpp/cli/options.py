@@ -1,0 +1,122 @@
+"""Options that several commands share, and the objects made from them."""
+
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cadcpp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cadcpp.config import SamplingConfig
+    from cadcpp.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+MODEL_OPTIONS: Callable[[F], F] = _stack(
+    click.option(
+        "-m",
+        "--model",
+        required=True,
+        type=Path,
+        metavar="V.gguf",
+        help="Verifier: the model whose text you want.",
+    ),
+    click.option(
+        "-d", "--draft", type=Path, metavar="D.gguf", help="Draft: a small model with the same vocabulary."
+    ),
+    click.option("--ctx", default=4096, show_default=True, help="Tokens of text that fit, prompt included."),
+    click.option("--threads", type=int, default=None, help="Compute threads. [default: one per core]"),
+    click.option(
+        "--speculative",
+        type=click.Choice(["auto", "off", "draft"]),
+        default="auto",
+        show_default=True,
+        help="auto: draft if -d is given. off: plain decoding, the same text.",
+    ),
+    click.option("--rows", default=64, show_default=True, help="Rows of a token tree (1 to 256)."),
+)
+
+SAMPLING_OPTIONS: Callable[[F], F] = _stack(
+    click.option("-n", "--n", "n_predict", default=128, show_default=True, help="Tokens to write at most."),
+    click.option("--temp", default=0.8, show_default=True, help="Temperature; 0 is greedy."),
+    click.option("--top-k", default=40, show_default=True, help="Draw among the k likeliest tokens; 0: all."),
+    click.option(
+        "--top-p", default=0.95, show_default=True, help="... among those that make up this probability."
+    ),
+    click.option(
+        "--min-p", default=0.05, show_default=True, help="... at least this likely, relative to the best."
+    ),
+    click.option(
+        "--repeat-penalty", default=1.0, show_default=True, help="Penalty on the last 64 tokens; 1 is none."
+    ),
+    click.option("--seed", type=int, default=None, help="Same seed, same text. [default: random]"),
+)
+
+
+def make_sampling(
+    temp: float, top_k: int, top_p: float, min_p: float, repeat_penalty: float, seed: int | None
+) -> "SamplingConfig":
+    """Sampling settings from the command line."""
+    from cadcpp.config import SamplingConfig
+
+    return SamplingConfig(
+        temperature=temp,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repeat_penalty=repeat_penalty,
+        seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
+    )
+
+
+def open_session(
+    model: Path,
+    draft: Path | None,
+    ctx: int,
+    threads: int | None,
+    speculative: str,
+    rows: int,
+    n_predict: int,
+) -> "Session":
+    """A running session from the command line; checks every number before it loads anything."""
+    from cadcpp.config import SessionConfig, TreeConfig
+
+    if n_predict < 1:
+        raise ConfigError(f"-n must be at least 1, got {n_predict}")
+    if speculative == "draft" and draft is None:
+        raise ConfigError("--speculative draft needs a draft model: add -d D.gguf")
+    speculates = draft is not None and speculative != "off"
+    tree = TreeConfig(rows=rows)
+    config = SessionConfig(n_ctx=ctx, n_threads=threads, tree=tree if speculates else TreeConfig(rows=1))
+    from cadcpp.session import Session
+
+    return Session(model, draft if speculates else None, config)
+
+
+def note(message: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(message, err=True)
+
+
+def prefill_progress(done: int, total: int) -> None:
+    """A line that tells how far a long prompt is, on a terminal only."""
+    if sys.stderr.isatty():
+        click.echo(
+            f"\rreading the prompt: {done} of {total} tokens" + ("\r\033[K" if done >= total else ""),
+            err=True,
+            nl=False,
+        )

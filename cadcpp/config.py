@@ -1,0 +1,74 @@
+"""Frozen settings, checked where they are made."""
+
+import math
+from dataclasses import dataclass, field
+
+from cadcpp.errors import ConfigError
+
+
+def _check(ok: bool, name: str, value: object, wanted: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name} must be {wanted}, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingConfig:
+    """How the verifier's next token is drawn; temperature 0 is greedy. Names and defaults are llama.cpp's."""
+
+    temperature: float = 0.8
+    top_k: int = 40  # 0: all
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(
+            math.isfinite(self.temperature) and self.temperature >= 0,
+            "temperature",
+            self.temperature,
+            "0 or more",
+        )
+        _check(self.top_k >= 0, "top-k", self.top_k, "0 (all) or more")
+        _check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0 and at most 1")
+        _check(0 <= self.min_p <= 1, "min-p", self.min_p, "between 0 and 1")
+        _check(
+            math.isfinite(self.repeat_penalty) and self.repeat_penalty > 0,
+            "repeat-penalty",
+            self.repeat_penalty,
+            "above 0",
+        )
+        _check(self.repeat_last_n >= 0, "repeat-last-n", self.repeat_last_n, "0 or more")
+        _check(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 4294967295")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeConfig:
+    """Limits of one token tree."""
+
+    rows: int = 64  # rows of a verify pass, root included
+    width: int = 4  # frontier nodes per draft decode, at most
+    focus: float = 0.25  # a frontier node joins a decode if it is at least this likely, relative to the best
+    cutoff: float = 0.001  # nodes with a smaller cumulative probability are not drafted
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.rows <= 256, "rows", self.rows, "between 1 and 256")
+        _check(1 <= self.width <= 256, "width", self.width, "between 1 and 256")
+        _check(0 <= self.focus <= 1, "focus", self.focus, "between 0 and 1")
+        _check(0 <= self.cutoff < 1, "cutoff", self.cutoff, "at least 0 and below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """Sizes of one session."""
+
+    n_ctx: int = 4096  # tokens of text, prompt included
+    n_batch: int = 512  # prompt tokens per pass
+    n_threads: int | None = None  # None: one per core
+    tree: TreeConfig = field(default_factory=TreeConfig)
+
+    def __post_init__(self) -> None:
+        _check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")
+        _check(self.n_batch >= 1, "batch", self.n_batch, "at least 1")
+        _check(self.n_threads is None or self.n_threads >= 1, "threads", self.n_threads, "at least 1")

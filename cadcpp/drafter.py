@@ -1,0 +1,124 @@
+"""Drafters: what might come next, as a token tree."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cadcpp.cache import Cache
+from cadcpp.config import TreeConfig
+from cadcpp.growth import Growth
+from cadcpp.native.context import Context
+from cadcpp.tree import TokenTree
+
+
+class Drafter(Protocol):
+    """Proposes continuations of a text."""
+
+    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
+        """A tree whose root is the last of ``ids``, within the limits."""
+        ...
+
+    def settle(self) -> None:
+        """Leave the cache valid, whatever was interrupted."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class NoDrafter:
+    """Plain decoding: the tree is its root."""
+
+    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
+        return TokenTree.root(ids[-1])
+
+    def settle(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class ModelDrafter:
+    """Grows a tree with a small resident model.
+
+    A tree cannot be grown with one KV sequence per leaf, since the leaves are not known yet. Instead the
+    first evaluated child of a node goes on in its parent's sequence and every further one in a fork of it.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.cache = Cache(context)
+        self.n_decodes = 0
+        self._never = _end_tokens(context)
+        self._grown: dict[tuple[int, ...], int] = {}  # evaluated path below the text -> its sequence
+        self._text: list[int] = []
+
+    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
+        room = self.context.config.n_cells - len(ids) - config.rows
+        if max_depth < 1 or config.rows < 2 or room < 0:
+            return TokenTree.root(ids[-1])
+        self._adopt(ids)
+        growth = Growth(ids[-1], config, max_depth, self._never)
+        growth.expand([0], self._evaluate_text(ids))
+        self._branch(growth)
+        return growth.tree()
+
+    def settle(self) -> None:
+        self._grown = {}
+        self.cache.settle()
+
+    def close(self) -> None:
+        self.context.close()
+
+    def _adopt(self, ids: Sequence[int]) -> None:
+        """Keep what was evaluated below the last text and has become text since."""
+        new = tuple(ids[len(self._text) : -1]) if list(ids[: len(self._text)]) == self._text else ()
+        while new and new not in self._grown:
+            new = new[:-1]
+        if new and len(self.cache) == len(self._text):
+            self.cache.adopt(self._grown[new], new)
+        self.settle()
+        self.cache.align(ids)
+
+    def _evaluate_text(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        self.cache.prefill(ids, len(ids) - 1)
+        batch = self.context.batch
+        batch.clear()
+        batch.add([ids[-1]], len(self.cache), 0, 1, True)
+        self._decode()
+        self.cache.extend([ids[-1]])
+        self._text = list(ids)
+        self._grown = {(): 0}
+        return self.context.logits(1)
+
+    def _branch(self, growth: Growth) -> None:
+        paths: dict[int, tuple[int, ...]] = {0: ()}
+        ends = {0: 0}  # sequence -> the node it ends at, since only one child may go on in it
+        while (rows := growth.frontier()) and len(ends) + len(rows) <= self.context.config.n_seq:
+            batch = self.context.batch
+            batch.clear()
+            for row in rows:
+                token, parent, depth = growth.position(row)
+                position = len(self.cache) + depth - 1
+                seq = self._grown[paths[parent]]
+                if ends[seq] != parent:
+                    source, seq = seq, len(ends)
+                    self.cache.branch(source, seq, position)
+                ends[seq] = row
+                paths[row] = (*paths[parent], token)
+                self._grown[paths[row]] = seq
+                batch.add([token], position, seq, seq + 1, True)
+            self._decode()
+            growth.expand(rows, self.context.logits(len(rows)))
+
+    def _decode(self) -> None:
+        self.context.decode()
+        self.n_decodes += 1
+
+
+def _end_tokens(context: Context) -> NDArray[np.int32]:
+    """Tokens that end a text: never drafted, since nothing can follow them."""
+    model = context.model
+    return np.array([t for t in range(model.n_vocab) if model.is_end(t)], np.int32)

@@ -1,0 +1,97 @@
+"""The engine: rounds of plan, draft, verify and commit over two models."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from cadcpp.accept import Accepted
+from cadcpp.config import TreeConfig
+from cadcpp.drafter import Drafter
+from cadcpp.errors import ConfigError, ContextFull
+from cadcpp.native.sampler import Sampler
+from cadcpp.stats import Stats
+from cadcpp.tree import TokenTree
+from cadcpp.verifier import Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One verify pass and what came of it."""
+
+    tokens: list[int]  # new text, the end token not included
+    tree: TokenTree
+    accepted: Accepted
+    finish: str | None = None  # "stop": the model ended the text; "length": n or the context is reached
+
+
+@dataclass(slots=True)
+class Engine:
+    """Writes text with a verifier and a drafter; keeps what both have evaluated for the next call."""
+
+    verifier: Verifier
+    drafter: Drafter
+    n_ctx: int  # tokens of text, prompt included
+    tree: TreeConfig = field(default_factory=TreeConfig)
+
+    def rounds(
+        self,
+        prompt: Sequence[int],
+        sampler: Sampler,
+        n: int,
+        *,
+        stats: Stats | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Round]:
+        """Generate up to ``n`` tokens after ``prompt``, a round at a time.
+
+        Only what the caches do not hold of the prompt is evaluated. Closing the generator at any point
+        leaves both caches valid. Raises ContextFull if the prompt leaves no room for one token.
+        """
+        self._check(prompt, n)
+        stats = stats if stats is not None else Stats()
+        ids, limit = list(prompt), min(len(prompt) + n, self.n_ctx)
+        try:
+            self.verifier.prefill(ids, self.tree.rows, progress)
+            while True:
+                result = self._round(ids, sampler, limit, stats)
+                ids += result.tokens
+                yield result
+                if result.finish:
+                    return
+        finally:
+            self.drafter.settle()
+            self.verifier.settle()
+
+    def _check(self, prompt: Sequence[int], n: int) -> None:
+        if not prompt:
+            raise ConfigError("the prompt is empty: give at least one token")
+        if n < 1:
+            raise ConfigError(f"n must be at least 1, got {n}")
+        if len(prompt) >= self.n_ctx:
+            raise ContextFull(
+                f"the prompt has {len(prompt)} tokens, the context {self.n_ctx}: shorten it or raise --ctx"
+            )
+
+    def _round(self, ids: list[int], sampler: Sampler, limit: int, stats: Stats) -> Round:
+        start = time.perf_counter()
+        tree = self.drafter.grow(ids, self.tree, limit - len(ids) - 1)
+        drafted = time.perf_counter()
+        accepted = self.verifier.check(ids, tree, sampler.draw)
+        verified = time.perf_counter()
+        tokens = accepted.tokens(tree)
+        ended = self.verifier.context.model.is_end(accepted.bonus)
+        if ended:
+            tokens.pop()
+        stats.passes += 1
+        stats.drafted += len(tree) - 1
+        stats.accepted += len(accepted.rows) - 1
+        stats.emitted += len(tokens)
+        stats.draft_seconds += drafted - start
+        stats.verify_seconds += verified - drafted
+        full = len(ids) + len(tokens) >= limit
+        return Round(tokens, tree, accepted, "stop" if ended else "length" if full else None)
+
+    def close(self) -> None:
+        """Free both contexts. May be called twice."""
+        self.drafter.close()
+        self.verifier.close()

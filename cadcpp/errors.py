@@ -1,0 +1,40 @@
+"""Every error that cadcpp raises on purpose.
+
+CadError
+├── ConfigError (ValueError)   a setting or an argument that cannot work
+├── ModelError                 a model file that cannot be used
+│   └── PairError              a draft that does not fit its verifier
+├── NativeError                llama.cpp refused a call
+├── ContextFull                the text no longer fits the context
+└── ToolError                  making or fetching a file failed
+
+A message says what, which value, and what to do about it, in one line.
+"""
+
+
+class CadError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(CadError, ValueError):
+    """A setting or an argument that cannot work."""
+
+
+class ModelError(CadError):
+    """A model file that cannot be used."""
+
+
+class PairError(ModelError):
+    """A draft model that does not fit its verifier."""
+
+
+class NativeError(CadError):
+    """llama.cpp refused a call."""
+
+
+class ContextFull(CadError):
+    """The text no longer fits the context."""
+
+
+class ToolError(CadError):
+    """Making or fetching a file failed."""

@@ -1,0 +1,62 @@
+"""Rows for one llama_decode, written through numpy views that are made once."""
+
+import ctypes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cadcpp.errors import ConfigError
+from cadcpp.native.lib import api
+
+MAX_SEQ = 256  # llama.cpp's LLAMA_MAX_SEQ
+
+
+class Batch:
+    """Up to ``capacity`` rows; a row belongs to the consecutive sequences ``[lo, hi)``.
+
+    Sequences are numbered in depth-first order of a tree's leaves, so the leaves under any node are
+    one range, and every row can point into one shared array 0, 1, 2, ...
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.n = 0
+        self.token = np.zeros(capacity, np.int32)
+        self.pos = np.zeros(capacity, np.int32)
+        self.n_seq = np.zeros(capacity, np.int32)
+        self.output = np.zeros(capacity, np.int8)
+        self._ids = np.arange(MAX_SEQ, dtype=np.int32)
+        self._seq = np.zeros(capacity, np.uint64)
+        self.struct = self._bind()
+
+    def _bind(self) -> api.llama_batch:
+        struct = api.llama_batch()
+        struct.token = self.token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        struct.pos = self.pos.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        struct.n_seq_id = self.n_seq.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        struct.seq_id = self._seq.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
+        struct.logits = self.output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        return struct
+
+    def clear(self) -> None:
+        self.n = 0
+
+    def add(
+        self,
+        tokens: NDArray[np.int32] | list[int],
+        pos: NDArray[np.int32] | int,
+        lo: NDArray[np.int32] | int,
+        hi: NDArray[np.int32] | int,
+        output: NDArray[np.bool_] | bool,
+    ) -> None:
+        """Append rows; scalars apply to all of them, except that a scalar ``pos`` counts up from there."""
+        k = len(tokens)
+        if self.n + k > self.capacity:
+            raise ConfigError(f"a batch of {self.n + k} rows exceeds its capacity of {self.capacity}")
+        rows = slice(self.n, self.n + k)
+        self.token[rows] = tokens
+        self.pos[rows] = pos + np.arange(k) if isinstance(pos, int) else pos
+        self._seq[rows] = self._ids.ctypes.data + 4 * np.asarray(lo, np.uint64)
+        self.n_seq[rows] = np.subtract(hi, lo)
+        self.output[rows] = output
+        self.n += k

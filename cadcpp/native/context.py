@@ -1,0 +1,101 @@
+"""One llama.cpp context: decode batches, read logits, and the verbs of its KV cache."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cadcpp.errors import ConfigError, NativeError
+from cadcpp.native.batch import MAX_SEQ, Batch
+from cadcpp.native.lib import api, last_error
+from cadcpp.native.model import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextConfig:
+    """Size of one context. Flash attention and a q8_0 cache are fixed: exact verification rests on them."""
+
+    n_cells: int  # KV cells: the text and one tree
+    n_batch: int  # rows of one decode
+    n_ubatch: int  # rows computed at once
+    n_outputs: int  # rows of one decode that ask for logits; buffers are made for at least n_seq
+    n_seq: int  # KV sequences, at most 256
+    n_threads: int
+
+    def __post_init__(self) -> None:
+        for name in ("n_cells", "n_batch", "n_ubatch", "n_outputs", "n_seq", "n_threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.n_seq > MAX_SEQ:
+            raise ConfigError(f"n_seq must be at most {MAX_SEQ}, got {self.n_seq}")
+
+
+class Context:
+    """KV cache and compute buffers for one model."""
+
+    def __init__(self, model: Model, config: ContextConfig) -> None:
+        self.model, self.config = model, config
+        self._stack = ExitStack()
+        self.handle = api.llama_init_from_model(model.handle, self._params())
+        if not self.handle:
+            raise NativeError(f"llama.cpp made no context for {model.path}: {last_error('out of memory?')}")
+        self._stack.callback(api.llama_free, self.handle)
+        self.memory = api.llama_get_memory(self.handle)
+        self.batch = Batch(config.n_batch)
+
+    def _params(self) -> api.llama_context_params:
+        config, params = self.config, api.llama_context_default_params()
+        params.n_ctx = config.n_cells
+        params.n_batch, params.n_ubatch = config.n_batch, config.n_ubatch
+        params.n_seq_max, params.kv_unified = config.n_seq, True
+        params.n_outputs_max = max(config.n_outputs, config.n_seq)  # fewer would abort the process
+        params.n_threads = params.n_threads_batch = config.n_threads
+        params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.type_k = params.type_v = api.GGML_TYPE_Q8_0
+        params.swa_full = True  # a pruned sliding window could not be rolled back
+        params.no_perf = True
+        return params
+
+    def close(self) -> None:
+        """Free the cache and the buffers. May be called twice."""
+        self._stack.close()
+
+    # compute --------------------------------------------------------------------------------------
+
+    def decode(self) -> None:
+        """Evaluate ``self.batch``. Raises NativeError; the cache may then hold a part of the batch."""
+        batch = self.batch
+        n_outputs = int(np.count_nonzero(batch.output[: batch.n]))
+        if n_outputs > self.config.n_outputs:
+            raise ConfigError(
+                f"{n_outputs} rows ask for logits, the context was made for {self.config.n_outputs}"
+            )
+        batch.struct.n_tokens = batch.n
+        code = api.llama_decode(self.handle, batch.struct)
+        if code != 0:
+            raise NativeError(
+                f"llama_decode of {batch.n} rows failed with code {code}: {last_error('cache full?')}"
+            )
+
+    def logits(self, n: int) -> NDArray[np.float32]:
+        """Logits of the last decode's first ``n`` output rows, [n, n_vocab]; a view, valid until the next decode."""
+        pointer = api.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(pointer, shape=(n, self.model.n_vocab))
+
+    # KV cache -------------------------------------------------------------------------------------
+
+    def fork(self, source: int, target: int, start: int, stop: int) -> None:
+        """Make sequence ``target`` hold the cells of ``source`` at positions [start, stop) as well."""
+        api.llama_memory_seq_cp(self.memory, source, target, start, stop)
+
+    def trim(self, seq: int, start: int) -> None:
+        """Take sequence ``seq`` off all cells from position ``start`` on. Cells that nobody holds are free."""
+        if not api.llama_memory_seq_rm(self.memory, seq, start, -1):
+            raise NativeError(
+                f"llama.cpp cannot roll sequence {seq} back to position {start} on {self.model.path}"
+            )
+
+    def clear(self) -> None:
+        """Empty the cache."""
+        api.llama_memory_clear(self.memory, False)

@@ -1,0 +1,52 @@
+"""llama.cpp's libraries, loaded once with the settings that exact verification needs."""
+
+import ctypes
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+# The tiled kernels round differently from 8 rows on, so a batch would not repeat a single token's logits.
+os.environ.setdefault("GGML_CPU_TILED_MM", "0")
+
+import llama_cpp  # noqa: E402
+import llama_cpp.llama_cpp as api  # noqa: E402
+
+logger = logging.getLogger("cadcpp.llama")
+logger.addHandler(logging.NullHandler())
+
+_GGML_ERROR = 4
+_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _GGML_ERROR: logging.ERROR}
+_errors: list[str] = []
+
+
+@api.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
+    line = text.decode("utf-8", "replace").rstrip()
+    if level == _GGML_ERROR and line:
+        _errors.append(line)
+        del _errors[8:]
+    logger.log(_LEVELS.get(level, logging.DEBUG), line)
+
+
+def quiet() -> None:
+    """Send llama.cpp's log to the logger `cadcpp.llama`, which is silent unless configured."""
+    api.llama_log_set(_on_log, ctypes.c_void_p(0))
+
+
+def last_error(default: str) -> str:
+    """The first error line that llama.cpp logged since the last call, else ``default``."""
+    line = _errors[0] if _errors else default  # the first says why, the rest say that it failed
+    _errors.clear()
+    return line.split(": ", 1)[-1]
+
+
+def load_ggml_base() -> Any:
+    """libggml-base, which holds the GGUF header reader; its types are declared in gguf.py."""
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    found = sorted(folder.glob("*ggml-base.so")) or sorted(folder.glob("*ggml-base.*"))
+    return ctypes.CDLL(str(found[0]))
+
+
+quiet()
+api.llama_backend_init()

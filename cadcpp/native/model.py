@@ -1,0 +1,132 @@
+"""One loaded model: weights and vocabulary."""
+
+import ctypes
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from cadcpp.errors import ConfigError, ModelError, NativeError
+from cadcpp.native.gguf import Header, read_header
+from cadcpp.native.lib import api, last_error
+
+
+class Model:
+    """Weights and vocabulary of one GGUF file.
+
+    ``repack`` copies weights into anonymous memory in a faster layout: right for a resident draft,
+    wrong for a memory-mapped verifier, whose logits it would also change.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, repack: bool = False) -> None:
+        self.path = Path(path)
+        self.header: Header = read_header(self.path)
+        _check_generative(self.header)
+        self._stack = ExitStack()
+        self.handle = self._load(repack)
+        self._stack.callback(api.llama_model_free, self.handle)
+        try:
+            self._check_rollback()
+        except ModelError:
+            self.close()
+            raise
+        self.vocab = api.llama_model_get_vocab(self.handle)
+        self.n_vocab: int = api.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train: int = api.llama_model_n_ctx_train(self.handle)
+        self._pieces: dict[tuple[int, bool], bytes] = {}
+
+    def _load(self, repack: bool) -> int:
+        params = api.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.use_extra_bufts = repack
+        handle = api.llama_model_load_from_file(os.fsencode(self.path), params)
+        if not handle:
+            raise ModelError(f"llama.cpp cannot load {self.path}: {last_error('no reason given')}")
+        return int(handle)
+
+    def _check_rollback(self) -> None:
+        if api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle):
+            raise ModelError(
+                f"{self.path} is a {self.header.architecture} model with recurrent state, which cannot be rolled back "
+                "after a wrong draft: choose a model with plain attention"
+            )
+        if api.llama_model_is_diffusion(self.handle) or not api.llama_model_has_decoder(self.handle):
+            raise ModelError(
+                f"{self.path} is a {self.header.architecture} model, which does not write text token by token"
+            )
+
+    def close(self) -> None:
+        """Free the weights; contexts on them must be closed first. May be called twice."""
+        self._stack.close()
+
+    # vocabulary -----------------------------------------------------------------------------------
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own chat template (Jinja), if it has one."""
+        text = api.llama_model_chat_template(self.handle, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    @property
+    def bos(self) -> int:
+        return int(api.llama_vocab_bos(self.vocab))
+
+    @property
+    def eos(self) -> int:
+        return int(api.llama_vocab_eos(self.vocab))
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends a text (end of sequence, of turn, ...)."""
+        return bool(api.llama_vocab_is_eog(self.vocab, token))
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """Token ids of a text; ``add_special`` adds the model's own start tokens."""
+        data = text.encode("utf-8", "surrogateescape")
+        room = len(data) + 8
+        buffer = (ctypes.c_int32 * room)()
+        n = api.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
+        if n < 0:
+            raise NativeError(f"llama.cpp could not tokenize a text of {len(data)} bytes (code {n})")
+        return list(buffer[:n])
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that one token stands for; control tokens are empty unless ``special``."""
+        key = (token, special)
+        if key not in self._pieces:
+            self._pieces[key] = self._read_piece(token, special)
+        return self._pieces[key]
+
+    def _read_piece(self, token: int, special: bool) -> bytes:
+        if not 0 <= token < self.n_vocab:
+            raise ConfigError(f"token {token} is outside the vocabulary of {self.n_vocab}")
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            n = api.llama_token_to_piece(self.vocab, token, buffer, room, 0, special)
+            if n >= 0:
+                return buffer.raw[:n]
+            room = -n
+
+    def detokenize(self, tokens: Iterable[int], *, special: bool = False) -> bytes:
+        """The bytes of a token sequence, piece by piece."""
+        return b"".join(self.piece(token, special=special) for token in tokens)
+
+    def vocabulary(self) -> Sequence[bytes]:
+        """Text of every token, by id."""
+        text = api.llama_vocab_get_text
+        return [text(self.vocab, i) for i in range(self.n_vocab)]
+
+
+def _check_generative(header: Header) -> None:
+    kind = header.metadata.get("general.type", "model")
+    if kind != "model":
+        raise ModelError(f"{header.path} is a GGUF of type {kind!r}, not a language model")
+    if not header.architecture:
+        raise ModelError(
+            f"{header.path} names no architecture (general.architecture): it is not a language model"
+        )
+    pooled = header.get("pooling_type", 0) not in (0, None)
+    if header.get("attention.causal", True) is False or pooled or "bert" in header.architecture:
+        raise ModelError(
+            f"{header.path} is an embedding model ({header.architecture}), which writes no text: choose a chat or base model"
+        )

@@ -1,0 +1,47 @@
+"""llama.cpp's own sampler chain: the target's tokens are drawn by nothing else."""
+
+import ctypes
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+from cadcpp.config import SamplingConfig
+from cadcpp.native.context import Context
+from cadcpp.native.lib import api
+
+
+class Sampler:
+    """Penalties, then greedy or top-k, top-p, min-p, temperature and one seeded draw per token."""
+
+    def __init__(self, context: Context, config: SamplingConfig) -> None:
+        self._context = context
+        self._stack = ExitStack()
+        self.handle = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
+        self._stack.callback(api.llama_sampler_free, self.handle)
+        for link in _links(config, context.model.n_vocab):
+            api.llama_sampler_chain_add(self.handle, link)
+
+    def observe(self, tokens: Iterable[int]) -> None:
+        """Let the penalties know tokens that were not drawn here, such as a prompt."""
+        for token in tokens:
+            api.llama_sampler_accept(self.handle, token)
+
+    def draw(self, row: int) -> int:
+        """Draw the next token from the logits of one row of the last decoded batch, and remember it."""
+        return int(api.llama_sampler_sample(self.handle, self._context.handle, row))
+
+    def close(self) -> None:
+        """Free the chain. May be called twice."""
+        self._stack.close()
+
+
+def _links(config: SamplingConfig, n_vocab: int) -> Iterable[ctypes.c_void_p]:
+    if config.repeat_penalty != 1.0:
+        yield api.llama_sampler_init_penalties(n_vocab, config.repeat_last_n, config.repeat_penalty, 0.0, 0.0)
+    if config.temperature == 0.0:
+        yield api.llama_sampler_init_greedy()
+        return
+    yield api.llama_sampler_init_top_k(config.top_k)
+    yield api.llama_sampler_init_top_p(config.top_p, 1)
+    yield api.llama_sampler_init_min_p(config.min_p, 1)
+    yield api.llama_sampler_init_temp(config.temperature)
+    yield api.llama_sampler_init_dist(config.seed)

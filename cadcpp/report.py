@@ -1,0 +1,70 @@
+"""The record of one generation that --json prints."""
+
+import sys
+import time
+from typing import Any
+
+import psutil
+
+from cadcpp.session import Chunk
+from cadcpp.stats import Stats
+
+
+class Recorder:
+    """Collects the chunks of one generation; made right before it starts."""
+
+    def __init__(self, prompt_tokens: int) -> None:
+        self.stats = Stats()
+        self.text, self.tokens, self.finish = "", list[int](), "length"
+        self._prompt_tokens = prompt_tokens
+        self._start = time.perf_counter()
+        self._read = read_bytes()
+        self._first_s, self._n_first, self._last_s = 0.0, 0, 0.0
+
+    def add(self, chunk: Chunk) -> None:
+        self._last_s = time.perf_counter() - self._start
+        if not self.stats.passes or not self._first_s:
+            self._first_s, self._n_first = self._last_s, len(chunk.tokens)
+        self.text += chunk.text
+        self.tokens += chunk.tokens
+        self.finish = chunk.finish or self.finish
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed: what came after the first pass, which also reads the prompt."""
+        n, seconds = len(self.tokens) - self._n_first, self._last_s - self._first_s
+        if n > 0 and seconds > 0:
+            return n / seconds
+        return len(self.tokens) / self._last_s if self._last_s else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain values; times in seconds, sizes in bytes."""
+        n = len(self.tokens)
+        self.stats.read_bytes = read_bytes() - self._read
+        self.stats.read_bytes_per_token = self.stats.read_bytes // max(n, 1)
+        self.stats.peak_rss_bytes = peak_rss_bytes()
+        return {
+            "text": self.text,
+            "tokens": self.tokens,
+            "finish_reason": self.finish,
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": n,
+            "seconds": round(self._last_s, 4),
+            "prompt_seconds": round(self._first_s, 4),
+            "tokens_per_second": round(self.tokens_per_second, 4),
+            "stats": self.stats.to_dict(),
+        }
+
+
+def read_bytes() -> int:
+    """Bytes that this process has fetched from storage, page faults included; 0 where nobody counts."""
+    process = psutil.Process()
+    return int(process.io_counters().read_bytes) if hasattr(process, "io_counters") else 0
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set of this process so far."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

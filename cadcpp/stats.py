@@ -1,0 +1,33 @@
+"""Counters of one generation."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Stats:
+    """What one generation cost; times in seconds."""
+
+    passes: int = 0  # verifier passes that produced tokens
+    drafted: int = 0  # tree rows given to the verifier, roots not counted
+    accepted: int = 0  # drafted tokens that became text
+    emitted: int = 0  # tokens of the text, bonus tokens included
+    draft_seconds: float = 0.0
+    verify_seconds: float = 0.0
+    stall_seconds: float = 0.0  # of verify_seconds, waiting for streamed weights
+    read_bytes: int = 0  # fetched from storage, page faults included
+    read_bytes_per_token: int = 0
+    pinned_bytes: int = 0
+    streamed_bytes_per_pass: int = 0
+    peak_rss_bytes: int = 0
+    load_seconds: float = 0.0
+
+    @property
+    def tokens_per_pass(self) -> float:
+        return self.emitted / self.passes if self.passes else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, ``tokens_per_pass`` included."""
+        values = asdict(self)
+        del values["emitted"]
+        return {"passes": values.pop("passes"), "tokens_per_pass": round(self.tokens_per_pass, 3), **values}

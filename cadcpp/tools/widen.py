@@ -1,0 +1,139 @@
+"""Make a model larger without changing what it computes.
+
+Rows are appended to ``ffn_gate`` and ``ffn_up`` (copies of the rows already there) and as many zero columns to
+``ffn_down``: every added neuron is computed, then multiplied by zero. Bytes and work are those of the larger
+model, the function is the old one. Weights are copied as they are stored, so nothing is rounded again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cadcpp.errors import ConfigError, ToolError
+from cadcpp.tools.parts import new_file
+
+N_FF_STEP = 256  # the block of the K-quants, the largest block of all types
+
+_GROWS_IN_ROWS = (".ffn_gate.weight", ".ffn_up.weight")
+_GROWS_IN_COLUMNS = (".ffn_down.weight",)
+_GROWS = _GROWS_IN_ROWS + _GROWS_IN_COLUMNS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Width:
+    """How the size of a model file depends on its feed-forward width."""
+
+    n_ff: int
+    file_bytes: int
+    bytes_per_ff: int  # one more neuron in every layer
+
+    def file_bytes_at(self, n_ff: int) -> int:
+        """The file's size at another width, up to a few bytes of metadata."""
+        return self.file_bytes + (n_ff - self.n_ff) * self.bytes_per_ff
+
+    def n_ff_within(self, size_bytes: int) -> int:
+        """The largest width, in steps of 256, whose file is no larger than ``size_bytes``."""
+        n_steps = (size_bytes - self.file_bytes) // (self.bytes_per_ff * N_FF_STEP)
+        return self.n_ff + n_steps * N_FF_STEP
+
+
+def read_width(src: Path) -> Width:
+    """The width of ``src``, taken from its tensor shapes and types."""
+    return _width(src, _reader(src))
+
+
+def widen(src: Path, dst: Path, n_ff: int, *, progress: Callable[[float], None] | None = None) -> None:
+    """Write ``src`` to ``dst`` with ``n_ff`` feed-forward neurons a layer; ``dst`` appears whole or not at all."""
+    reader = _reader(src)
+    width = _width(src, reader)
+    if n_ff < width.n_ff or (n_ff - width.n_ff) % N_FF_STEP:
+        raise ConfigError(f"n_ff must be {width.n_ff} plus a multiple of {N_FF_STEP}, got {n_ff}")
+    with new_file(dst) as part:
+        _write(reader, part, width.n_ff, n_ff, progress or (lambda fraction: None))
+
+
+def _reader(src: Path) -> Any:
+    import gguf
+
+    try:
+        return gguf.GGUFReader(src)
+    except (OSError, ValueError) as error:
+        raise ToolError(f"cannot read {src} as GGUF: {error}; check the path") from error
+
+
+def _width(src: Path, reader: Any) -> Width:
+    growing = [tensor for tensor in reader.tensors if tensor.name.endswith(_GROWS)]
+    field = reader.get_field(_n_ff_key(reader))
+    if not growing or field is None:
+        raise ToolError(f"{src} has no gated feed-forward layers to widen; take a dense llama-like model")
+    n_ff = int(field.contents())
+    total_bytes = sum(int(tensor.n_bytes) for tensor in growing)
+    return Width(n_ff=n_ff, file_bytes=src.stat().st_size, bytes_per_ff=total_bytes // n_ff)
+
+
+def _n_ff_key(reader: Any) -> str:
+    return f"{reader.get_field('general.architecture').contents()}.feed_forward_length"
+
+
+def _write(reader: Any, part: Path, old_ff: int, n_ff: int, progress: Callable[[float], None]) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(part, reader.get_field("general.architecture").contents())
+    try:
+        writer.data_alignment = reader.alignment
+        _copy_metadata(reader, writer, old_ff, n_ff)
+        for tensor in reader.tensors:
+            _announce(writer, tensor, old_ff, n_ff)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for n_done, tensor in enumerate(reader.tensors, start=1):
+            writer.write_tensor_data(_grown(tensor, old_ff, n_ff))
+            progress(n_done / len(reader.tensors))
+    finally:
+        writer.close()
+
+
+def _copy_metadata(reader: Any, writer: Any, old_ff: int, n_ff: int) -> None:
+    changed = {_n_ff_key(reader): n_ff}
+    if n_ff != old_ff:
+        name = reader.get_field("general.name")
+        old_name = name.contents() if name else "model"
+        changed["general.name"] = (
+            f"{old_name}, widened from n_ff {old_ff} to {n_ff} (same function, real speed)"
+        )
+    for key, field in reader.fields.items():
+        # the writer adds these itself
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            value = changed.get(key, field.contents())
+            writer.add_key_value(key, value, field.types[0], sub_type=field.types[-1])
+
+
+def _announce(writer: Any, tensor: Any, old_ff: int, n_ff: int) -> None:
+    shape = _grown_shape(tensor, old_ff, n_ff)
+    n_bytes = shape[0] * shape[1] * tensor.data.itemsize if len(shape) == 2 else tensor.data.nbytes
+    writer.add_tensor_info(tensor.name, shape, tensor.data.dtype, n_bytes, raw_dtype=tensor.tensor_type)
+
+
+def _grown_shape(tensor: Any, old_ff: int, n_ff: int) -> tuple[int, ...]:
+    """The shape as stored: rows first, and the last axis in bytes where blocks are opaque."""
+    shape = tuple(int(length) for length in tensor.data.shape)
+    if tensor.name.endswith(_GROWS_IN_ROWS):
+        return (n_ff, shape[1])
+    if tensor.name.endswith(_GROWS_IN_COLUMNS):
+        return (shape[0], shape[1] * n_ff // old_ff)
+    return shape
+
+
+def _grown(tensor: Any, old_ff: int, n_ff: int) -> Any:
+    import numpy as np
+
+    shape = _grown_shape(tensor, old_ff, n_ff)
+    if tensor.name.endswith(_GROWS_IN_COLUMNS):
+        # a block of zero bytes is a block of zero weights in every type of ggml
+        data = np.zeros(shape, dtype=tensor.data.dtype)
+        data[:, : tensor.data.shape[1]] = tensor.data
+        return data
+    # numpy's resize repeats the rows from the first on
+    return np.resize(tensor.data, shape)

@@ -1,0 +1,62 @@
+"""The verifier: one target pass over a whole tree, then the accept walk."""
+
+from collections.abc import Callable, Sequence
+
+from cadcpp.accept import Accepted, accept
+from cadcpp.cache import Cache
+from cadcpp.native.context import Context
+from cadcpp.tree import TokenTree
+
+
+def in_order(rows: Sequence[int]) -> int:
+    """How many leading rows of an accepted path lie in position order in the KV cache.
+
+    These are the rows of the likeliest chain, which stands first in the batch. A side branch lies behind
+    a gap that later text would fill, and attention would then sum in another order than plain decoding
+    does; so a side branch is evaluated again at the front of the next pass, which costs rows but no pass.
+    """
+    return next((i for i, row in enumerate(rows) if row != i), len(rows))
+
+
+class Verifier:
+    """Checks token trees with the large model."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.cache = Cache(context)
+
+    def prefill(
+        self, ids: Sequence[int], rows: int, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Evaluate what of a new text does not fit into one pass together with a tree of ``rows``."""
+        self.cache.align(ids)
+        n_ride = self.context.config.n_batch - rows
+        if len(ids) - len(self.cache) > n_ride:
+            self.cache.prefill(ids, len(ids) - n_ride, progress)
+
+    def check(self, ids: Sequence[int], tree: TokenTree, draw: Callable[[int], int]) -> Accepted:
+        """One pass over the text's unevaluated tail and the tree; ``draw(row)`` samples at a batch row."""
+        self.cache.align(ids)
+        tail = list(ids[len(self.cache) :])
+        n_seq = self._decode(tail, tree)
+        accepted = accept(tree, lambda row: draw(len(tail) - 1 + row))
+        self.cache.extend(tail, n_seq)
+        self.cache.extend(tree.token[1 : in_order(accepted.rows)].tolist())
+        self.cache.settle()
+        return accepted
+
+    def _decode(self, tail: list[int], tree: TokenTree) -> int:
+        lo, hi = tree.spans()
+        n_seq, start, batch = int(hi[0]), len(self.cache), self.context.batch
+        self.cache.share(n_seq)
+        batch.clear()
+        batch.add(tail[:-1], start, 0, n_seq, False)
+        batch.add(tree.token, start + len(tail) - 1 + tree.depth, lo, hi, True)
+        self.context.decode()
+        return n_seq
+
+    def settle(self) -> None:
+        self.cache.settle()
+
+    def close(self) -> None:
+        self.context.close()
