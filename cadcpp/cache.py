@@ -24,9 +24,7 @@ class Cache:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.tokens: list[int] = []
-        self._shared = [
-            0
-        ] * context.config.n_seq  # trunk positions that each sequence holds; unused for sequence 0
+        self._shared = [0] * context.config.n_seq  # trunk positions that each sequence holds; unused for sequence 0
         self._n_seq = 1  # sequences that this round may have touched
 
     def __len__(self) -> int:
@@ -42,9 +40,7 @@ class Cache:
         self._n_seq = len(self._shared)
         self.settle()
 
-    def prefill(
-        self, ids: Sequence[int], stop: int, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def prefill(self, ids: Sequence[int], stop: int, progress: Callable[[int, int], None] | None = None) -> None:
         """Evaluate ``ids`` up to position ``stop`` without asking for logits, in as few decodes as fit."""
         batch, step = self.context.batch, self.context.config.n_batch
         while len(self) < stop:

@@ -1,7 +1,7 @@
 """The engine: rounds of plan, draft, verify and commit over two models."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from cadcpp.accept import Accepted
@@ -41,7 +41,7 @@ class Engine:
         *,
         stats: Stats | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[Round]:
+    ) -> Generator[Round, None, None]:
         """Generate up to ``n`` tokens after ``prompt``, a round at a time.
 
         Only what the caches do not hold of the prompt is evaluated. Closing the generator at any point

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +68,7 @@ class Session:
         stop: Sequence[str] = (),
         stats: Stats | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """Write up to ``n`` tokens after ``prompt``, a chunk per round; nothing of a stop string is shown."""
         stats = stats if stats is not None else Stats()
         stats.load_seconds = self.load_seconds

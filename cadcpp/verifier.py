@@ -25,9 +25,7 @@ class Verifier:
         self.context = context
         self.cache = Cache(context)
 
-    def prefill(
-        self, ids: Sequence[int], rows: int, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def prefill(self, ids: Sequence[int], rows: int, progress: Callable[[int, int], None] | None = None) -> None:
         """Evaluate what of a new text does not fit into one pass together with a tree of ``rows``."""
         self.cache.align(ids)
         n_ride = self.context.config.n_batch - rows

@@ -48,9 +48,7 @@ def command(
 
         repl = _Repl(session, Conversation(Template(session.model)), sampling, n_predict)
         if sys.stdin.isatty():
-            note(
-                f"{session.model.path.name}, loaded in {session.load_seconds:.1f} s. /help lists the commands."
-            )
+            note(f"{session.model.path.name}, loaded in {session.load_seconds:.1f} s. /help lists the commands.")
         repl.run()
 
 
@@ -88,9 +86,7 @@ class _Repl:
         if self._last is None:
             note("no reply yet")
             return
-        values = {k: v for k, v in self._last.items() if k not in ("text", "tokens", "stats")} | self._last[
-            "stats"
-        ]
+        values = {k: v for k, v in self._last.items() if k not in ("text", "tokens", "stats")} | self._last["stats"]
         for name, value in values.items():
             note(f"{name:24} {round(value, 3) if isinstance(value, float) else value}")
 

@@ -24,9 +24,7 @@ from cadcpp.errors import ConfigError
 @click.option("-f", "--file", "prompt_file", type=Path, metavar="FILE", help="Read the prompt from a file.")
 @SAMPLING_OPTIONS
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's own chat template.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object with text, tokens and statistics."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with text, tokens and statistics.")
 def command(
     prompt: str | None,
     prompt_file: Path | None,
@@ -49,9 +47,7 @@ def command(
 
         ids = _tokenize(session, text, chat)
         recorder = Recorder(len(ids))
-        for chunk in session.stream(
-            ids, sampling, n_predict, stats=recorder.stats, progress=prefill_progress
-        ):
+        for chunk in session.stream(ids, sampling, n_predict, stats=recorder.stats, progress=prefill_progress):
             recorder.add(chunk)
             if not as_json:
                 click.echo(chunk.text, nl=False)

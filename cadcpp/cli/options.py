@@ -35,9 +35,7 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         metavar="V.gguf",
         help="Verifier: the model whose text you want.",
     ),
-    click.option(
-        "-d", "--draft", type=Path, metavar="D.gguf", help="Draft: a small model with the same vocabulary."
-    ),
+    click.option("-d", "--draft", type=Path, metavar="D.gguf", help="Draft: a small model with the same vocabulary."),
     click.option("--ctx", default=4096, show_default=True, help="Tokens of text that fit, prompt included."),
     click.option("--threads", type=int, default=None, help="Compute threads. [default: one per core]"),
     click.option(
@@ -54,15 +52,9 @@ SAMPLING_OPTIONS: Callable[[F], F] = _stack(
     click.option("-n", "--n", "n_predict", default=128, show_default=True, help="Tokens to write at most."),
     click.option("--temp", default=0.8, show_default=True, help="Temperature; 0 is greedy."),
     click.option("--top-k", default=40, show_default=True, help="Draw among the k likeliest tokens; 0: all."),
-    click.option(
-        "--top-p", default=0.95, show_default=True, help="... among those that make up this probability."
-    ),
-    click.option(
-        "--min-p", default=0.05, show_default=True, help="... at least this likely, relative to the best."
-    ),
-    click.option(
-        "--repeat-penalty", default=1.0, show_default=True, help="Penalty on the last 64 tokens; 1 is none."
-    ),
+    click.option("--top-p", default=0.95, show_default=True, help="... among those that make up this probability."),
+    click.option("--min-p", default=0.05, show_default=True, help="... at least this likely, relative to the best."),
+    click.option("--repeat-penalty", default=1.0, show_default=True, help="Penalty on the last 64 tokens; 1 is none."),
     click.option("--seed", type=int, default=None, help="Same seed, same text. [default: random]"),
 )
 

@@ -68,15 +68,11 @@ class Context:
         batch = self.batch
         n_outputs = int(np.count_nonzero(batch.output[: batch.n]))
         if n_outputs > self.config.n_outputs:
-            raise ConfigError(
-                f"{n_outputs} rows ask for logits, the context was made for {self.config.n_outputs}"
-            )
+            raise ConfigError(f"{n_outputs} rows ask for logits, the context was made for {self.config.n_outputs}")
         batch.struct.n_tokens = batch.n
         code = api.llama_decode(self.handle, batch.struct)
         if code != 0:
-            raise NativeError(
-                f"llama_decode of {batch.n} rows failed with code {code}: {last_error('cache full?')}"
-            )
+            raise NativeError(f"llama_decode of {batch.n} rows failed with code {code}: {last_error('cache full?')}")
 
     def logits(self, n: int) -> NDArray[np.float32]:
         """Logits of the last decode's first ``n`` output rows, [n, n_vocab]; a view, valid until the next decode."""
@@ -92,9 +88,7 @@ class Context:
     def trim(self, seq: int, start: int) -> None:
         """Take sequence ``seq`` off all cells from position ``start`` on. Cells that nobody holds are free."""
         if not api.llama_memory_seq_rm(self.memory, seq, start, -1):
-            raise NativeError(
-                f"llama.cpp cannot roll sequence {seq} back to position {start} on {self.model.path}"
-            )
+            raise NativeError(f"llama.cpp cannot roll sequence {seq} back to position {start} on {self.model.path}")
 
     def clear(self) -> None:
         """Empty the cache."""

@@ -144,6 +144,4 @@ def _check_whole(header: Header) -> None:
     if not header.tensors:
         raise ModelError(f"{header.path} holds no tensors: it is a vocabulary or a stub, not a model")
     if end > header.n_bytes:
-        raise ModelError(
-            f"{header.path} is cut short: {header.n_bytes} bytes of {end}; download or copy it again"
-        )
+        raise ModelError(f"{header.path} is cut short: {header.n_bytes} bytes of {end}; download or copy it again")

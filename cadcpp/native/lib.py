@@ -10,7 +10,9 @@ from typing import Any
 os.environ.setdefault("GGML_CPU_TILED_MM", "0")
 
 import llama_cpp  # noqa: E402
-import llama_cpp.llama_cpp as api  # noqa: E402
+from llama_cpp import llama_cpp as api  # noqa: E402
+
+__all__ = ["api", "last_error", "load_ggml_base"]
 
 logger = logging.getLogger("cadcpp.llama")
 logger.addHandler(logging.NullHandler())

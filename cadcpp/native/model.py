@@ -122,11 +122,9 @@ def _check_generative(header: Header) -> None:
     if kind != "model":
         raise ModelError(f"{header.path} is a GGUF of type {kind!r}, not a language model")
     if not header.architecture:
-        raise ModelError(
-            f"{header.path} names no architecture (general.architecture): it is not a language model"
-        )
+        raise ModelError(f"{header.path} names no architecture (general.architecture): it is not a language model")
     pooled = header.get("pooling_type", 0) not in (0, None)
     if header.get("attention.causal", True) is False or pooled or "bert" in header.architecture:
         raise ModelError(
-            f"{header.path} is an embedding model ({header.architecture}), which writes no text: choose a chat or base model"
+            f"{header.path} is an embedding model ({header.architecture}), which writes no text: take a chat or base model"
         )

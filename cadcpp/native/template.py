@@ -14,13 +14,10 @@ class Template:
     def __init__(self, model: Model) -> None:
         source = model.chat_template
         if source is None:
-            raise ModelError(
-                f"{model.path} has no chat template: use it without --chat, on a text to continue"
-            )
+            raise ModelError(f"{model.path} has no chat template: use it without --chat, on a text to continue")
         self._model = model
         bos, eos = (
-            model.piece(t, special=True).decode("utf-8", "replace") if t >= 0 else ""
-            for t in (model.bos, model.eos)
+            model.piece(t, special=True).decode("utf-8", "replace") if t >= 0 else "" for t in (model.bos, model.eos)
         )
         self._format = Jinja2ChatFormatter(template=source, eos_token=eos, bos_token=bos)
 
@@ -30,9 +27,7 @@ class Template:
         try:
             return str(self._format(messages=typed).prompt)
         except Exception as error:  # a template is code from the model file and may raise anything
-            raise ConfigError(
-                f"the chat template of {self._model.path} refuses this conversation: {error}"
-            ) from error
+            raise ConfigError(f"the chat template of {self._model.path} refuses this conversation: {error}") from error
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of rendered text, which brings its own start tokens."""

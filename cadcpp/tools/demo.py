@@ -98,12 +98,8 @@ def _make_verifier(source: Path, path: Path, size_bytes: int, type_name: str, pr
         requantize(source, plain, type_name, progress=lambda fraction: progress(path.name, fraction / 4))
         width = read_width(plain)
         if size_bytes < width.file_bytes:
-            minimum = (
-                f"the least for {type_name} is {width.file_bytes} bytes ({format_size(width.file_bytes)})"
-            )
-            raise ConfigError(
-                f"size {size_bytes} is too small, {minimum}; ask for more or for a smaller type"
-            )
+            minimum = f"the least for {type_name} is {width.file_bytes} bytes ({format_size(width.file_bytes)})"
+            raise ConfigError(f"size {size_bytes} is too small, {minimum}; ask for more or for a smaller type")
         n_ff = width.n_ff_within(size_bytes)
         widen(plain, path, n_ff, progress=lambda fraction: progress(path.name, 0.25 + 0.75 * fraction))
 

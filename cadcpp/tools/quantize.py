@@ -57,9 +57,7 @@ def requantize(src: Path, dst: Path, type_name: str, *, progress: Progress | Non
         with _late_interrupt():
             code = _quantize(src, part, name, log)
         if code != 0:
-            raise ToolError(
-                f"llama.cpp could not write {dst} as {name}: {log.reason}; check the disk and the input"
-            )
+            raise ToolError(f"llama.cpp could not write {dst} as {name}: {log.reason}; check the disk and the input")
 
 
 def _quantize(src: Path, dst: Path, name: str, log: "_Log") -> int:

