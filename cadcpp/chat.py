@@ -17,10 +17,12 @@ class Conversation:
         if self._system:
             self.messages.append({"role": "system", "content": self._system})
         self._text, self._ids = "", list[int]()
+        self._before = self._text, self._ids
 
     def ask(self, question: str) -> list[int]:
         """Add a user's message; returns the prompt's token ids."""
         self.messages.append({"role": "user", "content": question})
+        self._before = self._text, list(self._ids)
         text = self._template.render(self.messages)
         # A reply's ids are kept as they were drawn: tokenizing its text again could give others,
         # and both caches would then have to evaluate the reply a second time.
@@ -40,4 +42,4 @@ class Conversation:
     def undo(self) -> None:
         """Take back the last question, when no answer came of it."""
         self.messages.pop()
-        self._text, self._ids = "", []
+        self._text, self._ids = self._before

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from cadcpp.errors import ConfigError
 
+MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS; more end the process
+
 
 def _check(ok: bool, name: str, value: object, wanted: str) -> None:
     if not ok:
@@ -30,7 +32,7 @@ class SamplingConfig:
             self.temperature,
             "0 or more",
         )
-        _check(self.top_k >= 0, "top-k", self.top_k, "0 (all) or more")
+        _check(0 <= self.top_k < 2**31, "top-k", self.top_k, "between 0 (all) and 2147483647")
         _check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0 and at most 1")
         _check(0 <= self.min_p <= 1, "min-p", self.min_p, "between 0 and 1")
         _check(
@@ -66,9 +68,17 @@ class SessionConfig:
     n_ctx: int = 4096  # tokens of text, prompt included
     n_batch: int = 512  # prompt tokens per pass
     n_threads: int | None = None  # None: one per core
+    ram: int | None = None  # bytes that the process may use in all; None: what the system leaves
+    pager: bool = True  # False: leave paging to the kernel
     tree: TreeConfig = field(default_factory=TreeConfig)
 
     def __post_init__(self) -> None:
         _check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")
         _check(self.n_batch >= 1, "batch", self.n_batch, "at least 1")
-        _check(self.n_threads is None or self.n_threads >= 1, "threads", self.n_threads, "at least 1")
+        _check(self.ram is None or self.ram >= 1, "ram", self.ram, "at least 1 byte")
+        _check(
+            self.n_threads is None or 1 <= self.n_threads <= MAX_THREADS,
+            "threads",
+            self.n_threads,
+            f"between 1 and {MAX_THREADS}",
+        )

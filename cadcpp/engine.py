@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cadcpp.accept import Accepted
 from cadcpp.config import TreeConfig
@@ -51,7 +51,7 @@ class Engine:
         stats = stats if stats is not None else Stats()
         ids, limit = list(prompt), min(len(prompt) + n, self.n_ctx)
         try:
-            self.verifier.prefill(ids, self.tree.rows, progress)
+            self.verifier.prefill(ids, progress)
             while True:
                 result = self._round(ids, sampler, limit, stats)
                 ids += result.tokens
@@ -74,7 +74,8 @@ class Engine:
 
     def _round(self, ids: list[int], sampler: Sampler, limit: int, stats: Stats) -> Round:
         start = time.perf_counter()
-        tree = self.drafter.grow(ids, self.tree, limit - len(ids) - 1)
+        config = replace(self.tree, rows=min(self.tree.rows, self.verifier.room(ids)))
+        tree = self.drafter.grow(ids, config, limit - len(ids) - 1)
         drafted = time.perf_counter()
         accepted = self.verifier.check(ids, tree, sampler.draw)
         verified = time.perf_counter()

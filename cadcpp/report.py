@@ -1,11 +1,9 @@
 """The record of one generation that --json prints."""
 
-import sys
 import time
 from typing import Any
 
-import psutil
-
+from cadcpp.memory import peak_bytes, read_bytes
 from cadcpp.session import Chunk
 from cadcpp.stats import Stats
 
@@ -42,7 +40,7 @@ class Recorder:
         n = len(self.tokens)
         self.stats.read_bytes = read_bytes() - self._read
         self.stats.read_bytes_per_token = self.stats.read_bytes // max(n, 1)
-        self.stats.peak_rss_bytes = peak_rss_bytes()
+        self.stats.peak_rss_bytes = peak_bytes()
         return {
             "text": self.text,
             "tokens": self.tokens,
@@ -54,17 +52,3 @@ class Recorder:
             "tokens_per_second": round(self.tokens_per_second, 4),
             "stats": self.stats.to_dict(),
         }
-
-
-def read_bytes() -> int:
-    """Bytes that this process has fetched from storage, page faults included; 0 where nobody counts."""
-    process = psutil.Process()
-    return int(process.io_counters().read_bytes) if hasattr(process, "io_counters") else 0
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident set of this process so far."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -13,10 +13,14 @@ from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.drafter import Drafter, ModelDrafter, NoDrafter
 from cadcpp.engine import Engine, Round
 from cadcpp.errors import ConfigError
-from cadcpp.native.context import Context, ContextConfig
+from cadcpp.memory import available_bytes
+from cadcpp.native.context import Context, ContextConfig, Watcher
+from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
+from cadcpp.pager import NullPager, Pager, PagerState, StreamingPager
 from cadcpp.pair import check_pair
+from cadcpp.plan import Plan, batch_rows, make_plan
 from cadcpp.stats import Stats
 from cadcpp.text import TextStream
 from cadcpp.verifier import Verifier
@@ -42,8 +46,11 @@ class Session:
         self._stack = ExitStack()
         start = time.perf_counter()
         try:
-            self.model = self._model(verifier, repack=False)
-            self.engine = self._engine(self._drafter(draft))
+            self.plan = self._plan(read_header(Path(verifier)), read_header(Path(draft)) if draft else None)
+            self.model = self._model(verifier, stub=self.plan.streams and self.config.pager)
+            drafter = self._drafter(draft)
+            self.pager = self._start_pager()
+            self.engine = Engine(self._verifier(), drafter, self.config.n_ctx, self.config.tree)
         except BaseException:
             self.close()
             raise
@@ -72,17 +79,24 @@ class Session:
         """Write up to ``n`` tokens after ``prompt``, a chunk per round; nothing of a stop string is shown."""
         stats = stats if stats is not None else Stats()
         stats.load_seconds = self.load_seconds
-        text = TextStream(stop)
+        text, before = TextStream(stop), self.pager.state()
         with closing(Sampler(self.engine.verifier.context, sampling)) as sampler:
             sampler.observe(prompt[-sampling.repeat_last_n :] if sampling.repeat_last_n else ())
             rounds = self.engine.rounds(prompt, sampler, n, stats=stats, progress=progress)
             try:
                 for result in rounds:
+                    self._count_paging(stats, before)
                     yield (chunk := self._chunk(result, text))
                     if chunk.finish:
                         return
             finally:
                 rounds.close()
+
+    def _count_paging(self, stats: Stats, before: PagerState) -> None:
+        now = self.pager.state()
+        stats.pinned_bytes = now.pinned_bytes
+        stats.stall_seconds = now.stall_seconds - before.stall_seconds
+        stats.streamed_bytes_per_pass = self.plan.layout.streamed_bytes if now.passes else 0
 
     def _chunk(self, result: Round, text: TextStream) -> Chunk:
         shown, tokens = "", []
@@ -95,43 +109,66 @@ class Session:
             shown += text.finish()
         return Chunk(shown, tokens, result.finish, result)
 
-    def _model(self, path: str | Path, *, repack: bool) -> Model:
-        model = Model(path, repack=repack)
+    def _plan(self, verifier: Header, draft: Header | None) -> Plan:
+        config = self.config
+        return make_plan(
+            verifier,
+            draft,
+            ram=config.ram or available_bytes(),
+            n_ctx=config.n_ctx,
+            rows=config.tree.rows,
+            n_seq=self._draft_seqs(),
+        )
+
+    def _draft_seqs(self) -> int:
+        """KV sequences for growing a tree: its evaluated branches are far fewer than its rows."""
+        return max(self.config.tree.rows // 2, 2)
+
+    def _model(self, path: str | Path, *, repack: bool = False, stub: bool = False) -> Model:
+        model = Model(path, repack=repack, stub=stub)
         self._stack.callback(model.close)
         return model
 
-    def _context(self, model: Model, n_outputs: int) -> Context:
-        config = self.config
-        context = Context(
-            model,
-            ContextConfig(
-                n_cells=config.n_ctx + config.tree.rows,
-                n_batch=config.n_batch + config.tree.rows,
-                n_ubatch=config.n_batch + config.tree.rows,
-                n_outputs=n_outputs,
-                n_seq=config.tree.rows,
-                n_threads=config.n_threads or default_threads(),
-            ),
+    def _context(
+        self, model: Model, n_batch: int, n_outputs: int, n_seq: int, watcher: Watcher | None = None
+    ) -> Context:
+        config = ContextConfig(
+            n_cells=self.config.n_ctx + self.config.tree.rows,
+            n_batch=n_batch,
+            n_ubatch=n_batch,
+            n_outputs=n_outputs,
+            n_seq=n_seq,
+            n_threads=self.config.n_threads or default_threads(),
         )
+        context = Context(model, config, watcher)
         self._stack.callback(context.close)
         return context
 
-    def _drafter(self, draft: str | Path | None) -> Drafter:
-        if draft is None:
+    def _drafter(self, path: str | Path | None) -> Drafter:
+        if path is None:
             return NoDrafter()
-        model = self._model(draft, repack=True)
+        model = self._model(path, repack=True)
         check_pair(self.model, model)
-        return ModelDrafter(self._context(model, self.config.tree.width))
+        n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
+        return ModelDrafter(self._context(model, n_batch, self.config.tree.width, self._draft_seqs()))
 
-    def _engine(self, drafter: Drafter) -> Engine:
-        config = self.config
+    def _verifier(self) -> Verifier:
+        config, rows = self.config, self.config.tree.rows
         if config.n_ctx > self.model.n_ctx_train:
             raise ConfigError(
                 f"a context of {config.n_ctx} tokens exceeds the {self.model.n_ctx_train} that "
                 f"{self.model.path} was trained for: lower --ctx"
             )
-        verifier = Verifier(self._context(self.model, config.tree.rows))
-        return Engine(verifier, drafter, config.n_ctx, config.tree)
+        n_batch = batch_rows(rows) if self.plan.streams else config.n_batch + rows
+        watcher = self.pager if self.model.mapping is not None else None
+        return Verifier(self._context(self.model, n_batch, rows, rows, watcher))
+
+    def _start_pager(self) -> Pager:
+        if self.model.mapping is None:
+            return NullPager()
+        pager = StreamingPager(self.model.mapping, self.plan.layout, self.plan.window)
+        self._stack.callback(pager.close)
+        return pager
 
 
 def default_threads() -> int:

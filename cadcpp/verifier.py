@@ -25,12 +25,16 @@ class Verifier:
         self.context = context
         self.cache = Cache(context)
 
-    def prefill(self, ids: Sequence[int], rows: int, progress: Callable[[int, int], None] | None = None) -> None:
-        """Evaluate what of a new text does not fit into one pass together with a tree of ``rows``."""
+    def prefill(self, ids: Sequence[int], progress: Callable[[int, int], None] | None = None) -> None:
+        """Evaluate whole batches of a new text; the rest of it rides along with the first tree."""
         self.cache.align(ids)
-        n_ride = self.context.config.n_batch - rows
-        if len(ids) - len(self.cache) > n_ride:
-            self.cache.prefill(ids, len(ids) - n_ride, progress)
+        step = self.context.config.n_batch
+        n_whole = (len(ids) - len(self.cache) - 1) // step * step
+        self.cache.prefill(ids, len(self.cache) + n_whole, progress)
+
+    def room(self, ids: Sequence[int]) -> int:
+        """Rows that a tree may have in the next pass, beside the text's unevaluated tail."""
+        return self.context.config.n_batch - (len(ids) - len(self.cache)) + 1
 
     def check(self, ids: Sequence[int], tree: TokenTree, draw: Callable[[int], int]) -> Accepted:
         """One pass over the text's unevaluated tail and the tree; ``draw(row)`` samples at a batch row."""

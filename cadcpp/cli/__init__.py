@@ -1,6 +1,9 @@
 """The command line. Commands load when they are called, so that --help needs no native library."""
 
 import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -8,6 +11,7 @@ from cadcpp._version import __version__
 from cadcpp.errors import CadError, ConfigError
 
 _COMMANDS = {"generate": "generate", "chat": "chat", "models": "models"}
+_INTERRUPTED = 130  # what a shell reports of a command that SIGINT ended
 
 
 class _LazyGroup(click.Group):
@@ -20,12 +24,50 @@ class _LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"cadcpp.cli.{_COMMANDS[cmd_name]}").command
         return command
 
-    def invoke(self, ctx: click.Context) -> object:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run and exit; whatever a user can cause is one line on stderr, everything else a traceback."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        _tolerate_encodings()
         try:
-            return super().invoke(ctx)
-        except CadError as error:
-            click.echo(f"cadcpp: {' '.join(str(error).split())}", err=True)
-            ctx.exit(2 if isinstance(error, ConfigError) else 1)
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except (CadError, click.ClickException) as error:
+            code = _report(error)
+        except click.Abort:  # Ctrl-C; what is on stdout so far stays
+            code = _INTERRUPTED
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tolerate_encodings() -> None:
+    """A terminal that lacks a character shows a question mark; a model may write any."""
+    for stream in (sys.stdin, sys.stdout):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _report(error: CadError | click.ClickException) -> int:
+    """Tell the error in one line; returns the exit code."""
+    if isinstance(error, CadError):
+        code, message = 2 if isinstance(error, ConfigError) else 1, str(error)
+    elif isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.2: the help is the message
+        error.show()
+        return error.exit_code
+    else:
+        code, message = error.exit_code, error.format_message() + _remedy(error)
+    click.echo(f"cadcpp: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _remedy(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" See `{context.command_path} --help`." if context else ""
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

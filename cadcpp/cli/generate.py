@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from cadcpp.cli.options import (
     MODEL_OPTIONS,
     SAMPLING_OPTIONS,
+    answer,
     make_sampling,
     note,
     open_session,
@@ -47,17 +49,19 @@ def command(
 
         ids = _tokenize(session, text, chat)
         recorder = Recorder(len(ids))
-        for chunk in session.stream(ids, sampling, n_predict, stats=recorder.stats, progress=prefill_progress):
-            recorder.add(chunk)
-            if not as_json:
-                click.echo(chunk.text, nl=False)
+        chunks = session.stream(ids, sampling, n_predict, stats=recorder.stats, progress=prefill_progress)
+        with closing(chunks):  # before the session: on Ctrl-C or a broken pipe it still has caches to settle
+            for chunk in chunks:
+                recorder.add(chunk)
+                if not as_json:
+                    answer(chunk.text)
         _finish(recorder.to_dict(), as_json)
 
 
 def _read_prompt(prompt: str | None, file: Path | None) -> str:
     if prompt is not None and file is not None:
         raise ConfigError("-p and -f both give a prompt: leave one out")
-    text = _read_file(file) if file is not None else sys.stdin.read() if prompt is None else prompt
+    text = _read_file(file) if file is not None else _read_stdin() if prompt is None else prompt
     if not text.strip():
         raise ConfigError("the prompt is empty: give -p TEXT, -f FILE, or text on standard input")
     return text
@@ -67,9 +71,18 @@ def _read_file(file: Path) -> str:
     try:
         return file.read_text("utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot read prompt file {file}: {error.strerror}") from None
+        raise ConfigError(f"cannot read prompt file {file}: {error.strerror}; check the path") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"prompt file {file} is not UTF-8 text") from None
+        raise ConfigError(f"prompt file {file} is not UTF-8 text: convert it, or name another file") from None
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:  # closed by the caller
+        return ""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("the prompt on standard input is not UTF-8 text: convert it") from None
 
 
 def _tokenize(session: Any, text: str, chat: bool) -> list[int]:
@@ -83,9 +96,9 @@ def _tokenize(session: Any, text: str, chat: bool) -> list[int]:
 
 def _finish(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False))
+        answer(json.dumps(result, ensure_ascii=False) + "\n")
         return
-    click.echo()
+    answer("\n")
     stats = result["stats"]
     note(
         f"[{result['completion_tokens']} tokens, {result['tokens_per_second']:.2f} tokens/s, "

@@ -45,6 +45,12 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         show_default=True,
         help="auto: draft if -d is given. off: plain decoding, the same text.",
     ),
+    click.option(
+        "--ram",
+        metavar="SIZE",
+        help="Memory to use in all, such as 900MiB. [default: what the system leaves]",
+    ),
+    click.option("--no-pager", is_flag=True, help="Leave paging to the system."),
     click.option("--rows", default=64, show_default=True, help="Rows of a token tree (1 to 256)."),
 )
 
@@ -82,10 +88,13 @@ def open_session(
     threads: int | None,
     speculative: str,
     rows: int,
+    ram: str | None,
+    no_pager: bool,
     n_predict: int,
 ) -> "Session":
     """A running session from the command line; checks every number before it loads anything."""
     from cadcpp.config import SessionConfig, TreeConfig
+    from cadcpp.tools.sizes import parse_size
 
     if n_predict < 1:
         raise ConfigError(f"-n must be at least 1, got {n_predict}")
@@ -93,10 +102,26 @@ def open_session(
         raise ConfigError("--speculative draft needs a draft model: add -d D.gguf")
     speculates = draft is not None and speculative != "off"
     tree = TreeConfig(rows=rows)
-    config = SessionConfig(n_ctx=ctx, n_threads=threads, tree=tree if speculates else TreeConfig(rows=1))
+    config = SessionConfig(
+        n_ctx=ctx,
+        n_threads=threads,
+        ram=parse_size(ram) if ram is not None else None,
+        pager=not no_pager,
+        tree=tree if speculates else TreeConfig(rows=1),
+    )
     from cadcpp.session import Session
 
     return Session(model, draft if speculates else None, config)
+
+
+def answer(text: str) -> None:
+    """A piece of the answer, on stdout and nothing else with it."""
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:
+        raise  # click ends quietly: whoever read has read enough
+    except OSError as error:
+        raise click.ClickException(f"cannot write to standard output: {error.strerror}; make room there") from None
 
 
 def note(message: str) -> None:

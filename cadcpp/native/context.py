@@ -2,13 +2,14 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, NativeError
 from cadcpp.native.batch import MAX_SEQ, Batch
-from cadcpp.native.lib import api, last_error
+from cadcpp.native.lib import api, last_error, tensor_name
 from cadcpp.native.model import Model
 
 
@@ -31,11 +32,21 @@ class ContextConfig:
             raise ConfigError(f"n_seq must be at most {MAX_SEQ}, got {self.n_seq}")
 
 
+class Watcher(Protocol):
+    """Is told, from within a decode, how far it is; it may make the decode wait."""
+
+    def start_pass(self) -> None: ...
+
+    def layer_done(self, layer: int) -> None: ...
+
+    def end_pass(self) -> None: ...
+
+
 class Context:
     """KV cache and compute buffers for one model."""
 
-    def __init__(self, model: Model, config: ContextConfig) -> None:
-        self.model, self.config = model, config
+    def __init__(self, model: Model, config: ContextConfig, watcher: Watcher | None = None) -> None:
+        self.model, self.config, self._watcher = model, config, watcher
         self._stack = ExitStack()
         self.handle = api.llama_init_from_model(model.handle, self._params())
         if not self.handle:
@@ -55,6 +66,10 @@ class Context:
         params.type_k = params.type_v = api.GGML_TYPE_Q8_0
         params.swa_full = True  # a pruned sliding window could not be rolled back
         params.no_perf = True
+        if self._watcher is not None:
+            # ctypes frees a callback that nobody refers to.
+            self._on_node = _watch_layers(self._watcher, self.model.n_layer)
+            params.cb_eval = self._on_node
         return params
 
     def close(self) -> None:
@@ -70,7 +85,11 @@ class Context:
         if n_outputs > self.config.n_outputs:
             raise ConfigError(f"{n_outputs} rows ask for logits, the context was made for {self.config.n_outputs}")
         batch.struct.n_tokens = batch.n
+        if self._watcher is not None:
+            self._watcher.start_pass()
         code = api.llama_decode(self.handle, batch.struct)
+        if self._watcher is not None:
+            self._watcher.end_pass()
         if code != 0:
             raise NativeError(f"llama_decode of {batch.n} rows failed with code {code}: {last_error('cache full?')}")
 
@@ -93,3 +112,16 @@ class Context:
     def clear(self) -> None:
         """Empty the cache."""
         api.llama_memory_clear(self.memory, False)
+
+
+def _watch_layers(watcher: Watcher, n_layer: int) -> Any:
+    """A ggml callback that reports each finished layer; other nodes are not waited for."""
+    layers = {f"l_out-{i}".encode(): i for i in range(n_layer)}
+
+    def on_node(tensor: int, ask: bool, _user_data: int | None) -> bool:
+        layer = layers.get(tensor_name(tensor))
+        if layer is not None and not ask:
+            watcher.layer_done(layer)
+        return not ask or layer is not None
+
+    return api.ggml_backend_sched_eval_callback(on_node)

@@ -2,15 +2,17 @@
 
 import ctypes
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ModelError
-from cadcpp.native.lib import last_error, load_ggml_base
+from cadcpp.native.lib import ggml_base, last_error
 
 MAGIC = b"GGUF"
+_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
 class _InitParams(ctypes.Structure):
@@ -23,24 +25,24 @@ def _declare(lib: Any, name: str, result: Any, *arguments: Any) -> Any:
     return function
 
 
-_lib = load_ggml_base()
 _ptr, _i64, _size, _str = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t, ctypes.c_char_p
-_open = _declare(_lib, "init_from_file", _ptr, _str, _InitParams)
-_free = _declare(_lib, "free", None, _ptr)
-_n_kv = _declare(_lib, "get_n_kv", _i64, _ptr)
-_key = _declare(_lib, "get_key", _str, _ptr, _i64)
-_kv_type = _declare(_lib, "get_kv_type", ctypes.c_int, _ptr, _i64)
-_find_key = _declare(_lib, "find_key", _i64, _ptr, _str)
-_data_offset = _declare(_lib, "get_data_offset", _size, _ptr)
-_n_tensors = _declare(_lib, "get_n_tensors", _i64, _ptr)
-_tensor_name = _declare(_lib, "get_tensor_name", _str, _ptr, _i64)
-_tensor_offset = _declare(_lib, "get_tensor_offset", _size, _ptr, _i64)
-_tensor_size = _declare(_lib, "get_tensor_size", _size, _ptr, _i64)
-_tensor_type = _declare(_lib, "get_tensor_type", ctypes.c_int, _ptr, _i64)
+_open = _declare(ggml_base, "init_from_file", _ptr, _str, _InitParams)
+_free = _declare(ggml_base, "free", None, _ptr)
+_n_kv = _declare(ggml_base, "get_n_kv", _i64, _ptr)
+_key = _declare(ggml_base, "get_key", _str, _ptr, _i64)
+_kv_type = _declare(ggml_base, "get_kv_type", ctypes.c_int, _ptr, _i64)
+_find_key = _declare(ggml_base, "find_key", _i64, _ptr, _str)
+_data_offset = _declare(ggml_base, "get_data_offset", _size, _ptr)
+_n_tensors = _declare(ggml_base, "get_n_tensors", _i64, _ptr)
+_tensor_name = _declare(ggml_base, "get_tensor_name", _str, _ptr, _i64)
+_tensor_offset = _declare(ggml_base, "get_tensor_offset", _size, _ptr, _i64)
+_tensor_size = _declare(ggml_base, "get_tensor_size", _size, _ptr, _i64)
+_tensor_ne = _declare(ggml_base, "get_tensor_ne", ctypes.POINTER(_i64), _ptr, _i64)
+_tensor_type = _declare(ggml_base, "get_tensor_type", ctypes.c_int, _ptr, _i64)
 
 # One reader per value type; asking for another type than the key has would abort the process.
 _READERS: dict[int, Callable[..., Any]] = {
-    code: _declare(_lib, f"get_val_{name}", result, _ptr, _i64)
+    code: _declare(ggml_base, f"get_val_{name}", result, _ptr, _i64)
     for code, name, result in [
         (0, "u8", ctypes.c_uint8),
         (1, "i8", ctypes.c_int8),
@@ -60,22 +62,34 @@ _READERS: dict[int, Callable[..., Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor of the file: its bytes are ``[offset, offset + n_bytes)`` from the file's start."""
+    """One tensor: its bytes are ``[offset, offset + n_bytes)`` of the model's file number ``part``."""
 
     name: str
     type: int  # ggml_type
     offset: int
     n_bytes: int
+    shape: tuple[int, ...] = ()  # ggml's order: the contiguous dimension first
+    part: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a model; tensor data begins at ``data_offset``."""
+
+    path: Path
+    n_bytes: int
+    data_offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Scalar metadata and the tensor table of one GGUF file."""
+    """Scalar metadata and the tensor table of one model: one GGUF file, or several that were split."""
 
     path: Path
-    n_bytes: int  # of the whole file
+    n_bytes: int  # of all files
     metadata: dict[str, Any]  # arrays are left out: a vocabulary has 10^5 entries
     tensors: tuple[Tensor, ...]
+    parts: tuple[Part, ...]
 
     @property
     def architecture(self) -> str:
@@ -87,13 +101,41 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check a GGUF header. Raises ModelError for anything that llama.cpp must not be handed."""
+    """Read and check a model's header. Raises ModelError for anything that llama.cpp must not be handed."""
+    first = _read_part(path, 0)
+    others = [_read_part(other, i) for i, other in enumerate(_other_parts(first), start=1)]
+    whole = [first, *others]
+    return Header(
+        path,
+        sum(header.n_bytes for header in whole),
+        first.metadata,
+        tuple(tensor for header in whole for tensor in header.tensors),
+        tuple(part for header in whole for part in header.parts),
+    )
+
+
+def _other_parts(first: Header) -> list[Path]:
+    """Paths of the files after the first of a split model (`name-00001-of-0000N.gguf`)."""
+    n_parts = int(first.metadata.get("split.count", 1))
+    if n_parts <= 1:
+        return []
+    match = _SPLIT.fullmatch(first.path.name)
+    if match is None or int(match[2]) != 1 or int(match[3]) != n_parts:
+        raise ModelError(
+            f"{first.path} is one of {n_parts} parts: name the first, ...-00001-of-{n_parts:05}.gguf, beside the others"
+        )
+    return [first.path.with_name(f"{match[1]}-{i:05}-of-{n_parts:05}.gguf") for i in range(2, n_parts + 1)]
+
+
+def _read_part(path: Path, part: int) -> Header:
     _check_magic(path)
     handle = _open(os.fsencode(path), _InitParams(True, None))
     if not handle:
         raise ModelError(f"{path} is not a readable GGUF model ({last_error('damaged header')})")
     try:
-        header = Header(path, path.stat().st_size, _metadata(handle), _tensors(handle))
+        n_bytes = path.stat().st_size
+        parts = (Part(path, n_bytes, _data_offset(handle)),)
+        header = Header(path, n_bytes, _metadata(handle), _tensors(handle, part), parts)
     finally:
         _free(handle)
     _check_whole(header)
@@ -126,7 +168,7 @@ def _metadata(handle: int) -> dict[str, Any]:
     return values
 
 
-def _tensors(handle: int) -> tuple[Tensor, ...]:
+def _tensors(handle: int, part: int) -> tuple[Tensor, ...]:
     start = _data_offset(handle)
     return tuple(
         Tensor(
@@ -134,6 +176,8 @@ def _tensors(handle: int) -> tuple[Tensor, ...]:
             _tensor_type(handle, i),
             start + _tensor_offset(handle, i),
             _tensor_size(handle, i),
+            tuple(_tensor_ne(handle, i)[:4]),
+            part,
         )
         for i in range(_n_tensors(handle))
     )
@@ -141,7 +185,7 @@ def _tensors(handle: int) -> tuple[Tensor, ...]:
 
 def _check_whole(header: Header) -> None:
     end = max((t.offset + t.n_bytes for t in header.tensors), default=0)
-    if not header.tensors:
+    if not header.tensors and not header.metadata.get("split.count"):
         raise ModelError(f"{header.path} holds no tensors: it is a vocabulary or a stub, not a model")
     if end > header.n_bytes:
         raise ModelError(f"{header.path} is cut short: {header.n_bytes} bytes of {end}; download or copy it again")

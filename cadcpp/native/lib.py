@@ -12,7 +12,7 @@ os.environ.setdefault("GGML_CPU_TILED_MM", "0")
 import llama_cpp  # noqa: E402
 from llama_cpp import llama_cpp as api  # noqa: E402
 
-__all__ = ["api", "last_error", "load_ggml_base"]
+__all__ = ["api", "last_error", "ggml_base", "tensor_name"]
 
 logger = logging.getLogger("cadcpp.llama")
 logger.addHandler(logging.NullHandler())
@@ -43,12 +43,18 @@ def last_error(default: str) -> str:
     return line.split(": ", 1)[-1]
 
 
-def load_ggml_base() -> Any:
-    """libggml-base, which holds the GGUF header reader; its types are declared in gguf.py."""
+def _load_ggml_base() -> Any:
+    library = getattr(api, "_lib", None)
+    if hasattr(library, "gguf_init_from_file"):  # through libllama: a second copy would log to stderr by itself
+        return library
     folder = Path(llama_cpp.__file__).parent / "lib"
     found = sorted(folder.glob("*ggml-base.so")) or sorted(folder.glob("*ggml-base.*"))
     return ctypes.CDLL(str(found[0]))
 
+
+ggml_base = _load_ggml_base()  # holds the GGUF header reader, whose types gguf.py declares
+tensor_name = ggml_base.ggml_get_name
+tensor_name.restype, tensor_name.argtypes = ctypes.c_char_p, (ctypes.c_void_p,)
 
 quiet()
 api.llama_backend_init()

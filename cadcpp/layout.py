@@ -1,0 +1,132 @@
+"""Which bytes of a verifier stay in memory and which are streamed: numbers in, ranges out."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cadcpp.native.gguf import Header, Tensor
+
+CHUNK = 4 << 20  # bytes asked of the disk at once
+ALIGN = 64 << 10  # borders of streamed ranges: whole pages on every machine
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Bytes [start, stop) of file ``part``, needed by ``layer``."""
+
+    part: int
+    start: int
+    stop: int
+    layer: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def chunks(self) -> Iterable["Extent"]:
+        """The extent in pieces of at most CHUNK bytes."""
+        for start in range(self.start, self.stop, CHUNK):
+            yield Extent(self.part, start, min(start + CHUNK, self.stop), self.layer)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The verifier's bytes in the order in which a pass needs them.
+
+    ``pinned`` stays, ``streamed`` passes through a window on every pass, ``sparse`` (experts of a
+    mixture, embeddings of which a pass reads a few rows) is left to page faults and the kernel's cache.
+    """
+
+    n_layers: int  # the output weights count as the last layer
+    pinned: tuple[Extent, ...]
+    streamed: tuple[Extent, ...]
+    sparse: tuple[Extent, ...]
+
+    @property
+    def pinned_bytes(self) -> int:
+        return sum(map(len, self.pinned))
+
+    @property
+    def streamed_bytes(self) -> int:
+        return sum(map(len, self.streamed))
+
+    @property
+    def sparse_bytes(self) -> int:
+        return sum(map(len, self.sparse))
+
+
+_BLOCK = re.compile(r"blk\.(\d+)\.")
+
+
+def lay_out(header: Header, pin_bytes: int) -> Layout:
+    """Divide a model: ``pin_bytes`` of its dense weights stay, the rest is streamed.
+
+    Every layer streams the same share of its bytes, so that disk and compute take turns evenly and the
+    window can be small; within a layer what stays is its head, since the file's order is not compute's.
+    """
+    n_blocks = 1 + max((int(m[1]) for t in header.tensors if (m := _BLOCK.match(t.name))), default=-1)
+    layers = _by_layer(header, n_blocks)
+    sparse = _merge([t for t in header.tensors if _is_sparse(t, header)], 0)
+    # What is used by every pass and not by a block is small or hot: it stays first.
+    pinned = layers.pop(-1, []) + layers.pop(n_blocks, [])
+    dense = [extent for extents in layers.values() for extent in extents]
+    total, left = sum(map(len, dense)), pin_bytes - sum(map(len, pinned))
+    streamed: list[Extent] = []
+    for extents in layers.values():
+        share = sum(map(len, extents)) * max(left, 0) // max(total, 1)
+        stay, go = _cut(extents, share)
+        pinned, streamed = pinned + stay, streamed + go
+    return Layout(n_blocks + 1, tuple(sorted(pinned, key=lambda e: e.layer)), tuple(streamed), tuple(sparse))
+
+
+def _by_layer(header: Header, n_blocks: int) -> dict[int, list[Extent]]:
+    """Dense extents of each layer, blocks in order; -1 stands for what comes before them."""
+    tensors: dict[int, list[Tensor]] = {}
+    for tensor in header.tensors:
+        if not _is_sparse(tensor, header):
+            tensors.setdefault(_layer(tensor.name, n_blocks), []).append(tensor)
+    return {layer: _merge(tensors[layer], layer) for layer in sorted(tensors)}
+
+
+def _layer(name: str, n_blocks: int) -> int:
+    match = _BLOCK.match(name)
+    if match:
+        return int(match[1])
+    return n_blocks if name.startswith("output") else -1
+
+
+def _is_sparse(tensor: Tensor, header: Header) -> bool:
+    """Tensors of which a pass reads a part that is not known before: experts, and untied embeddings."""
+    if "_exps." in tensor.name:
+        return True
+    untied = any(t.name == "output.weight" for t in header.tensors)
+    return "token_embd" in tensor.name and (untied or "per_layer" in tensor.name)
+
+
+def _merge(tensors: list[Tensor], layer: int) -> list[Extent]:
+    """Extents that cover tensors; neighbours are joined over the padding between them."""
+    merged: list[Extent] = []
+    for tensor in sorted(tensors, key=lambda t: (t.part, t.offset)):
+        start = tensor.offset
+        if merged and merged[-1].part == tensor.part and start - merged[-1].stop < ALIGN:
+            start = merged.pop().start
+        merged.append(Extent(tensor.part, start, tensor.offset + tensor.n_bytes, layer))
+    return merged
+
+
+def _cut(extents: list[Extent], n_bytes: int) -> tuple[list[Extent], list[Extent]]:
+    """About the first ``n_bytes`` of some extents, and the rest in whole ALIGN units.
+
+    What does not fill a unit stays: its pages are shared with a neighbour and must not be dropped.
+    """
+    stay: list[Extent] = []
+    go: list[Extent] = []
+    for part, start, stop, layer in ((e.part, e.start, e.stop, e.layer) for e in extents):
+        last = stop // ALIGN * ALIGN
+        middle = min(-(-(start + max(n_bytes, 0)) // ALIGN) * ALIGN, last)
+        n_bytes -= max(middle - start, 0)
+        if middle >= last:
+            stay.append(Extent(part, start, stop, layer))
+            continue
+        stay += [Extent(part, start, middle, layer), Extent(part, last, stop, layer)]
+        go.append(Extent(part, middle, last, layer))
+    return [e for e in stay if len(e)], go

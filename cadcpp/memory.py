@@ -1,0 +1,93 @@
+"""How much memory this process may use: control groups, the device, and the limit on locking."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+_NO_LIMIT = 1 << 60  # cgroup v1 writes "none" as a huge number
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Memory that this process may have in all, its own included: the smallest of all limits that apply.
+
+    Page cache counts as free, since the kernel gives it up. ``root`` is where /proc and /sys are.
+    """
+    own = psutil.Process().memory_info().rss
+    rooms = [psutil.virtual_memory().available + own, *(room for room in _group_rooms(root))]
+    return min(rooms)
+
+
+def lockable_bytes() -> int:
+    """How much this process may mlock."""
+    if sys.platform != "linux":
+        return 0
+    import resource
+
+    soft = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    unlimited = soft == resource.RLIM_INFINITY or os.geteuid() == 0
+    return _NO_LIMIT if unlimited else soft
+
+
+def peak_bytes() -> int:
+    """Largest resident set of this process so far."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def read_bytes() -> int:
+    """Bytes that this process has fetched from storage, page faults included; 0 where nobody counts."""
+    process = psutil.Process()
+    return int(process.io_counters().read_bytes) if hasattr(process, "io_counters") else 0
+
+
+def _group_rooms(root: Path) -> Iterator[int]:
+    """What each control group above this process leaves; the smallest of nested groups counts."""
+    for group, limit, usage in _groups(root):
+        bytes_max = _read_int(group / limit)
+        if bytes_max is not None and bytes_max < _NO_LIMIT:
+            used = _read_int(group / usage) or 0
+            yield max(bytes_max - used + _reclaimable(group) + psutil.Process().memory_info().rss, 0)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            base, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        elif not controllers:
+            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current")
+        else:
+            continue
+        group = base / path.lstrip("/")
+        for level in (group, *group.parents):
+            if level == base.parent:
+                break
+            yield level, *names
+
+
+def _reclaimable(group: Path) -> int:
+    """Bytes of page cache in a group."""
+    try:
+        fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    prefix = "total_" if "total_inactive_file" in fields else ""
+    return int(fields.get(prefix + "inactive_file", 0)) + int(fields.get(prefix + "active_file", 0))
+
+
+def _read_int(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # no such group here, or "max"
+        return None

@@ -1,0 +1,233 @@
+"""The pager: keeps part of the verifier in memory and streams the rest past an exact compute cursor."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cadcpp.layout import Extent, Layout
+from cadcpp.native.mapping import Mapping
+
+logger = logging.getLogger(__name__)
+
+_START = -2  # before layer -1, which stands for what a pass needs before its first block
+_DEPTH = 4  # chunks asked of the disk at once: enough to keep it busy
+_Item = tuple[int, Extent]  # number of the pass, what it needs
+
+
+@dataclass(frozen=True, slots=True)
+class PagerState:
+    """A snapshot; bytes and seconds since the pager started."""
+
+    pinned_bytes: int = 0  # resident for good so far
+    locked_bytes: int = 0  # of these, what mlock holds
+    streamed_bytes: int = 0
+    stall_seconds: float = 0.0  # compute waited for the disk
+    passes: int = 0
+
+
+class Pager(Protocol):
+    """What the verifier tells about its passes. All of it is advice: tokens never depend on it."""
+
+    def start_pass(self) -> None: ...
+
+    def layer_done(self, layer: int) -> None: ...
+
+    def end_pass(self) -> None: ...
+
+    def state(self) -> PagerState: ...
+
+    def close(self) -> None: ...
+
+
+class NullPager:
+    """Leaves paging to the kernel."""
+
+    def start_pass(self) -> None:
+        pass
+
+    def layer_done(self, layer: int) -> None:
+        pass
+
+    def end_pass(self) -> None:
+        pass
+
+    def state(self) -> PagerState:
+        return PagerState()
+
+    def close(self) -> None:
+        pass
+
+
+class StreamingPager:
+    """Fetches each pass's streamed extents in order, at most ``window_bytes`` ahead of what is dropped.
+
+    One thread reads; the thread that decodes only waits, between two layers, until the next one is in
+    memory, so that no page fault ever reads around itself. What a layer used is dropped behind it: the
+    resident set stays constant, the kernel never has to choose what to reclaim, and pinned pages stay
+    even where mlock is not allowed. After a pass the thread goes on with the next one's first layers.
+    The first pass takes the pinned extents along on its way.
+    """
+
+    def __init__(self, mapping: Mapping, layout: Layout, window_bytes: int) -> None:
+        self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
+        self._streamed = _chunks(layout.streamed)
+        self._changed = threading.Condition()
+        self._at = (0, _START)  # compute: this pass, done up to this layer
+        self._fetch_pass = 0
+        self._upcoming: deque[_Item] = deque()
+        self._asked: deque[tuple[int, Extent, bool]] = deque()  # being read; whether to keep it
+        self._window: deque[_Item] = deque()  # streamed chunks in memory
+        self._window_used = 0  # bytes of the window and of the streamed chunks being read
+        self._missing = set(_chunks(layout.pinned))  # pinned chunks that nobody has asked for yet
+        self._may_lock, self._running = True, True
+        self._pinned_bytes = self._locked_bytes = self._streamed_bytes = 0
+        self._stall_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="cadcpp-pager", daemon=True)
+        self._thread.start()
+
+    # the decoding thread --------------------------------------------------------------------------
+
+    def start_pass(self) -> None:
+        """A pass begins: wait for what its first layer needs."""
+        with self._changed:
+            self._at = (self._at[0] + 1, _START)
+            # A pass that was cut short leaves orders behind that nobody waits for.
+            self._upcoming = deque(item for item in self._upcoming if item[0] >= self._at[0])
+            self._wait_for(0)
+
+    def layer_done(self, layer: int) -> None:
+        """A layer is computed: give back what it used, and wait for what the next one needs."""
+        if layer <= self._at[1]:  # llama.cpp has begun another pass for the same batch
+            self.start_pass()
+        with self._changed:
+            self._at = (self._at[0], layer)
+            self._wait_for(layer + 1)
+
+    def end_pass(self) -> None:
+        """The pass is over: everything streamed can go."""
+        with self._changed:
+            self._at = (self._at[0], self._layout.n_layers)
+            self._changed.notify_all()
+
+    def state(self) -> PagerState:
+        with self._changed:
+            return PagerState(self._pinned_bytes, self._locked_bytes, self._streamed_bytes, self._stall_s, self._at[0])
+
+    def close(self) -> None:
+        """Stop reading. May be called twice."""
+        with self._changed:
+            self._running = False
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _wait_for(self, layer: int) -> None:
+        self._changed.notify_all()
+        start = time.perf_counter()
+        while self._running and not self._ready((self._at[0], layer)):
+            self._changed.wait()
+        self._stall_s += time.perf_counter() - start
+
+    def _ready(self, wanted: tuple[int, int]) -> bool:
+        pending = self._asked or self._upcoming
+        if pending:
+            return (pending[0][0], pending[0][1].layer) > wanted
+        return self._fetch_pass >= wanted[0]
+
+    # the reading thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while (work := self._next_work()) is not None:
+                work()
+        except Exception:  # paging is advice: without it pages are read when they are touched
+            logger.exception("the pager stopped; the kernel pages on its own")
+        finally:
+            with self._changed:
+                self._running = False
+                self._changed.notify_all()
+
+    def _next_work(self) -> Callable[[], None] | None:
+        """What to do next, chosen under the lock and done outside it; None at the end."""
+        with self._changed:
+            while self._running:
+                if self._window and _place(self._window[0]) <= self._at:
+                    return self._drop
+                if len(self._asked) < _DEPTH and self._may_ask():
+                    return self._ask
+                if self._asked:
+                    return self._take
+                self._changed.wait()
+            return None
+
+    def _may_ask(self) -> bool:
+        if not self._upcoming and self._fetch_pass <= self._at[0]:
+            self._fetch_pass = max(self._fetch_pass + 1, self._at[0])
+            items = [*self._streamed, *self._missing]
+            items.sort(key=lambda chunk: (chunk.layer, chunk.part, chunk.start))
+            self._upcoming.extend((self._fetch_pass, chunk) for chunk in items)
+        if not self._upcoming:
+            return False
+        number, chunk = self._upcoming[0]
+        urgent = (number, chunk.layer) <= (self._at[0], self._at[1] + 1)  # compute waits for it
+        return chunk in self._missing or urgent or self._window_used + len(chunk) <= self._window_bytes
+
+    def _ask(self) -> None:
+        with self._changed:
+            item = self._upcoming.popleft()
+            chunk = item[1]
+            pinned = chunk in self._missing
+            self._missing.discard(chunk)
+            self._window_used += 0 if pinned else len(chunk)
+            self._asked.append((*item, pinned))
+        self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
+
+    def _take(self) -> None:
+        number, chunk, pinned = self._asked[0]
+        self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+        locked = pinned and self._lock(chunk)
+        with self._changed:
+            self._asked.popleft()
+            if pinned:
+                self._pinned_bytes += len(chunk)
+                self._locked_bytes += len(chunk) if locked else 0
+            else:
+                self._streamed_bytes += len(chunk)
+                self._window.append((number, chunk))
+            self._changed.notify_all()
+
+    def _drop(self) -> None:
+        with self._changed:
+            old = []
+            while self._window and _place(self._window[0]) <= self._at:
+                old.append(self._window.popleft()[1])
+        for extent in _joined(old):
+            self._mapping.drop(extent.part, extent.start, extent.stop)
+        with self._changed:
+            self._window_used -= sum(map(len, old))
+
+    def _lock(self, chunk: Extent) -> bool:
+        self._may_lock = self._may_lock and self._mapping.lock(chunk.part, chunk.start, chunk.stop)
+        return self._may_lock
+
+
+def _place(item: _Item) -> tuple[int, int]:
+    return item[0], item[1].layer
+
+
+def _chunks(extents: Iterable[Extent]) -> list[Extent]:
+    return [chunk for extent in extents for chunk in extent.chunks()]
+
+
+def _joined(chunks: list[Extent]) -> list[Extent]:
+    """Neighbouring chunks as one range: a folio across a border would survive two separate drops."""
+    joined: list[Extent] = []
+    for chunk in chunks:
+        if joined and joined[-1].part == chunk.part and joined[-1].stop == chunk.start:
+            joined[-1] = Extent(chunk.part, joined[-1].start, chunk.stop, chunk.layer)
+        else:
+            joined.append(chunk)
+    return joined

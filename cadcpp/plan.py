@@ -1,0 +1,142 @@
+"""The memory plan: made from the models' headers alone, before anything is loaded."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cadcpp.errors import ConfigError
+from cadcpp.layout import Layout, lay_out
+from cadcpp.native.gguf import Header
+
+_Q8_0 = 34 / 32  # bytes per element of the KV caches
+_PER_TOKEN = 350  # bytes that llama.cpp keeps for each token of a vocabulary, measured
+_PYTHON = 48 << 20  # interpreter, numpy and llama.cpp's libraries, measured
+_MARGIN = 24 << 20  # page tables, the kernel's own memory, what the allocator holds back
+_CELLS = 256  # llama.cpp rounds the number of KV cells up to this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Where the memory goes; bytes. What is left over after everything else holds the verifier."""
+
+    ram: int
+    python: int
+    draft: int  # weights and vocabulary
+    draft_cache: int
+    draft_compute: int
+    vocabulary: int  # the verifier's
+    cache: int
+    compute: int
+    margin: int
+    window: int  # streamed weights in flight; 0 if everything fits
+    layout: Layout
+
+    @property
+    def fixed(self) -> int:
+        """Everything that is not verifier weights."""
+        parts = (self.python, self.draft, self.draft_cache, self.draft_compute)
+        return sum(parts) + self.vocabulary + self.cache + self.compute + self.margin
+
+    @property
+    def streams(self) -> bool:
+        """Whether a part of the verifier must be read on every pass."""
+        return self.layout.streamed_bytes > 0
+
+    @property
+    def peak(self) -> int:
+        """Predicted memory in use, page cache included."""
+        return self.fixed - self.margin + self.layout.pinned_bytes + self.window
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = asdict(self)
+        del values["layout"]
+        return values | {
+            "fixed": self.fixed,
+            "pinned": self.layout.pinned_bytes,
+            "streamed": self.layout.streamed_bytes,
+            "sparse": self.layout.sparse_bytes,
+            "peak": self.peak,
+        }
+
+
+def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, rows: int, n_seq: int) -> Plan:
+    """Divide ``ram`` bytes among everything that a session needs, with trees of up to ``rows``.
+
+    Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
+    """
+    n_cells = -(-(n_ctx + rows) // _CELLS) * _CELLS
+    fixed: dict[str, int] = {
+        "python": _PYTHON,
+        "draft": draft.n_bytes + _vocabulary_bytes(draft) if draft else 0,
+        "draft_cache": cache_bytes(draft, n_cells) if draft else 0,
+        "draft_compute": compute_bytes(draft, batch_rows(0), n_seq) if draft else 0,
+        "vocabulary": _vocabulary_bytes(verifier),
+        "cache": cache_bytes(verifier, n_cells),
+        "compute": compute_bytes(verifier, batch_rows(rows), rows),
+        "margin": _MARGIN,
+    }
+    room = ram - sum(fixed.values())
+    weights = sum(t.n_bytes for t in verifier.tensors)
+    if room >= weights:
+        return Plan(ram=ram, window=0, layout=lay_out(verifier, weights), **fixed)
+    least = window_bytes(verifier, 0) + _always(verifier)
+    if room < least:
+        raise ConfigError(
+            f"{ram >> 20} MiB are too few: {sum(fixed.values()) >> 20} MiB go to everything but the verifier and it needs "
+            f"{least >> 20} MiB more to stream through; allow {sum(fixed.values()) + least >> 20} MiB with --ram, "
+            "lower --ctx, or take a smaller draft"
+        )
+    pinned = 0
+    for _ in range(4):  # the more is pinned, the smaller the streamed layers and their window
+        window = window_bytes(verifier, pinned)
+        pinned = room - window
+    return Plan(ram=ram, window=window, layout=lay_out(verifier, pinned), **fixed)
+
+
+def batch_rows(rows: int) -> int:
+    """Rows of one pass where memory is short: room for a tree, and for a short prompt in one pass."""
+    return max(rows, 64)
+
+
+def window_bytes(header: Header, pinned: int) -> int:
+    """Streamed bytes in memory at a time: the layer in use, the next one, and some on the way.
+
+    More would take room from the pinned part, which saves the same bytes on every pass.
+    """
+    layout = lay_out(header, pinned)
+    layers: dict[int, int] = {}
+    for extent in layout.streamed:
+        layers[extent.layer] = layers.get(extent.layer, 0) + len(extent)
+    return 2 * max(layers.values(), default=0) + (8 << 20)
+
+
+def cache_bytes(header: Header, n_cells: int) -> int:
+    """Size of one q8_0 KV cache."""
+    heads = int(header.get("attention.head_count", 1) or 1)
+    kv_heads = int(header.get("attention.head_count_kv", heads) or heads)
+    size = int(header.get("embedding_length", 0)) // heads
+    width = int(header.get("attention.key_length", size)) + int(header.get("attention.value_length", size))
+    return int(int(header.get("block_count", 1)) * kv_heads * width * n_cells * _Q8_0)
+
+
+def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
+    """Buffers of one context for ``n_rows`` at once, of which ``n_outputs`` ask for logits (held twice)."""
+    n_ff = max((t.shape[1] for t in header.tensors if "ffn_up" in t.name), default=0)
+    n_embd = int(header.get("embedding_length", 0))
+    activations = 4 * n_rows * max(3 * n_ff + 4 * n_embd, 12 * n_embd)
+    logits = 4 * n_outputs * n_vocab(header)
+    return max(activations, logits) + logits
+
+
+def n_vocab(header: Header) -> int:
+    """Tokens in the vocabulary, which is the longer side of the embeddings."""
+    return next((t.shape[1] for t in header.tensors if t.name == "token_embd.weight"), 0)
+
+
+def _vocabulary_bytes(header: Header) -> int:
+    return _PER_TOKEN * n_vocab(header)
+
+
+def _always(header: Header) -> int:
+    """Bytes that every layout pins: what no block owns, and the odd ends of layers."""
+    return lay_out(header, 0).pinned_bytes
