@@ -84,6 +84,14 @@ class Cache:
             self.context.fork(seq, 0, start, start + len(tokens))
         self.tokens.extend(tokens)
 
+    def copy_to(self, other: "Cache") -> None:
+        """Make another cache hold this trunk and nothing else."""
+        other.context.clear()
+        other.tokens, other._shared = [], [0] * len(other._shared)
+        if self.tokens:
+            self.context.copy_to(other.context)
+        other.tokens = list(self.tokens)
+
     def settle(self) -> None:
         """Drop every cell that is not trunk. Leaves the cache valid after anything, at any time."""
         self.context.trim(0, len(self))

@@ -56,7 +56,8 @@ class ModelDrafter:
         self._text: list[int] = []
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        room = self.context.config.n_cells - len(ids) - config.rows
+        n_cells = min(self.context.config.n_cells, self.context.model.n_ctx_train)  # beyond, drafts are noise
+        room = n_cells - len(ids) - config.rows
         if max_depth < 1 or config.rows < 2 or room < 0:
             return TokenTree.root(ids[-1])
         self._adopt(ids)

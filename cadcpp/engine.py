@@ -51,9 +51,10 @@ class Engine:
         stats = stats if stats is not None else Stats()
         ids, limit = list(prompt), min(len(prompt) + n, self.n_ctx)
         try:
-            self.verifier.prefill(ids, progress)
             while True:
-                result = self._round(ids, sampler, limit, stats)
+                with self.verifier.wide_enough(ids, self.tree.rows):
+                    self.verifier.prefill(ids, progress)
+                    result = self._round(ids, sampler, limit, stats)
                 ids += result.tokens
                 yield result
                 if result.finish:

@@ -17,7 +17,7 @@ def available_bytes(root: Path = Path("/")) -> int:
     """
     own = psutil.Process().memory_info().rss
     rooms = [psutil.virtual_memory().available + own, *(room for room in _group_rooms(root))]
-    return min(rooms)
+    return int(min(rooms))
 
 
 def lockable_bytes() -> int:

@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +39,8 @@ class Pager(Protocol):
 
     def end_pass(self) -> None: ...
 
+    def lend(self, n_bytes: int) -> AbstractContextManager[None]: ...
+
     def state(self) -> PagerState: ...
 
     def close(self) -> None: ...
@@ -54,6 +57,9 @@ class NullPager:
 
     def end_pass(self) -> None:
         pass
+
+    def lend(self, n_bytes: int) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def state(self) -> PagerState:
         return PagerState()
@@ -74,16 +80,18 @@ class StreamingPager:
 
     def __init__(self, mapping: Mapping, layout: Layout, window_bytes: int) -> None:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
-        self._streamed = _chunks(layout.streamed)
+        self._streamed, self._pinned = _chunks(layout.streamed), _chunks(layout.pinned)
         self._changed = threading.Condition()
         self._at = (0, _START)  # compute: this pass, done up to this layer
+        self._wanted = (0, _START)  # ... and what it waits for, or had last
         self._fetch_pass = 0
         self._upcoming: deque[_Item] = deque()
         self._asked: deque[tuple[int, Extent, bool]] = deque()  # being read; whether to keep it
         self._window: deque[_Item] = deque()  # streamed chunks in memory
         self._window_used = 0  # bytes of the window and of the streamed chunks being read
-        self._missing = set(_chunks(layout.pinned))  # pinned chunks that nobody has asked for yet
-        self._may_lock, self._running = True, True
+        self._missing = set(self._pinned)  # pinned chunks that nobody has asked for yet
+        self._lent = set[Extent]()  # pinned chunks that are streamed for now
+        self._may_lock, self._running, self._paused = True, True, False
         self._pinned_bytes = self._locked_bytes = self._streamed_bytes = 0
         self._stall_s = 0.0
         self._thread = threading.Thread(target=self._run, name="cadcpp-pager", daemon=True)
@@ -124,10 +132,42 @@ class StreamingPager:
             self._changed.notify_all()
         self._thread.join()
 
+    @contextmanager
+    def lend(self, n_bytes: int) -> Iterator[None]:
+        """Inside, ``n_bytes`` fewer are pinned, so that somebody else can have the memory."""
+        with self._between_passes():
+            self._lent = _spread(self._pinned, n_bytes)
+            resident = self._lent - self._missing
+            self._missing -= self._lent
+            self._pinned_bytes -= sum(map(len, resident))
+        for chunk in resident:
+            self._mapping.unlock(chunk.part, chunk.start, chunk.stop)
+            self._mapping.drop(chunk.part, chunk.start, chunk.stop)
+        try:
+            yield
+        finally:
+            with self._between_passes():
+                self._missing |= self._lent
+                self._lent = set()
+
+    @contextmanager
+    def _between_passes(self) -> Iterator[None]:
+        """Hold the reading thread still; afterwards it plans the next pass anew."""
+        with self._changed:
+            self._paused = True
+            while self._asked and self._running:
+                self._changed.wait()
+            yield
+            self._upcoming.clear()
+            self._fetch_pass = self._at[0]
+            self._paused = False
+            self._changed.notify_all()
+
     def _wait_for(self, layer: int) -> None:
+        self._wanted = (self._at[0], layer)
         self._changed.notify_all()
         start = time.perf_counter()
-        while self._running and not self._ready((self._at[0], layer)):
+        while self._running and not self._ready(self._wanted):
             self._changed.wait()
         self._stall_s += time.perf_counter() - start
 
@@ -165,15 +205,18 @@ class StreamingPager:
 
     def _may_ask(self) -> bool:
         if not self._upcoming and self._fetch_pass <= self._at[0]:
-            self._fetch_pass = max(self._fetch_pass + 1, self._at[0])
-            items = [*self._streamed, *self._missing]
-            items.sort(key=lambda chunk: (chunk.layer, chunk.part, chunk.start))
-            self._upcoming.extend((self._fetch_pass, chunk) for chunk in items)
-        if not self._upcoming:
+            self._plan_pass(max(self._fetch_pass + 1, self._at[0]))
+        if not self._upcoming or self._paused:
             return False
         number, chunk = self._upcoming[0]
-        urgent = (number, chunk.layer) <= (self._at[0], self._at[1] + 1)  # compute waits for it
+        urgent = (number, chunk.layer) <= self._wanted  # compute waits for it
         return chunk in self._missing or urgent or self._window_used + len(chunk) <= self._window_bytes
+
+    def _plan_pass(self, number: int) -> None:
+        held = {chunk for other, chunk in self._window if other == number}
+        items = {*self._streamed, *self._missing, *self._lent} - held
+        self._upcoming.extend((number, c) for c in sorted(items, key=lambda c: (c.layer, c.part, c.start)))
+        self._fetch_pass = number
 
     def _ask(self) -> None:
         with self._changed:
@@ -220,6 +263,18 @@ def _place(item: _Item) -> tuple[int, int]:
 
 def _chunks(extents: Iterable[Extent]) -> list[Extent]:
     return [chunk for extent in extents for chunk in extent.chunks()]
+
+
+def _spread(chunks: list[Extent], n_bytes: int) -> set[Extent]:
+    """Chunks of at least ``n_bytes``, from all layers alike."""
+    share = min(n_bytes / max(sum(map(len, chunks)), 1), 1.0)
+    chosen, passed, taken = set[Extent](), 0, 0
+    for chunk in chunks:
+        passed += len(chunk)
+        if taken < share * passed:
+            chosen.add(chunk)
+            taken += len(chunk)
+    return chosen
 
 
 def _joined(chunks: list[Extent]) -> list[Extent]:

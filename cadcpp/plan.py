@@ -11,6 +11,7 @@ _Q8_0 = 34 / 32  # bytes per element of the KV caches
 _PER_TOKEN = 350  # bytes that llama.cpp keeps for each token of a vocabulary, measured
 _PYTHON = 48 << 20  # interpreter, numpy and llama.cpp's libraries, measured
 _MARGIN = 24 << 20  # page tables, the kernel's own memory, what the allocator holds back
+_WIDEST = 512  # rows of one pass; more is no faster and takes more memory
 _CELLS = 256  # llama.cpp rounds the number of KV cells up to this
 
 
@@ -82,8 +83,8 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
     least = window_bytes(verifier, 0) + _always(verifier)
     if room < least:
         raise ConfigError(
-            f"{ram >> 20} MiB are too few: {sum(fixed.values()) >> 20} MiB go to everything but the verifier and it needs "
-            f"{least >> 20} MiB more to stream through; allow {sum(fixed.values()) + least >> 20} MiB with --ram, "
+            f"{ram >> 20} MiB are too few: everything but the verifier takes {sum(fixed.values()) >> 20} MiB, and it "
+            f"needs {least >> 20} MiB to stream through; allow {sum(fixed.values()) + least >> 20} MiB with --ram, "
             "lower --ctx, or take a smaller draft"
         )
     pinned = 0
@@ -96,6 +97,19 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
 def batch_rows(rows: int) -> int:
     """Rows of one pass where memory is short: room for a tree, and for a short prompt in one pass."""
     return max(rows, 64)
+
+
+def wide_bytes(header: Header, n_rows: int, n_cells: int, n_outputs: int) -> int:
+    """What a second, wide context takes, the copy of the cache on its way included."""
+    return compute_bytes(header, n_rows, n_outputs) + 2 * cache_bytes(header, -(-n_cells // _CELLS) * _CELLS)
+
+
+def wide_rows(plan: Plan, header: Header, n_rows: int, n_cells: int) -> int:
+    """The largest number of rows up to ``n_rows`` for which the pinned part can lend the memory."""
+    rows = min(n_rows, _WIDEST)
+    while rows > 1 and wide_bytes(header, rows, n_cells, 1) > plan.layout.pinned_bytes // 2:
+        rows //= 2
+    return rows
 
 
 def window_bytes(header: Header, pinned: int) -> int:

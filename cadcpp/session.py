@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -16,11 +16,11 @@ from cadcpp.errors import ConfigError
 from cadcpp.memory import available_bytes
 from cadcpp.native.context import Context, ContextConfig, Watcher
 from cadcpp.native.gguf import Header, read_header
-from cadcpp.native.model import Model
+from cadcpp.native.model import Model, check_generative
 from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager, PagerState, StreamingPager
 from cadcpp.pair import check_pair
-from cadcpp.plan import Plan, batch_rows, make_plan
+from cadcpp.plan import Plan, batch_rows, make_plan, wide_bytes, wide_rows
 from cadcpp.stats import Stats
 from cadcpp.text import TextStream
 from cadcpp.verifier import Verifier
@@ -46,7 +46,7 @@ class Session:
         self._stack = ExitStack()
         start = time.perf_counter()
         try:
-            self.plan = self._plan(read_header(Path(verifier)), read_header(Path(draft)) if draft else None)
+            self.plan = self._plan(_usable(verifier), _usable(draft) if draft else None)
             self.model = self._model(verifier, stub=self.plan.streams and self.config.pager)
             drafter = self._drafter(draft)
             self.pager = self._start_pager()
@@ -80,7 +80,7 @@ class Session:
         stats = stats if stats is not None else Stats()
         stats.load_seconds = self.load_seconds
         text, before = TextStream(stop), self.pager.state()
-        with closing(Sampler(self.engine.verifier.context, sampling)) as sampler:
+        with closing(Sampler(self.model.n_vocab, sampling)) as sampler:
             sampler.observe(prompt[-sampling.repeat_last_n :] if sampling.repeat_last_n else ())
             rounds = self.engine.rounds(prompt, sampler, n, stats=stats, progress=progress)
             try:
@@ -111,6 +111,7 @@ class Session:
 
     def _plan(self, verifier: Header, draft: Header | None) -> Plan:
         config = self.config
+        _check_context(config.n_ctx, verifier)
         return make_plan(
             verifier,
             draft,
@@ -154,14 +155,20 @@ class Session:
 
     def _verifier(self) -> Verifier:
         config, rows = self.config, self.config.tree.rows
-        if config.n_ctx > self.model.n_ctx_train:
-            raise ConfigError(
-                f"a context of {config.n_ctx} tokens exceeds the {self.model.n_ctx_train} that "
-                f"{self.model.path} was trained for: lower --ctx"
-            )
         n_batch = batch_rows(rows) if self.plan.streams else config.n_batch + rows
         watcher = self.pager if self.model.mapping is not None else None
-        return Verifier(self._context(self.model, n_batch, rows, rows, watcher))
+        context = self._context(self.model, n_batch, rows, rows, watcher)
+        return Verifier(context, self._widen if isinstance(self.pager, StreamingPager) else None)
+
+    @contextmanager
+    def _widen(self, n_rows: int, n_cells: int) -> Iterator[Context]:
+        """A short-lived context for long prompts, in memory that the pager lends."""
+        n_rows = wide_rows(self.plan, self.model.header, n_rows, n_cells)
+        with self.pager.lend(wide_bytes(self.model.header, n_rows, n_cells, self.config.tree.rows)):
+            rows, narrow = self.config.tree.rows, self.engine.verifier.context.config
+            config = replace(narrow, n_cells=n_cells, n_batch=n_rows, n_ubatch=n_rows, n_outputs=rows)
+            with closing(Context(self.model, config, self.pager)) as context:
+                yield context
 
     def _start_pager(self) -> Pager:
         if self.model.mapping is None:
@@ -169,6 +176,20 @@ class Session:
         pager = StreamingPager(self.model.mapping, self.plan.layout, self.plan.window)
         self._stack.callback(pager.close)
         return pager
+
+
+def _usable(path: str | Path) -> Header:
+    header = read_header(Path(path))
+    check_generative(header)
+    return header
+
+
+def _check_context(n_ctx: int, verifier: Header) -> None:
+    trained = verifier.get("context_length", n_ctx)
+    if n_ctx > trained:
+        raise ConfigError(
+            f"a context of {n_ctx} tokens exceeds the {trained} that {verifier.path} was trained for: lower --ctx"
+        )
 
 
 def default_threads() -> int:

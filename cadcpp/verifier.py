@@ -1,11 +1,14 @@
 """The verifier: one target pass over a whole tree, then the accept walk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from cadcpp.accept import Accepted, accept
-from cadcpp.cache import Cache
+from cadcpp.cache import Cache, common_prefix
 from cadcpp.native.context import Context
 from cadcpp.tree import TokenTree
+
+Widen = Callable[[int, int], AbstractContextManager[Context]]  # rows of one pass, KV cells -> a context
 
 
 def in_order(rows: Sequence[int]) -> int:
@@ -21,9 +24,32 @@ def in_order(rows: Sequence[int]) -> int:
 class Verifier:
     """Checks token trees with the large model."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, widen: Widen | None = None) -> None:
         self.context = context
         self.cache = Cache(context)
+        self._widen = widen
+
+    @contextmanager
+    def wide_enough(self, ids: Sequence[int], rows: int) -> Iterator[None]:
+        """Inside, a text too long for one pass has a context that takes more of it at once.
+
+        Where memory is short a pass costs a read of the weights, so one pass in a wide, short-lived context
+        is worth the copies of the cache that it takes. Nothing changes where the text fits, or if it fails.
+        """
+        n_tail = len(ids) - common_prefix(self.cache.tokens, ids)
+        if self._widen is None or n_tail <= self.context.config.n_batch:
+            yield
+            return
+        narrow_context, narrow = self.context, self.cache
+        with self._widen(n_tail + rows, len(ids) + rows) as wide:
+            try:
+                self.context, self.cache = wide, Cache(wide)
+                narrow.align(ids)
+                narrow.copy_to(self.cache)
+                yield
+                self.cache.copy_to(narrow)
+            finally:
+                self.context, self.cache = narrow_context, narrow
 
     def prefill(self, ids: Sequence[int], progress: Callable[[int, int], None] | None = None) -> None:
         """Evaluate whole batches of a new text; the rest of it rides along with the first tree."""
@@ -36,12 +62,12 @@ class Verifier:
         """Rows that a tree may have in the next pass, beside the text's unevaluated tail."""
         return self.context.config.n_batch - (len(ids) - len(self.cache)) + 1
 
-    def check(self, ids: Sequence[int], tree: TokenTree, draw: Callable[[int], int]) -> Accepted:
-        """One pass over the text's unevaluated tail and the tree; ``draw(row)`` samples at a batch row."""
+    def check(self, ids: Sequence[int], tree: TokenTree, draw: Callable[[Context, int], int]) -> Accepted:
+        """One pass over the text's unevaluated tail and the tree; ``draw`` samples at a row of the batch."""
         self.cache.align(ids)
         tail = list(ids[len(self.cache) :])
         n_seq = self._decode(tail, tree)
-        accepted = accept(tree, lambda row: draw(len(tail) - 1 + row))
+        accepted = accept(tree, lambda row: draw(self.context, len(tail) - 1 + row))
         self.cache.extend(tail, n_seq)
         self.cache.extend(tree.token[1 : in_order(accepted.rows)].tolist())
         self.cache.settle()

@@ -41,7 +41,7 @@ def command(
     as_json: bool,
     **model_options: Any,
 ) -> None:
-    """Write the continuation of a prompt (-p, -f, or standard input) to standard output."""
+    """Continue a prompt: -p, -f, or standard input."""
     text = _read_prompt(prompt, prompt_file)
     sampling = make_sampling(temp, top_k, top_p, min_p, repeat_penalty, seed)
     with open_session(n_predict=n_predict, **model_options) as session:

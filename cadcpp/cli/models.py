@@ -1,6 +1,8 @@
 """`cadcpp models`: make and look at model files."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -27,15 +29,28 @@ def demo(size: str, type_name: str, draft_type: str, directory: Path) -> None:
     from cadcpp.tools.demo import make_demo
     from cadcpp.tools.sizes import parse_size
 
-    pair = make_demo(
-        directory,
-        size_bytes=parse_size(size),
-        type_name=type_name,
-        draft_type=draft_type,
-        progress=_line if sys.stderr.isatty() else _start_only,
-    )
+    with _progress() as progress:
+        pair = make_demo(
+            directory,
+            size_bytes=parse_size(size),
+            type_name=type_name,
+            draft_type=draft_type,
+            progress=progress,
+        )
     click.echo(pair.draft)
     click.echo(pair.verifier)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """One line that updates itself on a terminal, a plain line per file elsewhere."""
+    if not sys.stderr.isatty():
+        yield _start_only
+        return
+    try:
+        yield _line
+    finally:
+        click.echo("\r\033[K", err=True, nl=False)  # an error message must not start in the middle of the line
 
 
 def _line(what: str, fraction: float) -> None:

@@ -1,8 +1,10 @@
 """Options that several commands share, and the objects made from them."""
 
+import os
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +13,7 @@ import click
 from cadcpp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cadcpp.config import SamplingConfig
+    from cadcpp.config import SamplingConfig, SessionConfig
     from cadcpp.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,7 +38,12 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         help="Verifier: the model whose text you want.",
     ),
     click.option("-d", "--draft", type=Path, metavar="D.gguf", help="Draft: a small model with the same vocabulary."),
-    click.option("--ctx", default=4096, show_default=True, help="Tokens of text that fit, prompt included."),
+    click.option(
+        "--ctx",
+        type=int,
+        default=None,
+        help="Tokens of text that fit, prompt included. [default: 4096, or what the model was trained for]",
+    ),
     click.option("--threads", type=int, default=None, help="Compute threads. [default: one per core]"),
     click.option(
         "--speculative",
@@ -84,7 +91,7 @@ def make_sampling(
 def open_session(
     model: Path,
     draft: Path | None,
-    ctx: int,
+    ctx: int | None,
     threads: int | None,
     speculative: str,
     rows: int,
@@ -103,7 +110,7 @@ def open_session(
     speculates = draft is not None and speculative != "off"
     tree = TreeConfig(rows=rows)
     config = SessionConfig(
-        n_ctx=ctx,
+        n_ctx=4096 if ctx is None else ctx,
         n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
         pager=not no_pager,
@@ -111,7 +118,17 @@ def open_session(
     )
     from cadcpp.session import Session
 
+    if ctx is None:
+        config = _within_training(config, model)
     return Session(model, draft if speculates else None, config)
+
+
+def _within_training(config: "SessionConfig", model: Path) -> "SessionConfig":
+    """The config with a context that the model was made for."""
+    from cadcpp.native.gguf import read_header
+
+    trained = int(read_header(model).get("context_length", config.n_ctx))
+    return replace(config, n_ctx=max(2, min(config.n_ctx, trained)))
 
 
 def answer(text: str) -> None:
@@ -121,6 +138,8 @@ def answer(text: str) -> None:
     except BrokenPipeError:
         raise  # click ends quietly: whoever read has read enough
     except OSError as error:
+        # What waits in the buffer cannot be written either; Python would try at exit and print a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.ClickException(f"cannot write to standard output: {error.strerror}; make room there") from None
 
 

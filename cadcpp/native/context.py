@@ -1,5 +1,6 @@
 """One llama.cpp context: decode batches, read logits, and the verbs of its KV cache."""
 
+import ctypes
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -108,6 +109,14 @@ class Context:
         """Take sequence ``seq`` off all cells from position ``start`` on. Cells that nobody holds are free."""
         if not api.llama_memory_seq_rm(self.memory, seq, start, -1):
             raise NativeError(f"llama.cpp cannot roll sequence {seq} back to position {start} on {self.model.path}")
+
+    def copy_to(self, other: "Context") -> None:
+        """Make sequence 0 of another context on the same model hold what it holds here, bit for bit."""
+        n = api.llama_state_seq_get_size(self.handle, 0)
+        buffer = (ctypes.c_uint8 * n)()
+        copied = api.llama_state_seq_get_data(self.handle, buffer, n, 0)
+        if copied == 0 or api.llama_state_seq_set_data(other.handle, buffer, copied, 0) == 0:
+            raise NativeError(f"llama.cpp could not move {n} bytes of KV cache: {last_error('no room?')}")
 
     def clear(self) -> None:
         """Empty the cache."""

@@ -1,8 +1,10 @@
 """llama.cpp's libraries, loaded once with the settings that exact verification needs."""
 
+import contextlib
 import ctypes
 import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ os.environ.setdefault("GGML_CPU_TILED_MM", "0")
 import llama_cpp  # noqa: E402
 from llama_cpp import llama_cpp as api  # noqa: E402
 
-__all__ = ["api", "last_error", "ggml_base", "tensor_name"]
+__all__ = ["api", "last_error", "listening", "ggml_base", "tensor_name"]
 
 logger = logging.getLogger("cadcpp.llama")
 logger.addHandler(logging.NullHandler())
@@ -20,6 +22,7 @@ logger.addHandler(logging.NullHandler())
 _GGML_ERROR = 4
 _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _GGML_ERROR: logging.ERROR}
 _errors: list[str] = []
+_listeners: list[Callable[[str], None]] = []
 
 
 @api.llama_log_callback  # type: ignore[untyped-decorator]
@@ -29,11 +32,23 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
         _errors.append(line)
         del _errors[8:]
     logger.log(_LEVELS.get(level, logging.DEBUG), line)
+    for listener in _listeners:
+        listener(line)
 
 
 def quiet() -> None:
     """Send llama.cpp's log to the logger `cadcpp.llama`, which is silent unless configured."""
     api.llama_log_set(_on_log, ctypes.c_void_p(0))
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Inside, ``listener`` is called with every line that llama.cpp logs, on the thread that logs it."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def last_error(default: str) -> str:

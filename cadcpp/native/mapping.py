@@ -10,7 +10,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,12 +88,38 @@ class Mapping:
                 yield segment.address + low - segment.start, high - low
 
 
+class Stub:
+    """Sparse files to load in place of a model's files.
+
+    Populating even a hole takes page cache. So the files are cut to their headers right before they are
+    mapped, which leaves nothing to populate, and grown again before anything can be read from them.
+    """
+
+    def __init__(self, header: Header, folder: Path) -> None:
+        self._parts, self._folder = header.parts, folder
+        self.path = folder / header.path.name
+
+    def on_log(self, line: str) -> None:
+        """Cut when llama.cpp says that it begins with the tensors; without that line, loading is only slower."""
+        if "loading model tensors" in line:
+            self._resize(lambda part: part.data_offset)
+
+    def on_progress(self) -> None:
+        """Grow: llama.cpp has mapped the files."""
+        self._resize(lambda part: part.n_bytes)
+
+    def _resize(self, size: Callable[[Part], int]) -> None:
+        with contextlib.suppress(OSError):
+            for part in self._parts:
+                os.truncate(self._folder / part.path.name, size(part))
+
+
 @contextlib.contextmanager
-def stub_of(header: Header) -> Iterator[Path | None]:
-    """The path of a stub to load in place of a model, or None where none can be made."""
+def stub_of(header: Header) -> Iterator[Stub | None]:
+    """A stub to load in place of a model, or None where none can be made."""
     folder = _write_stub(header)
     try:
-        yield folder / header.path.name if folder else None
+        yield Stub(header, folder) if folder else None
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
@@ -103,7 +129,7 @@ def _write_stub(header: Header) -> Path | None:
     if not Path("/proc/self/maps").exists():
         return None
     try:
-        folder = Path(tempfile.mkdtemp(prefix="cadcpp-", dir=_stub_directory()))
+        folder = Path(tempfile.mkdtemp(prefix="cadcpp-"))
     except OSError:
         return None
     try:
@@ -113,12 +139,6 @@ def _write_stub(header: Header) -> Path | None:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     return folder
-
-
-def _stub_directory() -> str | None:
-    """A directory on a disk: on tmpfs, touching a hole takes memory."""
-    disk = Path("/var/tmp")
-    return str(disk) if "TMPDIR" not in os.environ and os.access(disk, os.W_OK) else None
 
 
 def _write_stub_part(part: Part, stub: Path) -> None:

@@ -2,14 +2,17 @@
 
 import ctypes
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from cadcpp.errors import ConfigError, ModelError, NativeError
 from cadcpp.native.gguf import Header, read_header
-from cadcpp.native.lib import api, last_error
+from cadcpp.native.lib import api, last_error, listening
 from cadcpp.native.mapping import Mapping, remap, stub_of
+
+MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS; other numbers end the process
 
 
 class Model:
@@ -41,11 +44,12 @@ class Model:
 
     def _load_stub(self) -> bool:
         """Load without reading the weights; False, with nothing loaded, where that is not to be had."""
-        with stub_of(self.header) as path:
-            if path is None:
+        with stub_of(self.header) as stub:
+            if stub is None:
                 return False
-            self._load(path, repack=False)
-            segments = remap(self.header, path)
+            with listening(stub.on_log):
+                self._load(stub.path, repack=False, on_progress=stub.on_progress)
+            segments = remap(self.header, stub.path)
         if segments is None:
             self._stack.close()
             return False
@@ -53,10 +57,12 @@ class Model:
         self._stack.callback(self.mapping.close)
         return True
 
-    def _load(self, path: Path, repack: bool) -> None:
+    def _load(self, path: Path, repack: bool, on_progress: Callable[[], None] | None = None) -> None:
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = repack
+        if on_progress is not None:
+            params.progress_callback = _progress_callback(on_progress)
         handle = api.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
             raise ModelError(f"llama.cpp cannot load {self.path}: {last_error('no reason given')}")
@@ -69,7 +75,8 @@ class Model:
                 f"{self.path} is a {self.header.architecture} model with recurrent state, which cannot be rolled back "
                 "after a wrong draft: choose a model with plain attention"
             )
-        if api.llama_model_is_diffusion(self.handle) or not api.llama_model_has_decoder(self.handle):
+        two_sided = api.llama_model_has_encoder(self.handle) or not api.llama_model_has_decoder(self.handle)
+        if two_sided or api.llama_model_is_diffusion(self.handle):
             raise ModelError(
                 f"{self.path} is a {self.header.architecture} model, which does not write text token by token"
             )
@@ -136,12 +143,23 @@ class Model:
         return [text(self.vocab, i) for i in range(self.n_vocab)]
 
 
+def _progress_callback(on_progress: Callable[[], None]) -> Any:
+    def report(_fraction: float, _user_data: int | None) -> bool:
+        on_progress()
+        return True
+
+    return api.llama_progress_callback(report)
+
+
 def check_generative(header: Header) -> None:
     kind = header.metadata.get("general.type", "model")
     if kind != "model":
         raise ModelError(f"{header.path} is a GGUF of type {kind!r}, not a language model")
     if not header.architecture:
         raise ModelError(f"{header.path} names no architecture (general.architecture): it is not a language model")
+    n_layer = header.get("block_count")
+    if not isinstance(n_layer, int) or not 1 <= n_layer <= MAX_LAYERS:
+        raise ModelError(f"{header.path} claims to have {n_layer} layers: it is damaged, download or copy it again")
     pooled = header.get("pooling_type", 0) not in (0, None)
     if header.get("attention.causal", True) is False or pooled or "bert" in header.architecture:
         raise ModelError(

@@ -12,12 +12,11 @@ from cadcpp.native.lib import api
 class Sampler:
     """Penalties, then greedy or top-k, top-p, min-p, temperature and one seeded draw per token."""
 
-    def __init__(self, context: Context, config: SamplingConfig) -> None:
-        self._context = context
+    def __init__(self, n_vocab: int, config: SamplingConfig) -> None:
         self._stack = ExitStack()
         self.handle = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
         self._stack.callback(api.llama_sampler_free, self.handle)
-        for link in _links(config, context.model.n_vocab):
+        for link in _links(config, n_vocab):
             api.llama_sampler_chain_add(self.handle, link)
 
     def observe(self, tokens: Iterable[int]) -> None:
@@ -25,9 +24,9 @@ class Sampler:
         for token in tokens:
             api.llama_sampler_accept(self.handle, token)
 
-    def draw(self, row: int) -> int:
-        """Draw the next token from the logits of one row of the last decoded batch, and remember it."""
-        return int(api.llama_sampler_sample(self.handle, self._context.handle, row))
+    def draw(self, context: Context, row: int) -> int:
+        """Draw the next token from the logits of one row of the context's last batch, and remember it."""
+        return int(api.llama_sampler_sample(self.handle, context.handle, row))
 
     def close(self) -> None:
         """Free the chain. May be called twice."""

@@ -21,14 +21,17 @@ class Template:
         bos, eos = (
             model.piece(t, special=True).decode("utf-8", "replace") if t >= 0 else "" for t in (model.bos, model.eos)
         )
-        self._format = Jinja2ChatFormatter(template=source, eos_token=eos, bos_token=bos)
+        try:
+            self._format = Jinja2ChatFormatter(template=source, eos_token=eos, bos_token=bos)
+        except Exception as error:  # a template is code from the model file and may raise anything
+            raise ModelError(f"the chat template of {model.path} is broken ({error}): take another file") from error
 
     def render(self, messages: list[dict[str, str]]) -> str:
         """The text of a conversation, up to where the assistant's next words go."""
         typed: Any = messages
         try:
             return str(self._format(messages=typed).prompt)
-        except Exception as error:  # a template is code from the model file and may raise anything
+        except Exception as error:
             raise ConfigError(f"the chat template of {self._model.path} refuses this conversation: {error}") from error
 
     def tokenize(self, text: str) -> list[int]:

@@ -21,7 +21,7 @@ def reported(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
+        reason = error.strerror or "the disk took only a part of it"  # numpy's short writes carry no code
         raise ToolError(f"cannot write {path}: {reason}; choose a directory that is writable and has room") from error
 
 

@@ -1,0 +1,67 @@
+"""`cadcpp plan`: where the memory would go, and how fast it would be; loads nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cadcpp.cli.options import PAIR_OPTIONS, check_ctx
+
+
+@click.command("plan")
+@PAIR_OPTIONS
+@click.option("--disk-speed", metavar="SIZE", help="Bytes per second, such as 100MiB. [default: measured on the file]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; sizes in bytes, times in seconds.")
+def command(
+    model: Path, draft: Path | None, ctx: int, rows: int, ram: str | None, disk_speed: str | None, as_json: bool
+) -> None:
+    """Show what would be kept in memory, what would be streamed, and how fast."""
+    from cadcpp.disk import disk_bytes_per_s
+    from cadcpp.memory import available_bytes, lockable_bytes
+    from cadcpp.native.gguf import read_header
+    from cadcpp.plan import make_plan
+    from cadcpp.tools.sizes import parse_size
+
+    verifier, drafter = read_header(model), read_header(draft) if draft else None
+    check_ctx(ctx, verifier)
+    limit = parse_size(ram) if ram is not None else available_bytes()
+    plan = make_plan(verifier, drafter, ram=limit, n_ctx=ctx, rows=rows if draft else 1)
+    speed = parse_size(disk_speed) if disk_speed else disk_bytes_per_s(model)
+    values = plan.to_dict() | {
+        "disk_bytes_per_second": round(speed),
+        "read_bytes_per_pass": plan.layout.streamed_bytes,
+        "seconds_per_pass_at_least": round(plan.layout.streamed_bytes / max(speed, 1), 4),
+        "lockable": min(lockable_bytes(), plan.layout.pinned_bytes),
+    }
+    click.echo(json.dumps(values) if as_json else _table(values))
+
+
+_ROWS = (
+    ("python", "Python and libraries"),
+    ("draft", "draft: weights, vocabulary"),
+    ("draft_cache", "draft: KV cache"),
+    ("draft_compute", "draft: buffers"),
+    ("vocabulary", "verifier: vocabulary"),
+    ("cache", "verifier: KV cache"),
+    ("compute", "verifier: buffers"),
+    ("margin", "margin"),
+    ("pinned", "verifier weights kept"),
+    ("window", "verifier weights in flight"),
+)
+
+
+def _table(values: dict[str, Any]) -> str:
+    from cadcpp.tools.sizes import format_size
+
+    lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
+    lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
+    if values["streamed"] == 0:
+        return "\n".join([*lines, "", "Everything fits: nothing is read after loading."])
+    read, speed = format_size(values["read_bytes_per_pass"]), format_size(values["disk_bytes_per_second"])
+    seconds = values["seconds_per_pass_at_least"]
+    lines += ["", f"Every pass reads {read} at {speed}/s: {seconds:.2f} s or more."]
+    lines.append(f"That is {seconds:.2f} s a token without a draft, {seconds / 5:.2f} s at 5 accepted tokens a pass.")
+    if values["sparse"]:
+        lines.append(f"{format_size(values['sparse'])} of experts and embeddings are read as they are needed.")
+    return "\n".join(lines)
