@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cadcpp.errors import ConfigError
 
@@ -53,11 +54,17 @@ class TreeConfig:
     width: int = 4  # frontier nodes per draft decode, at most
     focus: float = 0.25  # a frontier node joins a decode if it is at least this likely, relative to the best
     cutoff: float = 0.001  # nodes with a smaller cumulative probability are not drafted
+    reach: float = 2.0  # a node is evaluated if it is this much likelier than the last row of the tree
+    free_rows: int = 256  # rows that cost no time; further ones must have ...
+    row_price: float = 0.0  # ... at least this cumulative probability
+    free_nodes: int = 256  # nodes that the draft may evaluate at no cost; further ones must have ...
+    node_price: float = 0.0  # ... at least this cumulative probability
 
     def __post_init__(self) -> None:
         _check(1 <= self.rows <= 256, "rows", self.rows, "between 1 and 256")
         _check(1 <= self.width <= 256, "width", self.width, "between 1 and 256")
         _check(0 <= self.focus <= 1, "focus", self.focus, "between 0 and 1")
+        _check(self.reach >= 1, "reach", self.reach, "at least 1")
         _check(0 <= self.cutoff < 1, "cutoff", self.cutoff, "at least 0 and below 1")
 
 
@@ -71,6 +78,7 @@ class SessionConfig:
     ram: int | None = None  # bytes that the process may use in all; None: what the system leaves
     pager: bool = True  # False: leave paging to the kernel
     tree: TreeConfig = field(default_factory=TreeConfig)
+    fallback: Literal["cost", "none"] = "cost"  # what decides the size of a tree; none: it is fixed
 
     def __post_init__(self) -> None:
         _check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")

@@ -16,6 +16,8 @@ from cadcpp.tree import TokenTree
 class Drafter(Protocol):
     """Proposes continuations of a text."""
 
+    n_evaluated: int  # nodes that the last tree cost
+
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         """A tree whose root is the last of ``ids``, within the limits."""
         ...
@@ -29,6 +31,8 @@ class Drafter(Protocol):
 
 class NoDrafter:
     """Plain decoding: the tree is its root."""
+
+    n_evaluated = 0
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         return TokenTree.root(ids[-1])
@@ -50,13 +54,14 @@ class ModelDrafter:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.cache = Cache(context)
-        self.n_decodes = 0
+        self.n_decodes = self.n_evaluated = 0
         self._never = _end_tokens(context)
         self._grown: dict[tuple[int, ...], int] = {}  # evaluated path below the text -> its sequence
         self._text: list[int] = []
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         n_cells = min(self.context.config.n_cells, self.context.model.n_ctx_train)  # beyond, drafts are noise
+        self.n_evaluated = 0
         room = n_cells - len(ids) - config.rows
         if max_depth < 1 or config.rows < 2 or room < 0:
             return TokenTree.root(ids[-1])
@@ -84,12 +89,14 @@ class ModelDrafter:
         self.cache.align(ids)
 
     def _evaluate_text(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        self.cache.prefill(ids, len(ids) - 1)
-        batch = self.context.batch
+        batch, step = self.context.batch, self.context.config.n_batch
+        n_whole = (len(ids) - len(self.cache) - 1) // step * step
+        self.cache.prefill(ids, len(self.cache) + n_whole)
+        tail = ids[len(self.cache) :]
         batch.clear()
-        batch.add([ids[-1]], len(self.cache), 0, 1, True)
+        batch.add(list(tail), len(self.cache), 0, 1, np.arange(len(tail)) == len(tail) - 1)
         self._decode()
-        self.cache.extend([ids[-1]])
+        self.cache.extend(tail)
         self._text = list(ids)
         self._grown = {(): 0}
         return self.context.logits(1)
@@ -97,7 +104,7 @@ class ModelDrafter:
     def _branch(self, growth: Growth) -> None:
         paths: dict[int, tuple[int, ...]] = {0: ()}
         ends = {0: 0}  # sequence -> the node it ends at, since only one child may go on in it
-        while (rows := growth.frontier()) and len(ends) + len(rows) <= self.context.config.n_seq:
+        while rows := growth.frontier()[: self.context.config.n_seq - len(ends)]:
             batch = self.context.batch
             batch.clear()
             for row in rows:
@@ -117,6 +124,7 @@ class ModelDrafter:
     def _decode(self) -> None:
         self.context.decode()
         self.n_decodes += 1
+        self.n_evaluated += self.context.batch.n
 
 
 def _end_tokens(context: Context) -> NDArray[np.int32]:

@@ -4,11 +4,15 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from cadcpp.accept import Accepted
 from cadcpp.config import TreeConfig
-from cadcpp.drafter import Drafter
+from cadcpp.drafter import Drafter, NoDrafter
 from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
+from cadcpp.pager import NullPager, Pager
+from cadcpp.planner import CostModel, Observation
 from cadcpp.stats import Stats
 from cadcpp.tree import TokenTree
 from cadcpp.verifier import Verifier
@@ -32,6 +36,8 @@ class Engine:
     drafter: Drafter
     n_ctx: int  # tokens of text, prompt included
     tree: TreeConfig = field(default_factory=TreeConfig)
+    pager: Pager = field(default_factory=NullPager)
+    cost: CostModel | None = None  # None: trees of the given size, always
 
     def rounds(
         self,
@@ -74,10 +80,9 @@ class Engine:
             )
 
     def _round(self, ids: list[int], sampler: Sampler, limit: int, stats: Stats) -> Round:
-        start = time.perf_counter()
-        config = replace(self.tree, rows=min(self.tree.rows, self.verifier.room(ids)))
-        tree = self.drafter.grow(ids, config, limit - len(ids) - 1)
-        drafted = time.perf_counter()
+        start, n_tail = time.perf_counter(), self.verifier.tail(ids)
+        tree = self._draft(ids, limit - len(ids) - 1)
+        drafted, stalled = time.perf_counter(), self.pager.state().stall_seconds
         accepted = self.verifier.check(ids, tree, sampler.draw)
         verified = time.perf_counter()
         tokens = accepted.tokens(tree)
@@ -90,8 +95,36 @@ class Engine:
         stats.emitted += len(tokens)
         stats.draft_seconds += drafted - start
         stats.verify_seconds += verified - drafted
+        self._learn(n_tail, tree, len(tokens), drafted - start, verified - drafted, stalled)
         full = len(ids) + len(tokens) >= limit
         return Round(tokens, tree, accepted, "stop" if ended else "length" if full else None)
+
+    def _draft(self, ids: list[int], max_depth: int) -> TokenTree:
+        config = replace(self.tree, rows=min(self.tree.rows, self.verifier.room(ids)))
+        if self.cost is None:
+            return self.drafter.grow(ids, config, max_depth)
+        if not self.cost.pays():
+            return NoDrafter().grow(ids, config, max_depth)
+        return self.drafter.grow(ids, self.cost.limits(config), max_depth)
+
+    def _learn(
+        self, n_tail: int, tree: TokenTree, n_tokens: int, draft_s: float, verify_s: float, stalled_s: float
+    ) -> None:
+        if self.cost is None:
+            return
+        now = self.pager.state()
+        self.cost.observe(
+            Observation(
+                n_rows=n_tail - 1 + len(tree),
+                n_evaluated=self.drafter.n_evaluated if len(tree) > 1 else 0,
+                n_tokens=n_tokens,
+                expected=float(np.exp(tree.logp[1:]).sum()),
+                draft_s=draft_s,
+                compute_s=verify_s - (now.stall_seconds - stalled_s),
+                stream_s=now.pass_seconds,
+                ahead_s=now.ahead_seconds,
+            )
+        )
 
     def close(self) -> None:
         """Free both contexts. May be called twice."""

@@ -31,6 +31,7 @@ class Growth:
             return []
         best = self._best()
         rows = best[self._open[best]]
+        rows = rows[self._logp[rows] >= self._worth()]
         if len(rows) == 0:
             return []
         near = self._logp[rows] >= self._logp[rows[0]] + _log(self._config.focus)
@@ -66,12 +67,21 @@ class Growth:
         order = np.argsort(-self._logp, kind="stable")[: self._config.rows]
         return order[self._logp[order] >= floor]
 
+    def _worth(self) -> float:
+        """Log probability from which on evaluating a node pays: its children must have a chance to stay."""
+        config = self._config
+        price = _log(config.node_price) if self._n_expanded >= config.free_nodes else -math.inf
+        return max(self._floor() + _log(config.reach) if len(self._logp) >= config.rows else -math.inf, price)
+
     def _floor(self) -> float:
-        """Cumulative log probability that a node must exceed to be among the best so far."""
-        cutoff = _log(self._config.cutoff)
-        if len(self._logp) < self._config.rows:
-            return cutoff
-        return max(cutoff, float(np.partition(self._logp, -self._config.rows)[-self._config.rows]))
+        """Cumulative log probability that a node must have to stay in the tree, as far as is known."""
+        config = self._config
+        price = min(self._rank(config.free_rows), _log(config.row_price))
+        return max(_log(config.cutoff), self._rank(config.rows), price)
+
+    def _rank(self, n: int) -> float:
+        """The n-th largest log probability."""
+        return float(np.partition(self._logp, -n)[-n]) if len(self._logp) >= n else -math.inf
 
     def _add(self, parent: int, tokens: NDArray[np.int64], logits: NDArray[np.float32], shift: float) -> None:
         depth = self._depth[parent] + 1

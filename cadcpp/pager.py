@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _START = -2  # before layer -1, which stands for what a pass needs before its first block
 _DEPTH = 4  # chunks asked of the disk at once: enough to keep it busy
+_FADE = 0.99  # per chunk, for the measured speed
 _Item = tuple[int, Extent]  # number of the pass, what it needs
 
 
@@ -28,6 +29,8 @@ class PagerState:
     streamed_bytes: int = 0
     stall_seconds: float = 0.0  # compute waited for the disk
     passes: int = 0
+    pass_seconds: float = 0.0  # least time of a pass at the disk's measured speed
+    ahead_seconds: float = 0.0  # how long the disk has work between two passes
 
 
 class Pager(Protocol):
@@ -94,6 +97,8 @@ class StreamingPager:
         self._may_lock, self._running, self._paused = True, True, False
         self._pinned_bytes = self._locked_bytes = self._streamed_bytes = 0
         self._stall_s = 0.0
+        self._busy_s = self._busy_bytes = 0.0  # recent reading, older reads fading out
+        self._busy_from = 0.0
         self._thread = threading.Thread(target=self._run, name="cadcpp-pager", daemon=True)
         self._thread.start()
 
@@ -123,7 +128,18 @@ class StreamingPager:
 
     def state(self) -> PagerState:
         with self._changed:
-            return PagerState(self._pinned_bytes, self._locked_bytes, self._streamed_bytes, self._stall_s, self._at[0])
+            return PagerState(
+                self._pinned_bytes,
+                self._locked_bytes,
+                self._streamed_bytes,
+                self._stall_s,
+                self._at[0],
+                *self._speeds(),
+            )
+
+    def _speeds(self) -> tuple[float, float]:
+        per_byte = self._busy_s / self._busy_bytes if self._busy_bytes else 0.0
+        return self._layout.streamed_bytes * per_byte, self._window_bytes * per_byte
 
     def close(self) -> None:
         """Stop reading. May be called twice."""
@@ -225,6 +241,8 @@ class StreamingPager:
             pinned = chunk in self._missing
             self._missing.discard(chunk)
             self._window_used += 0 if pinned else len(chunk)
+            if not self._asked:
+                self._busy_from = time.perf_counter()
             self._asked.append((*item, pinned))
         self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
 
@@ -234,6 +252,10 @@ class StreamingPager:
         locked = pinned and self._lock(chunk)
         with self._changed:
             self._asked.popleft()
+            now = time.perf_counter()
+            self._busy_s = self._busy_s * _FADE + now - self._busy_from
+            self._busy_bytes = self._busy_bytes * _FADE + len(chunk)
+            self._busy_from = now
             if pinned:
                 self._pinned_bytes += len(chunk)
                 self._locked_bytes += len(chunk) if locked else 0

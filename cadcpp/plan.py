@@ -60,7 +60,7 @@ class Plan:
         }
 
 
-def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, rows: int, n_seq: int) -> Plan:
+def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, rows: int) -> Plan:
     """Divide ``ram`` bytes among everything that a session needs, with trees of up to ``rows``.
 
     Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
@@ -70,7 +70,7 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
         "python": _PYTHON,
         "draft": draft.n_bytes + _vocabulary_bytes(draft) if draft else 0,
         "draft_cache": cache_bytes(draft, n_cells) if draft else 0,
-        "draft_compute": compute_bytes(draft, batch_rows(0), n_seq) if draft else 0,
+        "draft_compute": compute_bytes(draft, batch_rows(0), draft_seqs(rows)) if draft else 0,
         "vocabulary": _vocabulary_bytes(verifier),
         "cache": cache_bytes(verifier, n_cells),
         "compute": compute_bytes(verifier, batch_rows(rows), rows),
@@ -92,6 +92,11 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
         window = window_bytes(verifier, pinned)
         pinned = room - window
     return Plan(ram=ram, window=window, layout=lay_out(verifier, pinned), **fixed)
+
+
+def draft_seqs(rows: int) -> int:
+    """KV sequences for growing a tree: its evaluated branches are far fewer than its rows."""
+    return max(rows // 2, 2)
 
 
 def batch_rows(rows: int) -> int:

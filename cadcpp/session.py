@@ -20,7 +20,8 @@ from cadcpp.native.model import Model, check_generative
 from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager, PagerState, StreamingPager
 from cadcpp.pair import check_pair
-from cadcpp.plan import Plan, batch_rows, make_plan, wide_bytes, wide_rows
+from cadcpp.plan import Plan, batch_rows, draft_seqs, make_plan, wide_bytes, wide_rows
+from cadcpp.planner import CostModel
 from cadcpp.stats import Stats
 from cadcpp.text import TextStream
 from cadcpp.verifier import Verifier
@@ -50,7 +51,9 @@ class Session:
             self.model = self._model(verifier, stub=self.plan.streams and self.config.pager)
             drafter = self._drafter(draft)
             self.pager = self._start_pager()
-            self.engine = Engine(self._verifier(), drafter, self.config.n_ctx, self.config.tree)
+            self.engine = Engine(
+                self._verifier(), drafter, self.config.n_ctx, self.config.tree, self.pager, self._cost_model()
+            )
         except BaseException:
             self.close()
             raise
@@ -118,12 +121,7 @@ class Session:
             ram=config.ram or available_bytes(),
             n_ctx=config.n_ctx,
             rows=config.tree.rows,
-            n_seq=self._draft_seqs(),
         )
-
-    def _draft_seqs(self) -> int:
-        """KV sequences for growing a tree: its evaluated branches are far fewer than its rows."""
-        return max(self.config.tree.rows // 2, 2)
 
     def _model(self, path: str | Path, *, repack: bool = False, stub: bool = False) -> Model:
         model = Model(path, repack=repack, stub=stub)
@@ -151,7 +149,7 @@ class Session:
         model = self._model(path, repack=True)
         check_pair(self.model, model)
         n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
-        return ModelDrafter(self._context(model, n_batch, self.config.tree.width, self._draft_seqs()))
+        return ModelDrafter(self._context(model, n_batch, self.config.tree.width, draft_seqs(self.config.tree.rows)))
 
     def _verifier(self) -> Verifier:
         config, rows = self.config, self.config.tree.rows
@@ -169,6 +167,9 @@ class Session:
             config = replace(narrow, n_cells=n_cells, n_batch=n_rows, n_ubatch=n_rows, n_outputs=rows)
             with closing(Context(self.model, config, self.pager)) as context:
                 yield context
+
+    def _cost_model(self) -> CostModel | None:
+        return CostModel() if self.config.fallback == "cost" else None
 
     def _start_pager(self) -> Pager:
         if self.model.mapping is None:

@@ -58,9 +58,13 @@ class Verifier:
         n_whole = (len(ids) - len(self.cache) - 1) // step * step
         self.cache.prefill(ids, len(self.cache) + n_whole, progress)
 
+    def tail(self, ids: Sequence[int]) -> int:
+        """How many tokens of the text the next pass evaluates, the tree's root included."""
+        return len(ids) - len(self.cache)
+
     def room(self, ids: Sequence[int]) -> int:
-        """Rows that a tree may have in the next pass, beside the text's unevaluated tail."""
-        return self.context.config.n_batch - (len(ids) - len(self.cache)) + 1
+        """Rows that a tree may have in the next pass, its root included."""
+        return self.context.config.n_batch - self.tail(ids) + 1
 
     def check(self, ids: Sequence[int], tree: TokenTree, draw: Callable[[Context, int], int]) -> Accepted:
         """One pass over the text's unevaluated tail and the tree; ``draw`` samples at a row of the batch."""

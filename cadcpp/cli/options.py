@@ -4,17 +4,18 @@ import os
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from cadcpp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cadcpp.config import SamplingConfig, SessionConfig
+    from cadcpp.config import SamplingConfig
     from cadcpp.session import Session
+
+_CTX = 4096
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +29,7 @@ def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-MODEL_OPTIONS: Callable[[F], F] = _stack(
+PAIR_OPTIONS: Callable[[F], F] = _stack(
     click.option(
         "-m",
         "--model",
@@ -44,6 +45,16 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         default=None,
         help="Tokens of text that fit, prompt included. [default: 4096, or what the model was trained for]",
     ),
+    click.option(
+        "--ram",
+        metavar="SIZE",
+        help="Memory to use in all, such as 900MiB. [default: what the system leaves]",
+    ),
+    click.option("--rows", default=64, show_default=True, help="Rows of a token tree at most (1 to 256)."),
+)
+
+MODEL_OPTIONS: Callable[[F], F] = _stack(
+    PAIR_OPTIONS,
     click.option("--threads", type=int, default=None, help="Compute threads. [default: one per core]"),
     click.option(
         "--speculative",
@@ -53,12 +64,13 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         help="auto: draft if -d is given. off: plain decoding, the same text.",
     ),
     click.option(
-        "--ram",
-        metavar="SIZE",
-        help="Memory to use in all, such as 900MiB. [default: what the system leaves]",
+        "--fallback",
+        type=click.Choice(["cost", "none"]),
+        default="cost",
+        show_default=True,
+        help="cost: trees as large as pays, by measurement. none: always as large as --rows.",
     ),
     click.option("--no-pager", is_flag=True, help="Leave paging to the system."),
-    click.option("--rows", default=64, show_default=True, help="Rows of a token tree (1 to 256)."),
 )
 
 SAMPLING_OPTIONS: Callable[[F], F] = _stack(
@@ -96,6 +108,7 @@ def open_session(
     speculative: str,
     rows: int,
     ram: str | None,
+    fallback: Literal["cost", "none"],
     no_pager: bool,
     n_predict: int,
 ) -> "Session":
@@ -110,25 +123,24 @@ def open_session(
     speculates = draft is not None and speculative != "off"
     tree = TreeConfig(rows=rows)
     config = SessionConfig(
-        n_ctx=4096 if ctx is None else ctx,
+        n_ctx=default_ctx(model) if ctx is None else ctx,
         n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
         pager=not no_pager,
+        fallback=fallback,
         tree=tree if speculates else TreeConfig(rows=1),
     )
     from cadcpp.session import Session
 
-    if ctx is None:
-        config = _within_training(config, model)
     return Session(model, draft if speculates else None, config)
 
 
-def _within_training(config: "SessionConfig", model: Path) -> "SessionConfig":
-    """The config with a context that the model was made for."""
+def default_ctx(model: Path) -> int:
+    """A context that the model was made for."""
     from cadcpp.native.gguf import read_header
 
-    trained = int(read_header(model).get("context_length", config.n_ctx))
-    return replace(config, n_ctx=max(2, min(config.n_ctx, trained)))
+    trained = int(read_header(model).get("context_length", _CTX))
+    return max(2, min(_CTX, trained))
 
 
 def answer(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cadcpp.cli.options import PAIR_OPTIONS, check_ctx
+from cadcpp.cli.options import PAIR_OPTIONS, default_ctx
 
 
 @click.command("plan")
@@ -14,7 +14,7 @@ from cadcpp.cli.options import PAIR_OPTIONS, check_ctx
 @click.option("--disk-speed", metavar="SIZE", help="Bytes per second, such as 100MiB. [default: measured on the file]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; sizes in bytes, times in seconds.")
 def command(
-    model: Path, draft: Path | None, ctx: int, rows: int, ram: str | None, disk_speed: str | None, as_json: bool
+    model: Path, draft: Path | None, ctx: int | None, rows: int, ram: str | None, disk_speed: str | None, as_json: bool
 ) -> None:
     """Show what would be kept in memory, what would be streamed, and how fast."""
     from cadcpp.disk import disk_bytes_per_s
@@ -24,9 +24,10 @@ def command(
     from cadcpp.tools.sizes import parse_size
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
-    check_ctx(ctx, verifier)
     limit = parse_size(ram) if ram is not None else available_bytes()
-    plan = make_plan(verifier, drafter, ram=limit, n_ctx=ctx, rows=rows if draft else 1)
+    plan = make_plan(
+        verifier, drafter, ram=limit, n_ctx=default_ctx(model) if ctx is None else ctx, rows=rows if draft else 1
+    )
     speed = parse_size(disk_speed) if disk_speed else disk_bytes_per_s(model)
     values = plan.to_dict() | {
         "disk_bytes_per_second": round(speed),
