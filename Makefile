@@ -1,0 +1,46 @@
+PYTHON ?= python3
+BIN := .venv/bin
+MODELS := $(or $(CADCPP_MODELS),models)
+VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
+DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
+
+.PHONY: setup chat test test-slow lint type bench profile clean
+
+setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
+
+# The first time this builds llama.cpp, which takes some minutes; pip keeps the result.
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+# One command makes both; the order-only prerequisite keeps a new environment from making them again.
+$(VERIFIER): | .venv/ready
+	$(BIN)/cadcpp models demo --dir $(MODELS)
+$(DRAFT): | $(VERIFIER)
+	$(BIN)/cadcpp models demo --dir $(MODELS)
+
+chat: setup  ## talk with the demo pair
+	$(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT)
+
+test: setup  ## all but the tests that take minutes
+	$(BIN)/python -m pytest
+
+test-slow: setup  ## those
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: .venv/ready
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m bench.acceptance
+
+profile: setup
+	$(BIN)/python -m bench.profile
+
+clean:  ## all but the models
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,19 @@
+"""Workloads: prompts of eight kinds, since how well a draft guesses depends on the text more than on anything else."""
+
+_REPORT = """The city of Harlow opened its first night bus in March. In the first month 4,100 people rode it, in the
+sixth 11,800. Most of them work shifts at the hospital or in the bakeries along the canal. The line costs 38,000 pounds
+a month, of which fares cover a third. The council wanted to end it in autumn, but the hospital offered to pay for half
+of what is missing, and the bakers' association for a tenth. A second line, to the station, starts in January."""
+
+CASES = {
+    "chat": "Hi! I have a free Saturday and it is going to rain. What could I do at home?",
+    "story": "Tell a short story about a dragon and a baker.",
+    "code": "Write a Python function that returns the prime numbers below n, with a docstring and an example.",
+    "tips": "Give ten tips for learning a new language.",
+    "summary": f"{_REPORT}\n\nSummarise this in three sentences.",
+    "translation": "Translate into French: The museum is closed on Mondays. Tickets cost twelve euros, children enter "
+    "free, and the café on the roof is open until nine.",
+    "maths": "A train leaves at 9:40 and drives 210 km at 70 km/h, then waits 15 minutes. When does it go on? "
+    "Show every step.",
+    "dialogue": "Write a dialogue between a customer and a watchmaker about an old watch that runs backwards.",
+}

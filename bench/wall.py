@@ -1,0 +1,152 @@
+"""A memory wall on one machine: a memory limit, a disk speed, and exact counters of what a run used.
+
+As root a control group (v1 or v2) makes the wall; without rights `systemd-run --user` is the way, or none.
+"""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+_NAME = "cadcpp-wall"
+
+
+class NoWall(Exception):
+    """Why a wall cannot be built here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one run used; bytes and seconds."""
+
+    seconds: float
+    read_bytes: int  # fetched from the disk by the whole group
+    peak_bytes: int  # largest memory of the whole group, page cache included
+    disk_busy: float  # share of the run in which the disk had work
+    killed: bool  # by the out-of-memory killer
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """Limits for a command; None is no limit."""
+
+    ram_bytes: int | None = None
+    disk_bytes_per_s: int | None = None
+
+    def run(self, command: list[str], disk: Path) -> tuple[subprocess.CompletedProcess[str], Usage]:
+        """Run ``command`` behind the wall with cold caches; ``disk`` is a file on the throttled disk."""
+        device = _device(disk)
+        with _groups(self, device) as groups:
+            drop_caches()
+            busy, start = _busy_s(device), time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: _enter(groups), check=False)
+            seconds = time.perf_counter() - start
+            busy_share = (_busy_s(device) - busy) / seconds
+            return done, Usage(seconds, _read(groups, device), _peak(groups), busy_share, done.returncode == -9)
+
+
+def drop_caches() -> None:
+    """Forget the page cache, so that every run starts cold; needs root."""
+    os.sync()
+    with contextlib.suppress(OSError):
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def why_not() -> str | None:
+    """Why no wall can be built here, or None."""
+    if os.geteuid() != 0:
+        return "control groups need root; as a user: systemd-run --user --scope -p MemoryMax=... "
+    if not (_v1() or _v2()):
+        return "no control groups under /sys/fs/cgroup"
+    return None
+
+
+def _v1() -> bool:
+    return (_ROOT / "memory").is_dir() and (_ROOT / "blkio").is_dir()
+
+
+def _v2() -> bool:
+    return (_ROOT / "cgroup.controllers").is_file()
+
+
+@contextlib.contextmanager
+def _groups(wall: Wall, device: str) -> Iterator[list[Path]]:
+    reason = why_not()
+    if reason:
+        raise NoWall(reason)
+    groups = [_ROOT / kind / _NAME for kind in ("memory", "blkio")] if _v1() else [_ROOT / _NAME]
+    for group in groups:
+        group.mkdir(exist_ok=True)
+    try:
+        (_limit_v1 if _v1() else _limit_v2)(wall, device, groups)
+        yield groups
+    finally:
+        for group in groups:
+            _remove(group)
+
+
+def _limit_v1(wall: Wall, device: str, groups: list[Path]) -> None:
+    memory, blkio = groups
+    if wall.ram_bytes:
+        (memory / "memory.limit_in_bytes").write_text(str(wall.ram_bytes))
+        (memory / "memory.max_usage_in_bytes").write_text("0")
+    if wall.disk_bytes_per_s:
+        (blkio / "blkio.throttle.read_bps_device").write_text(f"{device} {wall.disk_bytes_per_s}")
+
+
+def _limit_v2(wall: Wall, device: str, groups: list[Path]) -> None:
+    (group,) = groups
+    (_ROOT / "cgroup.subtree_control").write_text("+memory +io")
+    if wall.ram_bytes:
+        (group / "memory.max").write_text(str(wall.ram_bytes))
+        (group / "memory.swap.max").write_text("0")
+    if wall.disk_bytes_per_s:
+        (group / "io.max").write_text(f"{device} rbps={wall.disk_bytes_per_s}")
+
+
+def _enter(groups: list[Path]) -> None:
+    for group in groups:
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _remove(group: Path) -> None:
+    for _ in range(50):
+        try:
+            group.rmdir()
+            return
+        except OSError:  # the kernel is still taking the last process out
+            time.sleep(0.1)
+
+
+def _read(groups: list[Path], device: str) -> int:
+    path = groups[-1] / ("blkio.throttle.io_service_bytes" if _v1() else "io.stat")
+    for line in path.read_text().splitlines():
+        fields = line.split()
+        if fields and fields[0] == device:
+            if _v1() and fields[1] == "Read":
+                return int(fields[2])
+            if not _v1():
+                return int(dict(f.split("=") for f in fields[1:])["rbytes"])
+    return 0
+
+
+def _peak(groups: list[Path]) -> int:
+    path = groups[0] / ("memory.max_usage_in_bytes" if _v1() else "memory.peak")
+    return int(path.read_text()) if path.exists() else 0
+
+
+def _device(file: Path) -> str:
+    """MAJ:MIN of the whole disk that holds a file."""
+    number = os.stat(file).st_dev
+    node = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    disk = node.parent if (node / "partition").exists() else node
+    return (disk / "dev").read_text().strip()
+
+
+def _busy_s(device: str) -> float:
+    """Seconds for which a disk has had requests, since boot."""
+    return int((Path("/sys/dev/block") / device / "stat").read_text().split()[9]) / 1000

@@ -1,0 +1,47 @@
+"""Models that tests run on."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cadcpp.tools.demo import DemoPair, make_demo, smollm2_as
+from tests.support import tinygguf
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """Where real models are kept between runs."""
+    return Path(os.environ.get("CADCPP_MODELS") or ROOT / "models")
+
+
+@pytest.fixture(scope="session")
+def demo(models_dir: Path) -> DemoPair:
+    """The demo pair of the default size."""
+    return make_demo(models_dir)
+
+
+@pytest.fixture(scope="session")
+def smollm2(models_dir: Path) -> Callable[[str], Path]:
+    """SmolLM2 itself with its weights in a given type, such as ``smollm2("Q4_0")``."""
+    return lambda type_name: smollm2_as(type_name, models_dir)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Tiny models with random weights, each made once: ``tiny("llama", noise=0.05)``, ``tiny("mamba")``."""
+    directory = tmp_path_factory.mktemp("tiny")
+    made: dict[str, Path] = {}
+
+    def make(architecture: str = "llama", **options: Any) -> Path:
+        key = f"{architecture} {sorted(options.items())}"
+        if key not in made:
+            path = directory / f"{architecture}-{len(made)}.gguf"
+            made[key] = getattr(tinygguf, f"tiny_{architecture}")(path, **options)
+        return made[key]
+
+    return make

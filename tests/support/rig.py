@@ -1,0 +1,76 @@
+"""One verifier model with one context, and any drafter, tree or verifier class tried on it."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from cadcpp.config import SamplingConfig, TreeConfig
+from cadcpp.drafter import Drafter, ModelDrafter, NoDrafter
+from cadcpp.engine import Engine
+from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.model import Model
+from cadcpp.native.sampler import Sampler
+from cadcpp.stats import Stats
+from cadcpp.verifier import Verifier
+
+
+class Rig:
+    """Keeps what is slow to make between runs, and starts every run with an empty cache."""
+
+    def __init__(
+        self, path: Path, *, n_ctx: int = 1024, max_rows: int = 192, n_batch: int = 512, n_threads: int = 1
+    ) -> None:
+        self.n_ctx = n_ctx
+        self._max_rows, self._n_batch, self._n_threads = max_rows, n_batch, n_threads
+        self._stack = ExitStack()
+        self.model = Model(path)
+        self._stack.callback(self.model.close)
+        self.context = self._context(self.model, max_rows)
+
+    def _context(self, model: Model, n_outputs: int) -> Context:
+        config = ContextConfig(
+            n_cells=self.n_ctx + self._max_rows,
+            n_batch=self._n_batch + self._max_rows,
+            n_ubatch=self._n_batch + self._max_rows,
+            n_outputs=n_outputs,
+            n_seq=self._max_rows,
+            n_threads=self._n_threads,
+        )
+        context = Context(model, config)
+        self._stack.callback(context.close)
+        return context
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def model_drafter(self, path: Path) -> ModelDrafter:
+        """A drafter with a model of its own, freed with the rig."""
+        model = Model(path, repack=True)
+        self._stack.callback(model.close)
+        return ModelDrafter(self._context(model, TreeConfig().width))
+
+    def engine(self, drafter: Drafter | None = None, rows: int = 1, verifier: type[Verifier] = Verifier) -> Engine:
+        self.context.clear()
+        return Engine(verifier(self.context), drafter or NoDrafter(), self.n_ctx, TreeConfig(rows=rows))
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        n: int,
+        sampling: SamplingConfig,
+        drafter: Drafter | None = None,
+        rows: int = 1,
+        *,
+        verifier: type[Verifier] = Verifier,
+        stats: Stats | None = None,
+    ) -> list[int]:
+        """The token ids of one generation."""
+        with closing(self.sampler(prompt, sampling)) as sampler:
+            rounds = self.engine(drafter, rows, verifier).rounds(prompt, sampler, n, stats=stats)
+            return [token for result in rounds for token in result.tokens]
+
+    def sampler(self, prompt: Sequence[int], sampling: SamplingConfig) -> Sampler:
+        """A sampler that knows the prompt, as a session makes it."""
+        sampler = Sampler(self.model.n_vocab, sampling)
+        sampler.observe(prompt[-sampling.repeat_last_n :])
+        return sampler

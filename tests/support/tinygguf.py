@@ -1,0 +1,251 @@
+"""Tiny models with random weights: written in milliseconds, loaded in milliseconds, nothing to download."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.support.vocab import N_VOCAB, add_vocabulary
+
+Shapes = dict[str, tuple[int, ...]]  # as numpy has them: outputs first, inputs last
+Fill = Callable[[str, tuple[int, ...]], NDArray[np.float32]]
+
+
+def tiny_llama(
+    path: Path,
+    *,
+    seed: int = 0,
+    noise: float = 0.0,
+    n_layer: int = 2,
+    n_embd: int = 64,
+    n_head: int = 2,
+    n_head_kv: int = 1,
+    n_ff: int = 128,
+    n_vocab: int = N_VOCAB,
+    n_ctx_train: int = 2048,
+    type_name: str = "F32",
+    other_vocab: bool = False,
+    chat_template: str | None = None,
+) -> Path:
+    """A decoder of the llama architecture; 0.5 MB with the defaults.
+
+    The same ``seed`` gives the same weights. ``noise``, in parts of each weight's spread, makes of it a draft that
+    agrees less often the higher the noise is. ``other_vocab`` changes the text of one token. Heads are 32 wide,
+    because a q8_0 cache needs multiples of 32.
+    """
+    n_kv = n_embd // n_head * n_head_kv
+    shapes: Shapes = {"token_embd.weight": (n_vocab, n_embd)}
+    for i in range(n_layer):
+        shapes |= _attention(f"blk.{i}.", n_embd, n_kv) | _feed_forward(f"blk.{i}.", n_embd, n_ff)
+    shapes |= {"output_norm.weight": (n_embd,), "output.weight": (n_vocab, n_embd)}
+    settings = {
+        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff, n_ctx_train=n_ctx_train),
+        **_heads(n_head, n_head_kv),
+        "rope.dimension_count": n_embd // n_head,
+        "vocab_size": n_vocab,
+    }
+    vocabulary = {"n_vocab": n_vocab, "differs": other_vocab}
+    return _write(path, "llama", settings, shapes, _random(seed, noise), type_name, vocabulary, chat_template)
+
+
+def tiny_mamba(path: Path, *, seed: int = 0, n_layer: int = 2, n_embd: int = 64) -> Path:
+    """A recurrent model: its state cannot be rolled back."""
+    d_inner, d_state, dt_rank, d_conv = 2 * n_embd, 8, 4, 4
+    shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd), "output_norm.weight": (n_embd,)}
+    for i in range(n_layer):
+        shapes |= {
+            f"blk.{i}.attn_norm.weight": (n_embd,),
+            f"blk.{i}.ssm_in.weight": (2 * d_inner, n_embd),
+            f"blk.{i}.ssm_conv1d.weight": (d_inner, d_conv),
+            f"blk.{i}.ssm_conv1d.bias": (d_inner,),
+            f"blk.{i}.ssm_x.weight": (dt_rank + 2 * d_state, d_inner),
+            f"blk.{i}.ssm_dt.weight": (d_inner, dt_rank),
+            f"blk.{i}.ssm_dt.bias": (d_inner,),
+            f"blk.{i}.ssm_a": (d_inner, d_state),
+            f"blk.{i}.ssm_d": (d_inner,),
+            f"blk.{i}.ssm_out.weight": (n_embd, d_inner),
+        }
+    settings = {
+        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=0),
+        "attention.head_count": 0,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "ssm.conv_kernel": d_conv,
+        "ssm.inner_size": d_inner,
+        "ssm.state_size": d_state,
+        "ssm.time_step_rank": dt_rank,
+    }
+    return _write(path, "mamba", settings, shapes, _random(seed))
+
+
+def tiny_hybrid(path: Path, *, seed: int = 0, n_embd: int = 64, n_ff: int = 128) -> Path:
+    """A model of the lfm2 architecture: one convolution (recurrent) layer, one attention layer."""
+    shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd), "token_embd_norm.weight": (n_embd,)}
+    shapes |= {
+        "blk.0.attn_norm.weight": (n_embd,),
+        "blk.0.shortconv.conv.weight": (n_embd, 3),
+        "blk.0.shortconv.in_proj.weight": (3 * n_embd, n_embd),
+        "blk.0.shortconv.out_proj.weight": (n_embd, n_embd),
+        **_feed_forward("blk.0.", n_embd, n_ff),
+        **_attention("blk.1.", n_embd, n_embd // 2),
+        "blk.1.attn_q_norm.weight": (n_embd // 2,),
+        "blk.1.attn_k_norm.weight": (n_embd // 2,),
+        **_feed_forward("blk.1.", n_embd, n_ff),
+    }
+    settings = {
+        **_sizes(n_layer=2, n_embd=n_embd, n_ff=n_ff),
+        **_heads(2, [0, 1]),
+        "shortconv.l_cache": 3,
+        "vocab_size": N_VOCAB,
+    }
+    return _write(path, "lfm2", settings, shapes, _random(seed))
+
+
+def tiny_bert(path: Path, *, seed: int = 0, n_layer: int = 2, n_embd: int = 64, n_ff: int = 128) -> Path:
+    """An embedding model: it has an encoder only and writes no text."""
+    shapes: Shapes = {
+        "token_embd.weight": (N_VOCAB, n_embd),
+        "token_types.weight": (2, n_embd),
+        "position_embd.weight": (512, n_embd),
+        **_layer_norm("token_embd_norm", n_embd),
+    }
+    for i in range(n_layer):
+        attention = _attention(f"blk.{i}.", n_embd, n_embd)
+        shapes |= {name: shape for name, shape in attention.items() if len(shape) == 2}
+        shapes |= _layer_norm(f"blk.{i}.attn_output_norm", n_embd) | _layer_norm(f"blk.{i}.layer_output_norm", n_embd)
+        shapes |= {f"blk.{i}.ffn_up.weight": (n_ff, n_embd), f"blk.{i}.ffn_down.weight": (n_embd, n_ff)}
+    settings = {
+        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff, n_ctx_train=512),
+        "attention.head_count": 2,
+        "attention.layer_norm_epsilon": 1e-5,
+        "attention.causal": False,
+        "pooling_type": int(gguf.PoolingType.MEAN),
+    }
+    return _write(path, "bert", settings, shapes, _random(seed))
+
+
+def tiny_t5(path: Path, *, seed: int = 0, n_layer: int = 1, n_embd: int = 64, n_ff: int = 128) -> Path:
+    """A model with an encoder and a decoder."""
+    shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd)}
+    for side in ("enc", "dec"):
+        shapes[f"{side}.output_norm.weight"] = (n_embd,)
+        for i in range(n_layer):
+            block = f"{side}.blk.{i}."
+            shapes |= _t5_attention(f"{block}attn_", n_embd) | _feed_forward(block, n_embd, n_ff)
+            shapes[f"{block}attn_rel_b.weight"] = (32, 2)
+            shapes |= _t5_attention(f"{block}cross_attn_", n_embd) if side == "dec" else {}
+    settings = {
+        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff),
+        **_heads(2, 2),
+        "attention.relative_buckets_count": 32,
+        "attention.layer_norm_epsilon": 1e-5,
+        "decoder_start_token_id": 0,
+    }
+    return _write(path, "t5", settings, shapes, _random(seed))
+
+
+def _attention(block: str, n_embd: int, n_kv: int) -> Shapes:
+    return {
+        f"{block}attn_norm.weight": (n_embd,),
+        f"{block}attn_q.weight": (n_embd, n_embd),
+        f"{block}attn_k.weight": (n_kv, n_embd),
+        f"{block}attn_v.weight": (n_kv, n_embd),
+        f"{block}attn_output.weight": (n_embd, n_embd),
+    }
+
+
+def _t5_attention(block: str, n_embd: int) -> Shapes:
+    return {f"{block}norm.weight": (n_embd,), **{f"{block}{part}.weight": (n_embd, n_embd) for part in "qkvo"}}
+
+
+def _feed_forward(block: str, n_embd: int, n_ff: int) -> Shapes:
+    return {
+        f"{block}ffn_norm.weight": (n_embd,),
+        f"{block}ffn_gate.weight": (n_ff, n_embd),
+        f"{block}ffn_up.weight": (n_ff, n_embd),
+        f"{block}ffn_down.weight": (n_embd, n_ff),
+    }
+
+
+def _layer_norm(name: str, n_embd: int) -> Shapes:
+    return {f"{name}.weight": (n_embd,), f"{name}.bias": (n_embd,)}
+
+
+def _sizes(*, n_layer: int, n_embd: int, n_ff: int, n_ctx_train: int = 2048) -> dict[str, Any]:
+    return {
+        "block_count": n_layer,
+        "context_length": n_ctx_train,
+        "embedding_length": n_embd,
+        "feed_forward_length": n_ff,
+    }
+
+
+def _heads(n_head: int, n_head_kv: int | list[int]) -> dict[str, Any]:
+    return {
+        "attention.head_count": n_head,
+        "attention.head_count_kv": n_head_kv,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+    }
+
+
+def _random(seed: int, noise: float = 0.0) -> Fill:
+    """Weights that keep activations near 1; the noise has its own generator, so that it alone differs."""
+    weights, disturbance = np.random.default_rng(seed), np.random.default_rng(seed + 1_000_003)
+
+    def fill(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        if name.endswith(("norm.weight", "ssm_d")):
+            return np.ones(shape, dtype=np.float32)
+        if name.endswith("bias"):
+            return np.zeros(shape, dtype=np.float32)
+        if name.endswith("ssm_a"):
+            return -np.ones(shape, dtype=np.float32)
+        # Logits spread by several units: a flat distribution would make every draft disagree.
+        spread = 1.0 if "embd" in name else (4.0 if name == "output.weight" else 1.0) / shape[-1] ** 0.5
+        values = weights.standard_normal(shape) + noise * disturbance.standard_normal(shape)
+        return (values * spread).astype(np.float32)
+
+    return fill
+
+
+def _write(
+    path: Path,
+    architecture: str,
+    settings: Mapping[str, Any],
+    shapes: Shapes,
+    fill: Fill,
+    type_name: str = "F32",
+    vocabulary: Mapping[str, Any] | None = None,
+    chat_template: str | None = None,
+) -> Path:
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name(path.stem)
+    for key, value in settings.items():
+        _add(writer, f"{architecture}.{key}", value)
+    add_vocabulary(writer, **(vocabulary or {}))
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
+    for name, shape in shapes.items():
+        _add_tensor(writer, name, fill(name, shape), type_name)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, list):
+        writer.add_array(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    else:
+        writer.add_uint32(key, value)
+
+
+def _add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], type_name: str) -> None:
+    kind = gguf.GGMLQuantizationType[type_name if values.ndim == 2 else "F32"]
+    writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)

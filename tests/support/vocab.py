@@ -1,0 +1,45 @@
+"""A vocabulary for tiny models: SentencePiece with a token for every byte, so any text can be tokenized."""
+
+import string
+from typing import Any
+
+from gguf import TokenType
+
+UNK, BOS, EOS = 0, 1, 2
+FIRST_BYTE = 3
+N_VOCAB = 354
+
+_SPACE = "\u2581"  # how SentencePiece writes a space
+_LETTERS = string.ascii_lowercase
+_PAIRS = "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha".split()
+_WORDS = [f"{_SPACE}the", f"{_SPACE}th", f"{_SPACE}an", f"{_SPACE}and", f"{_SPACE}to", f"{_SPACE}of", "ing"]
+_PIECES = [_SPACE, *_LETTERS, *(_SPACE + letter for letter in _LETTERS), *_PAIRS, *_WORDS, *".,!?'-():"]
+
+
+def tokens(n_vocab: int = N_VOCAB, *, differs: bool = False) -> tuple[list[str], list[int]]:
+    """Texts and types of all tokens; with ``differs`` the last token has another text."""
+    texts = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *_PIECES]
+    texts += [f"extra{number}" for number in range(n_vocab - len(texts))]
+    if len(texts) != n_vocab:
+        raise ValueError(f"n_vocab must be at least {len(texts)}, got {n_vocab}")
+    if differs:
+        texts[-1] = "different"
+    types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, *[TokenType.BYTE] * 256]
+    types += [TokenType.NORMAL] * (n_vocab - len(types))
+    return texts, [int(kind) for kind in types]
+
+
+def add_vocabulary(writer: Any, n_vocab: int = N_VOCAB, *, differs: bool = False) -> None:
+    """Put the tokenizer into a GGUF."""
+    texts, types = tokens(n_vocab, differs=differs)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(texts)
+    writer.add_token_scores([float(-number) for number in range(n_vocab)])
+    writer.add_token_types(types)
+    writer.add_token_type_count(2)
+    writer.add_unk_token_id(UNK)
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
+    writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(True)
