@@ -32,7 +32,7 @@ def main() -> None:
 
 def measure(verifier: Path, draft: Path, rows: int, n: int) -> dict[str, Stats]:
     """Counts of one generation per case."""
-    config, found = SessionConfig(n_ctx=1024, tree=TreeConfig(rows=rows)), {}
+    config, found = SessionConfig(n_ctx=1024, tree=TreeConfig(rows=rows), fallback="none"), {}
     with Session(verifier, draft, config) as session:
         for name, question in CASES.items():
             prompt, found[name] = Conversation(Template(session.model)).ask(question), Stats()

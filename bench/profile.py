@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--draft", type=Path, default=record.demo_draft())
     parser.add_argument("--rounds", type=int, default=24)
     options = parser.parse_args()
-    config = SessionConfig(n_ctx=1024, tree=TreeConfig(rows=options.rows), pager=False)
+    config = SessionConfig(n_ctx=1024, tree=TreeConfig(rows=options.rows), fallback="none")
     with Session(options.verifier, options.draft, config) as session:
         rounds = measure(session, options.rounds)
     show(rounds, options)

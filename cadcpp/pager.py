@@ -233,6 +233,7 @@ class StreamingPager:
         items = {*self._streamed, *self._missing, *self._lent} - held
         self._upcoming.extend((number, c) for c in sorted(items, key=lambda c: (c.layer, c.part, c.start)))
         self._fetch_pass = number
+        self._changed.notify_all()  # a pass that needs nothing is ready
 
     def _ask(self) -> None:
         with self._changed:

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.real
 
 TYPES = ("Q8_0", "Q4_0", "Q4_K_M")
 ROWS = (1, 8, 64, 192)
+TOKENS = {1: 120, 8: 120, 64: 100, 192: 60}  # fewer where a pass takes long
 DRAWN = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 11}
 SAMPLINGS = {
     "greedy": (SamplingConfig(temperature=0.0), Settings()),
@@ -103,9 +104,9 @@ def test_two_prompts_pass_512_tokens(bench: Callable[[str], Bench]) -> None:
 def test_the_text_is_the_same(
     bench: Callable[[str], Bench], type_name: str, sampling: str, rows: int, name: str
 ) -> None:
-    case, n = bench(type_name), 120
+    case, n = bench(type_name), TOKENS[rows]
     reference = case.reference(name, sampling, n)
-    assert len(reference) > 60
+    assert len(reference) > n // 2
     if rows == 1:
         assert case.rig.generate(case.prompt(name), n, SAMPLINGS[sampling][0]) == reference
     else:
@@ -171,7 +172,7 @@ def test_control_cells_out_of_order(bench: Callable[[str], Bench], type_name: st
     """Logits differ in the last bits, which over a few texts must tip some token."""
     case, n = bench(type_name), 120
     assert any(
-        case.through_trees(name, sampling, n, 64, verifier=OutOfOrder, side=0.5) != case.reference(name, sampling, n)
+        case.through_trees(name, sampling, n, 24, verifier=OutOfOrder, side=0.5) != case.reference(name, sampling, n)
         for sampling in SAMPLINGS
         for name in ("story", "tips", "sky")
     )

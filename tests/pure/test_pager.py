@@ -1,0 +1,163 @@
+"""The pager's order of work on a mapping that only writes down what it is asked."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, cast
+
+import pytest
+
+from cadcpp.layout import Extent, Layout
+from cadcpp.pager import StreamingPager
+
+MIB = 1 << 20
+
+
+class FakeMapping:
+    """Keeps account of what is resident; the largest streamed sum ever is ``peak``."""
+
+    def __init__(self, pinned: tuple[Extent, ...], *, fail: bool = False) -> None:
+        self._pinned = [(e.start, e.stop) for e in pinned]
+        self._lock = threading.Lock()
+        self.resident: set[tuple[int, int]] = set()
+        self.reads = self.peak = 0
+        self.fail = fail
+
+    def will_need(self, part: int, start: int, stop: int) -> None:
+        if self.fail:
+            raise OSError("a disk that is gone")
+
+    def populate(self, part: int, start: int, stop: int) -> None:
+        with self._lock:
+            self.resident.add((start, stop))
+            self.reads += stop - start
+            self.peak = max(self.peak, sum(b - a for a, b in self.resident if not self._is_pinned(a)))
+
+    def drop(self, part: int, start: int, stop: int) -> None:
+        with self._lock:
+            self.resident = {(a, b) for a, b in self.resident if not (start <= a and b <= stop)}
+
+    def lock(self, part: int, start: int, stop: int) -> bool:
+        return True
+
+    def unlock(self, part: int, start: int, stop: int) -> None:
+        pass
+
+    def has(self, extent: Extent) -> bool:
+        with self._lock:
+            return all((c.start, c.stop) in self.resident for c in extent.chunks())
+
+    def _is_pinned(self, start: int) -> bool:
+        return any(a <= start < b for a, b in self._pinned)
+
+
+def layout(n_layers: int = 6, streamed: int = 8 * MIB, pinned: int = 4 * MIB) -> Layout:
+    """Each layer: first a pinned stretch, then a streamed one."""
+    size = streamed + pinned
+    return Layout(
+        n_layers + 1,
+        tuple(Extent(0, i * size, i * size + pinned, i) for i in range(n_layers)),
+        tuple(Extent(0, i * size + pinned, (i + 1) * size, i) for i in range(n_layers)) if streamed else (),
+        (),
+    )
+
+
+@contextmanager
+def running(plan: Layout, window: int = 20 * MIB, **options: Any) -> Iterator[tuple[StreamingPager, FakeMapping]]:
+    mapping = FakeMapping(plan.pinned, **options)
+    with closing(StreamingPager(cast(Any, mapping), plan, window)) as pager:
+        yield pager, mapping
+
+
+def one_pass(pager: StreamingPager, mapping: FakeMapping, plan: Layout, stop: int | None = None) -> None:
+    """A decode that checks before each layer that all it needs is there."""
+    pager.start_pass()
+    for layer in range(plan.n_layers - 1 if stop is None else stop):
+        assert all(mapping.has(e) for e in (*plan.streamed, *plan.pinned) if e.layer == layer)
+        pager.layer_done(layer)
+    if stop is None:
+        pager.end_pass()
+
+
+def test_every_layer_finds_its_weights_and_a_pass_reads_them_once() -> None:
+    plan = layout()
+    with running(plan) as (pager, mapping):
+        for _ in range(5):
+            one_pass(pager, mapping, plan)
+        # The next pass is begun already, up to the window.
+        assert 0 <= pager.state().streamed_bytes - 5 * plan.streamed_bytes <= 20 * MIB
+        assert mapping.reads <= 5 * plan.streamed_bytes + plan.pinned_bytes + 20 * MIB
+        assert pager.state().pinned_bytes == plan.pinned_bytes
+
+
+def test_streamed_bytes_in_memory_stay_within_the_window() -> None:
+    plan = layout()
+    with running(plan) as (pager, mapping):
+        for _ in range(4):
+            one_pass(pager, mapping, plan)
+        assert mapping.peak <= 20 * MIB
+
+
+def test_a_layer_larger_than_the_window_still_passes() -> None:
+    plan = layout(streamed=32 * MIB)
+    with running(plan, window=4 * MIB) as (pager, mapping):
+        one_pass(pager, mapping, plan)
+
+
+def test_a_pass_that_was_cut_short_leaves_the_next_one_whole() -> None:
+    plan = layout()
+    with running(plan) as (pager, mapping):
+        for stop in (3, 0, 5, 1, 2):
+            one_pass(pager, mapping, plan, stop)
+            one_pass(pager, mapping, plan)
+
+
+def test_a_batch_of_several_passes_is_followed() -> None:
+    plan = layout()
+    with running(plan) as (pager, mapping):
+        pager.start_pass()
+        for _ in range(3):
+            for layer in range(6):
+                pager.layer_done(layer)
+        pager.end_pass()
+        assert pager.state().passes == 3
+
+
+@pytest.mark.parametrize("lent", [1, 5 * MIB, 24 * MIB, 1 << 40])
+def test_lent_memory_is_given_and_taken_back(lent: int) -> None:
+    plan = layout()
+    with running(plan) as (pager, mapping):
+        one_pass(pager, mapping, plan)
+        with pager.lend(lent):
+            expected = max(plan.pinned_bytes - lent, 0)
+            assert pager.state().pinned_bytes <= expected
+            one_pass(pager, mapping, plan)
+            assert pager.state().pinned_bytes <= expected
+        one_pass(pager, mapping, plan)
+        assert pager.state().pinned_bytes == plan.pinned_bytes
+
+
+def test_memory_can_be_lent_before_the_first_pass() -> None:
+    plan = layout()
+    with running(plan) as (pager, mapping):
+        with pager.lend(8 * MIB):
+            one_pass(pager, mapping, plan)
+        one_pass(pager, mapping, plan)
+        assert pager.state().pinned_bytes == plan.pinned_bytes
+
+
+def test_a_failing_disk_stops_the_pager_and_not_the_decode() -> None:
+    plan = layout()
+    with running(plan, fail=True) as (pager, _):
+        pager.start_pass()
+        for layer in range(6):
+            pager.layer_done(layer)
+        pager.end_pass()
+
+
+def test_nothing_to_stream_is_nothing_to_wait_for() -> None:
+    plan = layout(streamed=0)
+    with running(plan) as (pager, mapping):
+        for _ in range(3):
+            one_pass(pager, mapping, plan)
+        assert mapping.reads == plan.pinned_bytes
