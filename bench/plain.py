@@ -59,8 +59,16 @@ def main() -> None:
         tokens.append(token)
         batch = [token]
     rest = (times[-1] - times[0]) / max(len(times) - 1, 1)
-    print(json.dumps({"tokens": tokens, "load_seconds": loaded - start, "first_seconds": times[0] - start,
-                      "seconds_per_token": rest}))
+    print(
+        json.dumps(
+            {
+                "tokens": tokens,
+                "load_seconds": loaded - start,
+                "first_seconds": times[0] - start,
+                "seconds_per_token": rest,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ class Usage:
     seconds: float
     read_bytes: int  # fetched from the disk by the whole group
     peak_bytes: int  # largest memory of the whole group, page cache included
-    disk_busy: float  # share of the run in which the disk had work
     killed: bool  # by the out-of-memory killer
 
 
@@ -42,11 +41,12 @@ class Wall:
         device = _device(disk)
         with _groups(self, device) as groups:
             drop_caches()
-            busy, start = _busy_s(device), time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: _enter(groups), check=False)
+            start = time.perf_counter()
+            done = subprocess.run(
+                command, capture_output=True, text=True, preexec_fn=lambda: _enter(groups), check=False
+            )
             seconds = time.perf_counter() - start
-            busy_share = (_busy_s(device) - busy) / seconds
-            return done, Usage(seconds, _read(groups, device), _peak(groups), busy_share, done.returncode == -9)
+            return done, Usage(seconds, _read(groups, device), _peak(groups), done.returncode == -9)
 
 
 def drop_caches() -> None:
@@ -145,8 +145,3 @@ def _device(file: Path) -> str:
     node = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
     disk = node.parent if (node / "partition").exists() else node
     return (disk / "dev").read_text().strip()
-
-
-def _busy_s(device: str) -> float:
-    """Seconds for which a disk has had requests, since boot."""
-    return int((Path("/sys/dev/block") / device / "stat").read_text().split()[9]) / 1000
