@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ def append(name: str, record: dict[str, Any]) -> Path:
     return path
 
 
+@cache
 def commit() -> str:
-    """Of the working tree, with a plus if it has changes; empty outside of git."""
+    """Of the working tree at the first call, with a plus if it has changes; empty outside of git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip()

@@ -1,6 +1,7 @@
 """Models that tests run on."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from cadcpp.tools.demo import DemoPair, make_demo, smollm2_as
 from tests.support import tinygguf
 
 ROOT = Path(__file__).parents[1]
+
+# A background job of a shell ignores Ctrl-C, and so would every command that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def test_a_second_turn_evaluates_only_what_is_new(
     verifier: Path, demo: DemoPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = Counter(monkeypatch)
-    with Session(verifier, demo.draft, SessionConfig(n_ctx=1024, n_threads=1)) as session:
+    with Session(verifier, demo.draft, SessionConfig(n_ctx=1024, n_threads=1, fallback="none")) as session:
         engine = session.engine
         assert isinstance(engine.drafter, ModelDrafter)
         contexts = [engine.verifier.context, engine.drafter.context]
@@ -141,7 +141,7 @@ class Terminal:
 def terminal(pair: list[object]) -> Iterator[Terminal]:
     if sys.platform == "win32":
         pytest.skip("no pseudo terminals here")
-    shown = Terminal("chat", *pair, "--temp", 0, "-n", 100)
+    shown = Terminal("chat", *pair, "--temp", 0, "-n", 300)
     yield shown
     shown.close()
 
@@ -157,7 +157,7 @@ def test_ctrl_c_stops_the_reply_and_not_the_session(terminal: Terminal, pair: li
     assert "forgotten" in terminal.read_until("> ")
 
     question = "What is a cat?"
-    alone = run("generate", *pair, "--chat", "--temp", 0, "-n", 100, "-p", question).stdout
+    alone = run("generate", *pair, "--chat", "--temp", 0, "-n", 300, "-p", question).stdout
     terminal.type(f"{question}\n")
     assert terminal.read_until("\n> ").startswith(f"{question}\n{alone}")
     terminal.type("/quit\n")
