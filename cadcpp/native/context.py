@@ -3,7 +3,7 @@
 import ctypes
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +68,8 @@ class Context:
         params.swa_full = True  # a pruned sliding window could not be rolled back
         params.no_perf = True
         if self._watcher is not None:
-            # ctypes frees a callback that nobody refers to.
-            self._on_node = _watch_layers(self._watcher, self.model.n_layer)
-            params.cb_eval = self._on_node
+            self._reports = _LayerReports(self._watcher, self.model.n_layer)
+            params.cb_eval = self._reports.callback
         return params
 
     def close(self) -> None:
@@ -86,13 +85,16 @@ class Context:
         if n_outputs > self.config.n_outputs:
             raise ConfigError(f"{n_outputs} rows ask for logits, the context was made for {self.config.n_outputs}")
         batch.struct.n_tokens = batch.n
-        if self._watcher is not None:
-            self._watcher.start_pass()
-        code = api.llama_decode(self.handle, batch.struct)
-        if self._watcher is not None:
-            self._watcher.end_pass()
+        code = self._decode_watched(self._watcher) if self._watcher else api.llama_decode(self.handle, batch.struct)
         if code != 0:
             raise NativeError(f"llama_decode of {batch.n} rows failed with code {code}: {last_error('cache full?')}")
+
+    def _decode_watched(self, watcher: Watcher) -> int:
+        watcher.start_pass()
+        code = api.llama_decode(self.handle, self.batch.struct)
+        self._reports.raise_error()
+        watcher.end_pass()
+        return int(code)
 
     def logits(self, n: int) -> NDArray[np.float32]:
         """Logits of the last decode's first ``n`` output rows, [n, n_vocab]; a view, valid until the next decode."""
@@ -123,14 +125,34 @@ class Context:
         api.llama_memory_clear(self.memory, False)
 
 
-def _watch_layers(watcher: Watcher, n_layer: int) -> Any:
-    """A ggml callback that reports each finished layer; other nodes are not waited for."""
-    layers = {f"l_out-{i}".encode(): i for i in range(n_layer)}
+class _LayerReports:
+    """A ggml callback that reports each finished layer; other nodes are not waited for.
 
-    def on_node(tensor: int, ask: bool, _user_data: int | None) -> bool:
-        layer = layers.get(tensor_name(tensor))
+    ctypes would print an exception of a callback and go on. Here it ends the pass, Ctrl-C too, and is
+    raised again when the decode has returned.
+    """
+
+    def __init__(self, watcher: Watcher, n_layer: int) -> None:
+        self._watcher = watcher
+        self._layers = {f"l_out-{i}".encode(): i for i in range(n_layer)}
+        self._error: BaseException | None = None
+        self.callback = api.ggml_backend_sched_eval_callback(self._on_node)
+
+    def raise_error(self) -> None:
+        """Raise what a report raised during the last decode."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _on_node(self, tensor: int, ask: bool, _user_data: int | None) -> bool:
+        try:
+            if self._error is None:
+                return self._report(self._layers.get(tensor_name(tensor)), ask)
+        except BaseException as error:
+            self._error = error
+        return ask  # asks for this node, and stops when it is done
+
+    def _report(self, layer: int | None, ask: bool) -> bool:
         if layer is not None and not ask:
-            watcher.layer_done(layer)
+            self._watcher.layer_done(layer)
         return not ask or layer is not None
-
-    return api.ggml_backend_sched_eval_callback(on_node)
