@@ -4,6 +4,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -123,7 +124,7 @@ def open_session(
     speculates = draft is not None and speculative != "off"
     tree = TreeConfig(rows=rows)
     config = SessionConfig(
-        n_ctx=default_ctx(model) if ctx is None else ctx,
+        n_ctx=_CTX if ctx is None else ctx,
         n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
         pager=not no_pager,
@@ -132,6 +133,8 @@ def open_session(
     )
     from cadcpp.session import Session
 
+    if ctx is None:  # only now: numbers are checked before any file is opened
+        config = replace(config, n_ctx=default_ctx(model))
     return Session(model, draft if speculates else None, config)
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gguf
@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from cadcpp.cli import main
+from cadcpp.tools.demo import DemoPair
 from tests.support import tinygguf
 from tests.support.command import COMMAND, ROOT, run
 
@@ -276,7 +277,7 @@ def test_a_chat_without_a_template(models: Path) -> None:
 
 def start(*arguments: object) -> subprocess.Popen[bytes]:
     """A generation that would go on for long."""
-    command = [*COMMAND, "generate", *map(str, arguments), "-p", "Hi", "-n", "1800", "--temp", "2"]
+    command = [*COMMAND, "generate", *map(str, arguments), "-p", "Hi", "-n", "1800", "--temp", "0"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, bufsize=0)
 
 
@@ -295,8 +296,13 @@ def test_a_reader_that_has_read_enough(pair: list[object]) -> None:
     process.stderr.close()
 
 
-def test_ctrl_c_ends_a_generation_and_keeps_its_text(pair: list[object]) -> None:
-    process = start(*pair)
+@pytest.mark.real
+@pytest.mark.parametrize("drafts", [False, True], ids=["plain", "draft"])
+def test_ctrl_c_ends_a_generation_and_keeps_its_text(
+    smollm2: Callable[[str], Path], demo: DemoPair, drafts: bool
+) -> None:
+    # A tiny model would be done before the signal comes.
+    process = start("-m", smollm2("Q8_0"), *(["-d", demo.draft] if drafts else []), "--threads", 1)
     assert process.stdout is not None
     first = process.stdout.read(1)
     time.sleep(0.1)
