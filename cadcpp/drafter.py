@@ -1,6 +1,7 @@
 """Drafters: what might come next, as a token tree."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -51,19 +52,19 @@ class ModelDrafter:
     first evaluated child of a node goes on in its parent's sequence and every further one in a fork of it.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, never: Sequence[int] = ()) -> None:
         self.context = context
         self.cache = Cache(context)
         self.n_decodes = self.n_evaluated = 0
-        self._never = _end_tokens(context)
+        self._never = np.array(never, np.int32)  # tokens not to draft
         self._grown: dict[tuple[int, ...], int] = {}  # evaluated path below the text -> its sequence
         self._text: list[int] = []
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         n_cells = min(self.context.config.n_cells, self.context.model.n_ctx_train)  # beyond, drafts are noise
         self.n_evaluated = 0
-        room = n_cells - len(ids) - config.rows
-        if max_depth < 1 or config.rows < 2 or room < 0:
+        config = replace(config, rows=max(min(config.rows, n_cells - len(ids) - config.width), 1))
+        if max_depth < 1 or config.rows < 2:
             return TokenTree.root(ids[-1])
         self._adopt(ids)
         growth = Growth(ids[-1], config, max_depth, self._never)
@@ -125,9 +126,3 @@ class ModelDrafter:
         self.context.decode()
         self.n_decodes += 1
         self.n_evaluated += self.context.batch.n
-
-
-def _end_tokens(context: Context) -> NDArray[np.int32]:
-    """Tokens that end a text: never drafted, since nothing can follow them."""
-    model = context.model
-    return np.array([t for t in range(model.n_vocab) if model.is_end(t)], np.int32)

@@ -1,28 +1,28 @@
 """Whether a draft fits its verifier: a drafted id must mean the same token to both."""
 
 from cadcpp.errors import PairError
-from cadcpp.native.model import Model
+from cadcpp.native.gguf import Header, read_vocabulary
 
 
-def check_pair(verifier: Model, draft: Model) -> None:
+def check_pair(verifier: Header, draft: Header) -> None:
     """Raise PairError, naming the first difference, unless both models have the same vocabulary."""
-    if verifier.n_vocab != draft.n_vocab:
-        _refuse(verifier, draft, f"{verifier.n_vocab} tokens against {draft.n_vocab}")
-    pairs = zip(verifier.vocabulary(), draft.vocabulary(), strict=True)
-    for token, (ours, theirs) in enumerate(pairs):
-        if ours != theirs:
-            _refuse(verifier, draft, f"token {token} is {_show(ours)} against {_show(theirs)}")
+    ours, theirs = read_vocabulary(verifier), read_vocabulary(draft)
+    if len(ours) != len(theirs):
+        _refuse(verifier, draft, f"{len(ours)} tokens against {len(theirs)}")
+    for token, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        if mine != other:
+            _refuse(verifier, draft, f"token {token} is {_show(mine)} against {_show(other)}")
     for name in ("bos", "eos"):
-        ours, theirs = getattr(verifier, name), getattr(draft, name)
-        if ours != theirs:
-            _refuse(verifier, draft, f"the {name} token is {ours} against {theirs}")
+        mine, other = (h.metadata.get(f"tokenizer.ggml.{name}_token_id") for h in (verifier, draft))
+        if None not in (mine, other) and mine != other:
+            _refuse(verifier, draft, f"the {name} token is {mine} against {other}")
 
 
 def _show(text: bytes) -> str:
     return repr(text.decode("utf-8", "replace"))
 
 
-def _refuse(verifier: Model, draft: Model, difference: str) -> None:
+def _refuse(verifier: Header, draft: Header, difference: str) -> None:
     raise PairError(
         f"draft {draft.path} and verifier {verifier.path} have different vocabularies ({difference}): "
         "use a draft of the same model family"

@@ -9,8 +9,8 @@ from cadcpp.native.gguf import Header
 
 _Q8_0 = 34 / 32  # bytes per element of the KV caches
 _PER_TOKEN = 350  # bytes that llama.cpp keeps for each token of a vocabulary, measured
-_PYTHON = 48 << 20  # interpreter, numpy and llama.cpp's libraries, measured
-_MARGIN = 24 << 20  # page tables, the kernel's own memory, what the allocator holds back
+_PYTHON = 42 << 20  # interpreter, numpy, Jinja and llama.cpp's libraries, measured
+_MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
 _WIDEST = 512  # rows of one pass; more is no faster and takes more memory
 _CELLS = 256  # llama.cpp rounds the number of KV cells up to this
 
@@ -21,7 +21,7 @@ class Plan:
 
     ram: int
     python: int
-    draft: int  # weights and vocabulary
+    draft: int  # weights
     draft_cache: int
     draft_compute: int
     vocabulary: int  # the verifier's
@@ -65,10 +65,10 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
 
     Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
     """
-    n_cells = -(-(n_ctx + rows) // _CELLS) * _CELLS
+    n_cells = -(-n_ctx // _CELLS) * _CELLS
     fixed: dict[str, int] = {
         "python": _PYTHON,
-        "draft": draft.n_bytes + _vocabulary_bytes(draft) if draft else 0,
+        "draft": draft.n_bytes if draft else 0,
         "draft_cache": cache_bytes(draft, n_cells) if draft else 0,
         "draft_compute": compute_bytes(draft, batch_rows(0), draft_seqs(rows)) if draft else 0,
         "vocabulary": _vocabulary_bytes(verifier),
@@ -95,8 +95,8 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
 
 
 def draft_seqs(rows: int) -> int:
-    """KV sequences for growing a tree: its evaluated branches are far fewer than its rows."""
-    return max(rows // 2, 2)
+    """KV sequences for growing a tree: a quarter of its rows cost no accepted token (bench/acceptance)."""
+    return max(rows // 4, 8)
 
 
 def batch_rows(rows: int) -> int:
@@ -143,17 +143,12 @@ def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
     n_ff = max((t.shape[1] for t in header.tensors if "ffn_up" in t.name), default=0)
     n_embd = int(header.get("embedding_length", 0))
     activations = 4 * n_rows * max(3 * n_ff + 4 * n_embd, 12 * n_embd)
-    logits = 4 * n_outputs * n_vocab(header)
+    logits = 4 * n_outputs * header.n_vocab
     return max(activations, logits) + logits
 
 
-def n_vocab(header: Header) -> int:
-    """Tokens in the vocabulary, which is the longer side of the embeddings."""
-    return next((t.shape[1] for t in header.tensors if t.name == "token_embd.weight"), 0)
-
-
 def _vocabulary_bytes(header: Header) -> int:
-    return _PER_TOKEN * n_vocab(header)
+    return _PER_TOKEN * header.n_vocab
 
 
 def _always(header: Header) -> int:

@@ -115,6 +115,8 @@ class Session:
     def _plan(self, verifier: Header, draft: Header | None) -> Plan:
         config = self.config
         _check_context(config.n_ctx, verifier)
+        if draft is not None:
+            check_pair(verifier, draft)
         return make_plan(
             verifier,
             draft,
@@ -123,8 +125,8 @@ class Session:
             rows=config.tree.rows,
         )
 
-    def _model(self, path: str | Path, *, repack: bool = False, stub: bool = False) -> Model:
-        model = Model(path, repack=repack, stub=stub)
+    def _model(self, path: str | Path, *, draft: bool = False, stub: bool = False) -> Model:
+        model = Model(path, draft=draft, stub=stub)
         self._stack.callback(model.close)
         return model
 
@@ -132,7 +134,7 @@ class Session:
         self, model: Model, n_batch: int, n_outputs: int, n_seq: int, watcher: Watcher | None = None
     ) -> Context:
         config = ContextConfig(
-            n_cells=self.config.n_ctx + self.config.tree.rows,
+            n_cells=self.config.n_ctx,
             n_batch=n_batch,
             n_ubatch=n_batch,
             n_outputs=n_outputs,
@@ -146,10 +148,10 @@ class Session:
     def _drafter(self, path: str | Path | None) -> Drafter:
         if path is None:
             return NoDrafter()
-        model = self._model(path, repack=True)
-        check_pair(self.model, model)
+        model = self._model(path, draft=True)
         n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
-        return ModelDrafter(self._context(model, n_batch, self.config.tree.width, draft_seqs(self.config.tree.rows)))
+        context = self._context(model, n_batch, self.config.tree.width, draft_seqs(self.config.tree.rows))
+        return ModelDrafter(context, self.model.end_tokens())  # nothing follows an end, so none is drafted
 
     def _verifier(self) -> Verifier:
         config, rows = self.config, self.config.tree.rows

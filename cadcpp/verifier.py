@@ -63,8 +63,9 @@ class Verifier:
         return len(ids) - len(self.cache)
 
     def room(self, ids: Sequence[int]) -> int:
-        """Rows that a tree may have in the next pass, its root included."""
-        return self.context.config.n_batch - self.tail(ids) + 1
+        """Rows that a tree may have in the next pass, its root included; at the context's end there are few."""
+        config = self.context.config
+        return min(config.n_batch, config.n_cells - len(self.cache)) - self.tail(ids) + 1
 
     def check(self, ids: Sequence[int], tree: TokenTree, draw: Callable[[Context, int], int]) -> Accepted:
         """One pass over the text's unevaluated tail and the tree; ``draw`` samples at a row of the batch."""

@@ -40,7 +40,7 @@ def command(
 
 _ROWS = (
     ("python", "Python and libraries"),
-    ("draft", "draft: weights, vocabulary"),
+    ("draft", "draft: weights"),
     ("draft_cache", "draft: KV cache"),
     ("draft_compute", "draft: buffers"),
     ("vocabulary", "verifier: vocabulary"),

@@ -18,7 +18,7 @@ from cadcpp.native.model import Model
 class ContextConfig:
     """Size of one context. Flash attention and a q8_0 cache are fixed: exact verification rests on them."""
 
-    n_cells: int  # KV cells: the text and one tree
+    n_cells: int  # KV cells: the text, and a tree as far as there is room
     n_batch: int  # rows of one decode
     n_ubatch: int  # rows computed at once
     n_outputs: int  # rows of one decode that ask for logits; buffers are made for at least n_seq

@@ -38,6 +38,10 @@ _tensor_name = _declare(ggml_base, "get_tensor_name", _str, _ptr, _i64)
 _tensor_offset = _declare(ggml_base, "get_tensor_offset", _size, _ptr, _i64)
 _tensor_size = _declare(ggml_base, "get_tensor_size", _size, _ptr, _i64)
 _tensor_ne = _declare(ggml_base, "get_tensor_ne", ctypes.POINTER(_i64), _ptr, _i64)
+_arr_type = _declare(ggml_base, "get_arr_type", ctypes.c_int, _ptr, _i64)
+_arr_n = _declare(ggml_base, "get_arr_n", _size, _ptr, _i64)
+_arr_str = _declare(ggml_base, "get_arr_str", _str, _ptr, _i64, _size)
+_STRING, _ARRAY = 8, 9  # value types
 _tensor_type = _declare(ggml_base, "get_tensor_type", ctypes.c_int, _ptr, _i64)
 
 # One reader per value type; asking for another type than the key has would abort the process.
@@ -95,6 +99,11 @@ class Header:
     def architecture(self) -> str:
         return str(self.metadata.get("general.architecture", ""))
 
+    @property
+    def n_vocab(self) -> int:
+        """Tokens in the vocabulary, which is the longer side of the embeddings."""
+        return next((t.shape[1] for t in self.tensors if t.name == "token_embd.weight"), 0)
+
     def get(self, key: str, default: Any = None) -> Any:
         """``metadata["<architecture>.<key>"]``, or the default."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
@@ -112,6 +121,20 @@ def read_header(path: Path) -> Header:
         tuple(tensor for header in whole for tensor in header.tensors),
         tuple(part for header in whole for part in header.parts),
     )
+
+
+def read_vocabulary(header: Header) -> list[bytes]:
+    """The text of every token, by id; empty if the file has none."""
+    handle = _open(os.fsencode(header.path), _InitParams(True, None))
+    if not handle:
+        raise ModelError(f"{header.path} is not a readable GGUF model ({last_error('damaged header')})")
+    try:
+        key = _find_key(handle, b"tokenizer.ggml.tokens")
+        if key < 0 or _kv_type(handle, key) != _ARRAY or _arr_type(handle, key) != _STRING:
+            return []
+        return [_arr_str(handle, key, i) for i in range(_arr_n(handle, key))]
+    finally:
+        _free(handle)
 
 
 def _other_parts(first: Header) -> list[Path]:

@@ -2,17 +2,46 @@
 
 import contextlib
 import ctypes
+import importlib
+import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 # The tiled kernels round differently from 8 rows on, so a batch would not repeat a single token's logits.
 os.environ.setdefault("GGML_CPU_TILED_MM", "0")
 
-import llama_cpp  # noqa: E402
-from llama_cpp import llama_cpp as api  # noqa: E402
+
+
+def _import_api() -> tuple[Any, Path]:
+    """The module of llama.cpp's C API, and its package's folder.
+
+    The package's own start imports all that its `Llama` class needs: 10 MB and most of cadcpp's start-up
+    time. So a bare package stands in for it while the one module is imported, and then makes way.
+    """
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        raise ImportError("llama-cpp-python is not installed: pip install llama-cpp-python")
+    if "llama_cpp" in sys.modules:
+        return importlib.import_module("llama_cpp.llama_cpp"), Path(spec.origin).parent
+    bare = ModuleType("llama_cpp")
+    bare.__path__ = [str(Path(spec.origin).parent)]
+    sys.modules["llama_cpp"] = bare
+    try:
+        return importlib.import_module("llama_cpp.llama_cpp"), Path(spec.origin).parent
+    finally:
+        del sys.modules["llama_cpp"]
+
+
+_api, _folder = _import_api()
+if TYPE_CHECKING:
+    from llama_cpp import llama_cpp as api
+else:
+    api = _api
 
 __all__ = ["api", "last_error", "listening", "ggml_base", "tensor_name"]
 
@@ -62,7 +91,7 @@ def _load_ggml_base() -> Any:
     library = getattr(api, "_lib", None)
     if hasattr(library, "gguf_init_from_file"):  # through libllama: a second copy would log to stderr by itself
         return library
-    folder = Path(llama_cpp.__file__).parent / "lib"
+    folder = _folder / "lib"
     found = sorted(folder.glob("*ggml-base.so")) or sorted(folder.glob("*ggml-base.*"))
     return ctypes.CDLL(str(found[0]))
 

@@ -88,6 +88,16 @@ class Mapping:
                 yield segment.address + low - segment.start, high - low
 
 
+def forget(header: Header) -> None:
+    """Take a model's files out of the page cache, as far as nobody has them mapped."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for part in header.parts:
+        fd = os.open(part.path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
 class Stub:
     """Sparse files to load in place of a model's files.
 

@@ -10,7 +10,7 @@ from typing import Any
 from cadcpp.errors import ConfigError, ModelError, NativeError
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.lib import api, last_error, listening
-from cadcpp.native.mapping import Mapping, remap, stub_of
+from cadcpp.native.mapping import Mapping, forget, remap, stub_of
 
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS; other numbers end the process
 
@@ -18,19 +18,19 @@ MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS; other numbers end the process
 class Model:
     """Weights and vocabulary of one GGUF file.
 
-    ``repack`` copies weights into anonymous memory in a faster layout: right for a resident draft,
-    wrong for a memory-mapped verifier, whose logits it would also change. ``stub`` loads without reading
-    the weights, where the system allows; `mapping` then controls which of them are in memory.
+    ``draft`` copies the weights into anonymous memory, in a faster layout, and leaves the vocabulary out,
+    since a draft's tokens are its verifier's; a verifier's logits it would change. ``stub`` loads without
+    reading the weights, where the system allows; `mapping` then controls which of them are in memory.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, repack: bool = False, stub: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, draft: bool = False, stub: bool = False) -> None:
         self.path = Path(path)
         self.header: Header = read_header(self.path)
         check_generative(self.header)
         self._stack = ExitStack()
         self.mapping: Mapping | None = None
         if not (stub and self._load_stub()):
-            self._load(self.path, repack)
+            self._load(self.path, draft)
         try:
             self._check_rollback()
         except ModelError:
@@ -48,7 +48,7 @@ class Model:
             if stub is None:
                 return False
             with listening(stub.on_log):
-                self._load(stub.path, repack=False, on_progress=stub.on_progress)
+                self._load(stub.path, draft=False, on_progress=stub.on_progress)
             segments = remap(self.header, stub.path)
         if segments is None:
             self._stack.close()
@@ -57,10 +57,14 @@ class Model:
         self._stack.callback(self.mapping.close)
         return True
 
-    def _load(self, path: Path, repack: bool, on_progress: Callable[[], None] | None = None) -> None:
+    def _load(self, path: Path, draft: bool, on_progress: Callable[[], None] | None = None) -> None:
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
-        params.use_extra_bufts = repack
+        params.use_extra_bufts = draft
+        # A mapped file would keep in the page cache what is repacked besides.
+        params.load_mode = api.LLAMA_LOAD_MODE_NONE if draft else api.LLAMA_LOAD_MODE_MMAP
+        if draft:
+            params.kv_overrides = _without_vocabulary(self.header)
         if on_progress is not None:
             params.progress_callback = _progress_callback(on_progress)
         handle = api.llama_model_load_from_file(os.fsencode(path), params)
@@ -68,6 +72,8 @@ class Model:
             raise ModelError(f"llama.cpp cannot load {self.path}: {last_error('no reason given')}")
         self.handle = int(handle)
         self._stack.callback(api.llama_model_free, self.handle)
+        if draft:
+            forget(self.header)
 
     def _check_rollback(self) -> None:
         if api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle):
@@ -105,6 +111,10 @@ class Model:
         """Whether the token ends a text (end of sequence, of turn, ...)."""
         return bool(api.llama_vocab_is_eog(self.vocab, token))
 
+    def end_tokens(self) -> list[int]:
+        """All tokens that end a text."""
+        return [token for token in range(self.n_vocab) if self.is_end(token)]
+
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of a text; ``add_special`` adds the model's own start tokens."""
         data = text.encode("utf-8", "surrogateescape")
@@ -137,10 +147,15 @@ class Model:
         """The bytes of a token sequence, piece by piece."""
         return b"".join(self.piece(token, special=special) for token in tokens)
 
-    def vocabulary(self) -> Sequence[bytes]:
-        """Text of every token, by id."""
-        text = api.llama_vocab_get_text
-        return [text(self.vocab, i) for i in range(self.n_vocab)]
+
+def _without_vocabulary(header: Header) -> Any:
+    """Overrides of a file's metadata that spare some 350 bytes for each of its tokens."""
+    overrides = (api.llama_model_kv_override * 3)()  # the last one, empty, ends the list
+    overrides[0].key, overrides[0].tag = b"tokenizer.ggml.model", api.LLAMA_KV_OVERRIDE_TYPE_STR
+    overrides[0].value.val_str = b"none"
+    overrides[1].key, overrides[1].tag = f"{header.architecture}.vocab_size".encode(), api.LLAMA_KV_OVERRIDE_TYPE_INT
+    overrides[1].value.val_i64 = header.n_vocab
+    return overrides
 
 
 def _progress_callback(on_progress: Callable[[], None]) -> Any:

@@ -75,7 +75,7 @@ class Bench:
         if self._drafter is None:
             self._drafter = self.rig.model_drafter(draft)
         self._drafter.context.clear()
-        drafter = ModelDrafter(self._drafter.context)
+        drafter = ModelDrafter(self._drafter.context, self.rig.model.end_tokens())
         return self.rig.generate(self.prompt(name), n, SAMPLINGS[sampling][0], drafter, rows)
 
 

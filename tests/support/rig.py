@@ -29,7 +29,7 @@ class Rig:
 
     def _context(self, model: Model, n_outputs: int) -> Context:
         config = ContextConfig(
-            n_cells=self.n_ctx + self._max_rows,
+            n_cells=self.n_ctx,
             n_batch=self._n_batch + self._max_rows,
             n_ubatch=self._n_batch + self._max_rows,
             n_outputs=n_outputs,
@@ -45,9 +45,9 @@ class Rig:
 
     def model_drafter(self, path: Path) -> ModelDrafter:
         """A drafter with a model of its own, freed with the rig."""
-        model = Model(path, repack=True)
+        model = Model(path, draft=True)
         self._stack.callback(model.close)
-        return ModelDrafter(self._context(model, TreeConfig().width))
+        return ModelDrafter(self._context(model, TreeConfig().width), self.model.end_tokens())
 
     def engine(self, drafter: Drafter | None = None, rows: int = 1, verifier: type[Verifier] = Verifier) -> Engine:
         self.context.clear()
