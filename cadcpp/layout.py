@@ -29,17 +29,38 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertLayer:
+    """One layer's experts in a mixture: each has a slice of every one of some tensors."""
+
+    layer: int
+    n_experts: int
+    slices: tuple[tuple[int, int, int], ...]  # of each tensor: file part, offset of expert 0, bytes of one expert
+
+    @property
+    def expert_bytes(self) -> int:
+        """Of one expert."""
+        return sum(size for _, _, size in self.slices)
+
+    def extents(self, expert: int) -> list[Extent]:
+        """Where one expert lies."""
+        return [
+            Extent(part, start + expert * n, start + (expert + 1) * n, self.layer) for part, start, n in self.slices
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """The verifier's bytes in the order in which a pass needs them.
 
-    ``pinned`` stays, ``streamed`` passes through a window on every pass, ``sparse`` (experts of a
-    mixture, embeddings of which a pass reads a few rows) is left to page faults and the kernel's cache.
+    ``pinned`` stays, ``streamed`` passes through a window on every pass, ``experts`` are read when a pass
+    is routed to them, ``sparse`` (embeddings of which a pass reads a few rows) is left to page faults.
     """
 
     n_layers: int  # the output weights count as the last layer
     pinned: tuple[Extent, ...]
     streamed: tuple[Extent, ...]
     sparse: tuple[Extent, ...]
+    experts: tuple[ExpertLayer, ...] = ()
 
     @property
     def pinned_bytes(self) -> int:
@@ -52,6 +73,10 @@ class Layout:
     @property
     def sparse_bytes(self) -> int:
         return sum(map(len, self.sparse))
+
+    @property
+    def expert_bytes(self) -> int:
+        return sum(layer.expert_bytes * layer.n_experts for layer in self.experts)
 
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
@@ -66,6 +91,7 @@ def lay_out(header: Header, pin_bytes: int) -> Layout:
     n_blocks = 1 + max((int(m[1]) for t in header.tensors if (m := _BLOCK.match(t.name))), default=-1)
     layers = _by_layer(header, n_blocks)
     sparse = _merge([t for t in header.tensors if _is_sparse(t, header)], 0)
+    experts = _experts(header, n_blocks)
     # What is used by every pass and not by a block is small or hot: it stays first.
     pinned = layers.pop(-1, []) + layers.pop(n_blocks, [])
     dense = [extent for extents in layers.values() for extent in extents]
@@ -75,14 +101,15 @@ def lay_out(header: Header, pin_bytes: int) -> Layout:
         share = sum(map(len, extents)) * max(left, 0) // max(total, 1)
         stay, go = _cut(extents, share)
         pinned, streamed = pinned + stay, streamed + go
-    return Layout(n_blocks + 1, tuple(sorted(pinned, key=lambda e: e.layer)), tuple(streamed), tuple(sparse))
+    stays = tuple(sorted(pinned, key=lambda e: e.layer))
+    return Layout(n_blocks + 1, stays, tuple(streamed), tuple(sparse), experts)
 
 
 def _by_layer(header: Header, n_blocks: int) -> dict[int, list[Extent]]:
     """Dense extents of each layer, blocks in order; -1 stands for what comes before them."""
     tensors: dict[int, list[Tensor]] = {}
     for tensor in header.tensors:
-        if not _is_sparse(tensor, header):
+        if not _is_sparse(tensor, header) and not _is_expert(tensor):
             tensors.setdefault(_layer(tensor.name, n_blocks), []).append(tensor)
     return {layer: _merge(tensors[layer], layer) for layer in sorted(tensors)}
 
@@ -94,10 +121,23 @@ def _layer(name: str, n_blocks: int) -> int:
     return n_blocks if name.startswith("output") else -1
 
 
+def _experts(header: Header, n_blocks: int) -> tuple[ExpertLayer, ...]:
+    layers: dict[int, list[Tensor]] = {}
+    for tensor in filter(_is_expert, header.tensors):
+        layers.setdefault(_layer(tensor.name, n_blocks), []).append(tensor)
+    return tuple(
+        ExpertLayer(layer, n := tensors[0].shape[2], tuple((t.part, t.offset, t.n_bytes // n) for t in tensors))
+        for layer, tensors in sorted(layers.items())
+    )
+
+
+def _is_expert(tensor: Tensor) -> bool:
+    """Weights of all experts of a layer, one after the other; their biases are small and count as dense."""
+    return "_exps." in tensor.name and len(tensor.shape) > 2 and tensor.shape[2] > 1
+
+
 def _is_sparse(tensor: Tensor, header: Header) -> bool:
-    """Tensors of which a pass reads a part that is not known before: experts, and untied embeddings."""
-    if "_exps." in tensor.name:
-        return True
+    """Untied embeddings: a pass reads some of their rows, which are not known before."""
     untied = any(t.name == "output.weight" for t in header.tensors)
     return "token_embd" in tensor.name and (untied or "per_layer" in tensor.name)
 

@@ -4,11 +4,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+from cadcpp.experts import ExpertCache
 from cadcpp.layout import Extent, Layout
 from cadcpp.native.mapping import Mapping
 
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _START = -2  # before layer -1, which stands for what a pass needs before its first block
 _DEPTH = 4  # chunks asked of the disk at once: enough to keep it busy
+_SWEEP = 16  # passes after which embedding rows read by faults are dropped
 _FADE = 0.99  # per chunk, for the measured speed
 _Item = tuple[int, Extent]  # number of the pass, what it needs
 
@@ -27,6 +29,7 @@ class PagerState:
     pinned_bytes: int = 0  # resident for good so far
     locked_bytes: int = 0  # of these, what mlock holds
     streamed_bytes: int = 0
+    expert_bytes: int = 0  # read because a pass was routed to them
     stall_seconds: float = 0.0  # compute waited for the disk
     passes: int = 0
     pass_seconds: float = 0.0  # least time of a pass at the disk's measured speed
@@ -37,6 +40,8 @@ class Pager(Protocol):
     """What the verifier tells about its passes. All of it is advice: tokens never depend on it."""
 
     def start_pass(self) -> None: ...
+
+    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None: ...
 
     def layer_done(self, layer: int) -> None: ...
 
@@ -53,6 +58,9 @@ class NullPager:
     """Leaves paging to the kernel."""
 
     def start_pass(self) -> None:
+        pass
+
+    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
         pass
 
     def layer_done(self, layer: int) -> None:
@@ -81,8 +89,10 @@ class StreamingPager:
     The first pass takes the pinned extents along on its way.
     """
 
-    def __init__(self, mapping: Mapping, layout: Layout, window_bytes: int) -> None:
+    def __init__(self, mapping: Mapping, layout: Layout, window_bytes: int, expert_bytes: int = 0) -> None:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
+        self._experts = ExpertCache(layout.experts, expert_bytes)
+        self._expert_bytes = self._n_passes = 0
         self._streamed, self._pinned = _chunks(layout.streamed), _chunks(layout.pinned)
         self._changed = threading.Condition()
         self._at = (0, _START)  # compute: this pass, done up to this layer
@@ -112,16 +122,31 @@ class StreamingPager:
             self._upcoming = deque(item for item in self._upcoming if item[0] >= self._at[0])
             self._wait_for(0)
 
+    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
+        """A layer's rows are routed to ``experts``: read those that are not in memory, all at once."""
+        chunks = _chunks(self._experts.choose(layer, experts))
+        for chunk in chunks:
+            self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
+        for chunk in chunks:
+            self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+        self._expert_bytes += sum(map(len, chunks))
+
     def layer_done(self, layer: int) -> None:
         """A layer is computed: give back what it used, and wait for what the next one needs."""
         if layer <= self._at[1]:  # llama.cpp has begun another pass for the same batch
             self.start_pass()
+        for extent in self._experts.settle(layer):
+            self._mapping.drop(extent.part, extent.start, extent.stop)
         with self._changed:
             self._at = (self._at[0], layer)
             self._wait_for(layer + 1)
 
     def end_pass(self) -> None:
-        """The pass is over: everything streamed can go."""
+        """The pass is over: everything streamed can go, and at times the rows of embeddings that it left."""
+        self._n_passes += 1
+        if self._n_passes % _SWEEP == 0:
+            for extent in self._layout.sparse:
+                self._mapping.drop(extent.part, extent.start, extent.stop)
         with self._changed:
             self._at = (self._at[0], self._layout.n_layers)
             self._changed.notify_all()
@@ -132,6 +157,7 @@ class StreamingPager:
                 self._pinned_bytes,
                 self._locked_bytes,
                 self._streamed_bytes,
+                self._expert_bytes,
                 self._stall_s,
                 self._at[0],
                 *self._speeds(),

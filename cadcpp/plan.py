@@ -29,7 +29,9 @@ class Plan:
     compute: int
     margin: int
     window: int  # streamed weights in flight; 0 if everything fits
+    experts: int  # room for a mixture's experts
     layout: Layout
+    routed: int = 0  # bytes of the experts that one row uses
 
     @property
     def fixed(self) -> int:
@@ -40,12 +42,18 @@ class Plan:
     @property
     def streams(self) -> bool:
         """Whether a part of the verifier must be read on every pass."""
-        return self.layout.streamed_bytes > 0
+        return self.layout.streamed_bytes > 0 or self.experts < self.layout.expert_bytes
+
+    @property
+    def read_bytes(self) -> int:
+        """Predicted bytes read for one row: what is streamed, and its experts as far as they are not in memory."""
+        missing = 1 - self.experts / max(self.layout.expert_bytes, 1)
+        return self.layout.streamed_bytes + int(missing * self.routed)
 
     @property
     def peak(self) -> int:
         """Predicted memory in use, page cache included."""
-        return self.fixed - self.margin + self.layout.pinned_bytes + self.window
+        return self.fixed - self.margin + self.layout.pinned_bytes + self.window + self.experts
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -56,6 +64,8 @@ class Plan:
             "pinned": self.layout.pinned_bytes,
             "streamed": self.layout.streamed_bytes,
             "sparse": self.layout.sparse_bytes,
+            "all_experts": self.layout.expert_bytes,
+            "read_bytes_per_pass": self.read_bytes,
             "peak": self.peak,
         }
 
@@ -78,8 +88,14 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
     }
     room = ram - sum(fixed.values())
     weights = sum(t.n_bytes for t in verifier.tensors)
+    whole = lay_out(verifier, weights)
+    routed = _routed_bytes(verifier, whole)
     if room >= weights:
-        return Plan(ram=ram, window=0, layout=lay_out(verifier, weights), **fixed)
+        return Plan(ram=ram, window=0, experts=whole.expert_bytes, layout=whole, routed=routed, **fixed)
+    experts = _expert_room(whole, room)
+    room -= experts
+    if room >= whole.pinned_bytes:
+        return Plan(ram=ram, window=0, experts=experts, layout=whole, routed=routed, **fixed)
     least = window_bytes(verifier, 0) + _always(verifier)
     if room < least:
         raise ConfigError(
@@ -91,7 +107,20 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
     for _ in range(4):  # the more is pinned, the smaller the streamed layers and their window
         window = window_bytes(verifier, pinned)
         pinned = room - window
-    return Plan(ram=ram, window=window, layout=lay_out(verifier, pinned), **fixed)
+    layout = lay_out(verifier, pinned)
+    return Plan(ram=ram, window=window, experts=experts, layout=layout, routed=routed, **fixed)
+
+
+def _expert_room(whole: Layout, room: int) -> int:
+    """What the dense weights, which every pass uses, leave; at least one layer's experts have to pass through."""
+    one_layer = max((layer.expert_bytes * layer.n_experts for layer in whole.experts), default=0)
+    return min(max(room - whole.pinned_bytes, min(one_layer, room // 2), 0), whole.expert_bytes)
+
+
+def _routed_bytes(header: Header, whole: Layout) -> int:
+    """Of all experts' bytes, those that one row uses."""
+    n_used, n_experts = (int(header.get(key, 0) or 0) for key in ("expert_used_count", "expert_count"))
+    return whole.expert_bytes * n_used // n_experts if n_experts else 0
 
 
 def draft_seqs(rows: int) -> int:
@@ -140,7 +169,10 @@ def cache_bytes(header: Header, n_cells: int) -> int:
 
 def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
     """Buffers of one context for ``n_rows`` at once, of which ``n_outputs`` ask for logits (held twice)."""
-    n_ff = max((t.shape[1] for t in header.tensors if "ffn_up" in t.name), default=0)
+    n_used = int(header.get("expert_used_count", 1) or 1)
+    n_ff = max(
+        (t.shape[1] * (n_used if "_exps" in t.name else 1) for t in header.tensors if "ffn_up" in t.name), default=0
+    )
     n_embd = int(header.get("embedding_length", 0))
     activations = 4 * n_rows * max(3 * n_ff + 4 * n_embd, 12 * n_embd)
     logits = 4 * n_outputs * header.n_vocab

@@ -99,7 +99,10 @@ class Session:
         now = self.pager.state()
         stats.pinned_bytes = now.pinned_bytes
         stats.stall_seconds = now.stall_seconds - before.stall_seconds
-        stats.streamed_bytes_per_pass = self.plan.layout.streamed_bytes if now.passes else 0
+        n_passes, routed = now.passes - before.passes, now.expert_bytes - before.expert_bytes
+        stats.streamed_bytes_per_pass = (self.plan.layout.streamed_bytes if now.passes else 0) + routed // max(
+            n_passes, 1
+        )
 
     def _chunk(self, result: Round, text: TextStream) -> Chunk:
         shown, tokens = "", []
@@ -176,7 +179,7 @@ class Session:
     def _start_pager(self) -> Pager:
         if self.model.mapping is None:
             return NullPager()
-        pager = StreamingPager(self.model.mapping, self.plan.layout, self.plan.window)
+        pager = StreamingPager(self.model.mapping, self.plan.layout, self.plan.window, self.plan.experts)
         self._stack.callback(pager.close)
         return pager
 

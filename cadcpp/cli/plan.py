@@ -31,8 +31,8 @@ def command(
     speed = parse_size(disk_speed) if disk_speed else disk_bytes_per_s(model)
     values = plan.to_dict() | {
         "disk_bytes_per_second": round(speed),
-        "read_bytes_per_pass": plan.layout.streamed_bytes,
-        "seconds_per_pass_at_least": round(plan.layout.streamed_bytes / max(speed, 1), 4),
+        "streams": plan.streams,
+        "seconds_per_pass_at_least": round(plan.read_bytes / max(speed, 1), 4),
         "lockable": min(lockable_bytes(), plan.layout.pinned_bytes),
     }
     click.echo(json.dumps(values) if as_json else _table(values))
@@ -49,6 +49,7 @@ _ROWS = (
     ("margin", "margin"),
     ("pinned", "verifier weights kept"),
     ("window", "verifier weights in flight"),
+    ("experts", "verifier's experts kept"),
 )
 
 
@@ -57,12 +58,17 @@ def _table(values: dict[str, Any]) -> str:
 
     lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
-    if values["streamed"] == 0:
+    if not values["streams"]:
         return "\n".join([*lines, "", "Everything fits: nothing is read after loading."])
     read, speed = format_size(values["read_bytes_per_pass"]), format_size(values["disk_bytes_per_second"])
     seconds = values["seconds_per_pass_at_least"]
     lines += ["", f"Every pass reads {read} at {speed}/s: {seconds:.2f} s or more."]
     lines.append(f"That is {seconds:.2f} s a token without a draft, {seconds / 5:.2f} s at 5 accepted tokens a pass.")
+    if values["all_experts"]:
+        lines.append(
+            f"Of {format_size(values['all_experts'])} of experts a token uses {format_size(values['routed'])}: a pass "
+            f"reads what its rows are routed to, and those used most stay in {format_size(values['experts'])}."
+        )
     if values["sparse"]:
-        lines.append(f"{format_size(values['sparse'])} of experts and embeddings are read as they are needed.")
+        lines.append(f"{format_size(values['sparse'])} of embeddings are read row by row as they are needed.")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """One llama.cpp context: decode batches, read logits, and the verbs of its KV cache."""
 
 import ctypes
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, NativeError
 from cadcpp.native.batch import MAX_SEQ, Batch
-from cadcpp.native.lib import api, last_error, tensor_name
+from cadcpp.native.lib import api, last_error, read_tensor, tensor_name
 from cadcpp.native.model import Model
 
 
@@ -37,6 +38,8 @@ class Watcher(Protocol):
     """Is told, from within a decode, how far it is; it may make the decode wait."""
 
     def start_pass(self) -> None: ...
+
+    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None: ...
 
     def layer_done(self, layer: int) -> None: ...
 
@@ -68,7 +71,7 @@ class Context:
         params.swa_full = True  # a pruned sliding window could not be rolled back
         params.no_perf = True
         if self._watcher is not None:
-            self._reports = _LayerReports(self._watcher, self.model.n_layer)
+            self._reports = _LayerReports(self._watcher, self.model)
             params.cb_eval = self._reports.callback
         return params
 
@@ -126,15 +129,17 @@ class Context:
 
 
 class _LayerReports:
-    """A ggml callback that reports each finished layer; other nodes are not waited for.
+    """A ggml callback that reports each finished layer, and the experts that a mixture's layer is about to use.
 
     ctypes would print an exception of a callback and go on. Here it ends the pass, Ctrl-C too, and is
     raised again when the decode has returned.
     """
 
-    def __init__(self, watcher: Watcher, n_layer: int) -> None:
+    def __init__(self, watcher: Watcher, model: Model) -> None:
         self._watcher = watcher
-        self._layers = {f"l_out-{i}".encode(): i for i in range(n_layer)}
+        self._n_experts, self._n_used = (int(model.header.get(f"expert_{s}", 0) or 0) for s in ("count", "used_count"))
+        self._layers = {f"l_out-{i}".encode(): i for i in range(model.n_layer)}
+        self._routers = {f"ffn_moe_argsort-{i}".encode(): i for i in range(model.n_layer if self._n_experts else 0)}
         self._error: BaseException | None = None
         self.callback = api.ggml_backend_sched_eval_callback(self._on_node)
 
@@ -147,12 +152,17 @@ class _LayerReports:
     def _on_node(self, tensor: int, ask: bool, _user_data: int | None) -> bool:
         try:
             if self._error is None:
-                return self._report(self._layers.get(tensor_name(tensor)), ask)
+                return self._report(tensor, tensor_name(tensor), ask)
         except BaseException as error:
             self._error = error
         return ask  # asks for this node, and stops when it is done
 
-    def _report(self, layer: int | None, ask: bool) -> bool:
-        if layer is not None and not ask:
-            self._watcher.layer_done(layer)
-        return not ask or layer is not None
+    def _report(self, tensor: int, name: bytes, ask: bool) -> bool:
+        if ask:
+            return name in self._layers or name in self._routers
+        if name in self._layers:
+            self._watcher.layer_done(self._layers[name])
+        elif name in self._routers:
+            order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
+            self._watcher.experts_chosen(self._routers[name], np.unique(order[:, : self._n_used]).tolist())
+        return True

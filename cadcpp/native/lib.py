@@ -12,9 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 # The tiled kernels round differently from 8 rows on, so a batch would not repeat a single token's logits.
 os.environ.setdefault("GGML_CPU_TILED_MM", "0")
-
 
 
 def _import_api() -> tuple[Any, Path]:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 else:
     api = _api
 
-__all__ = ["api", "last_error", "listening", "ggml_base", "tensor_name"]
+__all__ = ["api", "last_error", "listening", "ggml_base", "read_tensor", "tensor_name"]
 
 logger = logging.getLogger("cadcpp.llama")
 logger.addHandler(logging.NullHandler())
@@ -99,6 +101,18 @@ def _load_ggml_base() -> Any:
 ggml_base = _load_ggml_base()  # holds the GGUF header reader, whose types gguf.py declares
 tensor_name = ggml_base.ggml_get_name
 tensor_name.restype, tensor_name.argtypes = ctypes.c_char_p, (ctypes.c_void_p,)
+_n_bytes = ggml_base.ggml_nbytes
+_n_bytes.restype, _n_bytes.argtypes = ctypes.c_size_t, (ctypes.c_void_p,)
+_get = ggml_base.ggml_backend_tensor_get
+_get.restype, _get.argtypes = None, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
+
+
+def read_tensor(tensor: int) -> NDArray[np.int32]:
+    """The numbers of a contiguous int32 tensor, flat."""
+    values = np.empty(_n_bytes(tensor) // 4, np.int32)
+    _get(tensor, values.ctypes.data, 0, values.nbytes)
+    return values
+
 
 quiet()
 api.llama_backend_init()

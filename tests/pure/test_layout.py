@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +17,7 @@ def model(n_layers: int = 4, n_bytes: int = 3_000_001, *, experts: bool = False,
     tensors, offset = [], 5000
     for name in names:
         size = 2304 if "norm" in name else n_bytes
-        tensors.append(Tensor(name, 8, offset, size))
+        tensors.append(Tensor(name, 8, offset, size, (1, 1, 3 if "_exps" in name else 1, 1)))
         offset += -(-size // 32) * 32
     return Header(Path("m.gguf"), offset, {"general.architecture": "llama"}, tuple(tensors), ())
 
@@ -61,9 +60,12 @@ def test_layers_stream_alike() -> None:
 
 
 def test_experts_are_never_streamed() -> None:
-    layout = lay_out(model(experts=True), 0)
-    assert layout.sparse_bytes == pytest.approx(4 * 3_000_001, rel=0.01)
+    header = model(experts=True)
+    layout = lay_out(header, 0)
+    assert layout.expert_bytes == 4 * 3_000_000
     assert layout.streamed_bytes < 4 * 3_000_001
+    last = layout.experts[3].extents(2)[0]  # tensors lie end to end
+    assert last.stop == max(t.offset + t.n_bytes - 1 for t in header.tensors)
 
 
 def test_untied_embeddings_are_left_to_faults_and_tied_ones_stay() -> None:

@@ -51,6 +51,39 @@ def tiny_llama(
     return _write(path, "llama", settings, shapes, _random(seed, noise), type_name, vocabulary, chat_template)
 
 
+def tiny_mixture(
+    path: Path,
+    *,
+    seed: int = 0,
+    n_layer: int = 2,
+    n_embd: int = 64,
+    n_ff: int = 64,
+    n_experts: int = 8,
+    n_used: int = 2,
+    type_name: str = "Q8_0",
+) -> Path:
+    """A mixture of experts of the llama architecture."""
+    shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd)}
+    for i in range(n_layer):
+        shapes |= _attention(f"blk.{i}.", n_embd, n_embd // 2) | {
+            f"blk.{i}.ffn_norm.weight": (n_embd,),
+            f"blk.{i}.ffn_gate_inp.weight": (n_experts, n_embd),
+            f"blk.{i}.ffn_gate_exps.weight": (n_experts, n_ff, n_embd),
+            f"blk.{i}.ffn_up_exps.weight": (n_experts, n_ff, n_embd),
+            f"blk.{i}.ffn_down_exps.weight": (n_experts, n_embd, n_ff),
+        }
+    shapes |= {"output_norm.weight": (n_embd,), "output.weight": (N_VOCAB, n_embd)}
+    settings = {
+        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff),
+        **_heads(n_head=n_embd // 32, n_head_kv=n_embd // 64),
+        "expert_count": n_experts,
+        "expert_used_count": n_used,
+        "rope.dimension_count": 32,
+        "vocab_size": N_VOCAB,
+    }
+    return _write(path, "llama", settings, shapes, _random(seed), type_name)
+
+
 def tiny_mamba(path: Path, *, seed: int = 0, n_layer: int = 2, n_embd: int = 64) -> Path:
     """A recurrent model: its state cannot be rolled back."""
     d_inner, d_state, dt_rank, d_conv = 2 * n_embd, 8, 4, 4
@@ -247,5 +280,5 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 
 def _add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], type_name: str) -> None:
-    kind = gguf.GGMLQuantizationType[type_name if values.ndim == 2 else "F32"]
+    kind = gguf.GGMLQuantizationType[type_name if values.ndim >= 2 and "gate_inp" not in name else "F32"]
     writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
