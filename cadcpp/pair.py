@@ -13,9 +13,10 @@ def check_pair(verifier: Header, draft: Header) -> None:
         if mine != other:
             _refuse(verifier, draft, f"token {token} is {_show(mine)} against {_show(other)}")
     for name in ("bos", "eos"):
-        mine, other = (h.metadata.get(f"tokenizer.ggml.{name}_token_id") for h in (verifier, draft))
-        if None not in (mine, other) and mine != other:
-            _refuse(verifier, draft, f"the {name} token is {mine} against {other}")
+        key = f"tokenizer.ggml.{name}_token_id"
+        a, b = verifier.metadata.get(key), draft.metadata.get(key)
+        if None not in (a, b) and a != b:
+            _refuse(verifier, draft, f"the {name} token is {a} against {b}")
 
 
 def _show(text: bytes) -> str:

@@ -170,9 +170,8 @@ def cache_bytes(header: Header, n_cells: int) -> int:
 def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
     """Buffers of one context for ``n_rows`` at once, of which ``n_outputs`` ask for logits (held twice)."""
     n_used = int(header.get("expert_used_count", 1) or 1)
-    n_ff = max(
-        (t.shape[1] * (n_used if "_exps" in t.name else 1) for t in header.tensors if "ffn_up" in t.name), default=0
-    )
+    ups = (t for t in header.tensors if "ffn_up" in t.name)
+    n_ff = max((t.shape[1] * (n_used if "_exps" in t.name else 1) for t in ups), default=0)
     n_embd = int(header.get("embedding_length", 0))
     activations = 4 * n_rows * max(3 * n_ff + 4 * n_embd, 12 * n_embd)
     logits = 4 * n_outputs * header.n_vocab

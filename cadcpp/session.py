@@ -99,10 +99,9 @@ class Session:
         now = self.pager.state()
         stats.pinned_bytes = now.pinned_bytes
         stats.stall_seconds = now.stall_seconds - before.stall_seconds
-        n_passes, routed = now.passes - before.passes, now.expert_bytes - before.expert_bytes
-        stats.streamed_bytes_per_pass = (self.plan.layout.streamed_bytes if now.passes else 0) + routed // max(
-            n_passes, 1
-        )
+        streamed = self.plan.layout.streamed_bytes if now.passes else 0
+        routed = (now.expert_bytes - before.expert_bytes) // max(now.passes - before.passes, 1)
+        stats.streamed_bytes_per_pass = streamed + routed
 
     def _chunk(self, result: Round, text: TextStream) -> Chunk:
         shown, tokens = "", []
