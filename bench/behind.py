@@ -1,26 +1,29 @@
-"""The wall bench: plain llama.cpp and cadcpp, in turn, in less memory than the verifier has.
+"""The wall bench: plain llama.cpp, speculation by others, and cadcpp, in turn, in less memory than the verifier has.
 
-    python -m bench.behind                    budgets x disks x systems, several runs each
-    python -m bench.behind --quick            one cell: 1.3x overcommit, 400 MiB/s
+    python -m bench.behind                    budgets x disks x systems, several runs each; hours
+    python -m bench.behind --quick            one cell: 1.3x overcommit, 400 MiB/s; minutes
 
 Every run starts cold in a control group of its own. Where none can be made the reason is printed and nothing
 is measured. All systems write the same text greedily; a run whose tokens differ is reported as such.
 """
 
 import argparse
-import json
 import statistics
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from bench import record
-from bench.cases import CASES
+from bench.cases import CASES, in_template
+from bench.systems import PLAIN, Sizes, System, cadcpp, others, pieces, plain
 from bench.wall import NoWall, Wall, why_not
 
 MIB = 1 << 20
 DISKS = {"100 MiB/s": 100 * MIB, "400 MiB/s": 400 * MIB, "as is": None}
+ROWS = {"100 MiB/s": 128, "400 MiB/s": 96, "as is": 32}
 BUDGETS_MIB = {1.1: 1060, 1.3: 900, 2.0: 600}  # of the whole group; the demo verifier has 1133 MiB
+Results = dict[tuple[str, str], list[dict[str, Any]]]  # by case and system
 
 
 def main() -> None:
@@ -28,94 +31,106 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=80)
-    parser.add_argument("--plain-tokens", type=int, default=8)
+    parser.add_argument("--plain-tokens", type=int, default=6)
     parser.add_argument("--cases", default="chat,code", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS_MIB)), help="overcommit")
     parser.add_argument("--disks", default=",".join(DISKS))
-    parser.add_argument("--rows", default="64,128")
+    parser.add_argument("--rows", type=int, help="of a tree; by default as many as the disk leaves time for")
+    parser.add_argument("--only", choices=["plain"], help="leave out other systems than plain llama.cpp and cadcpp")
     options = parser.parse_args()
     reason = why_not()
     if reason:
         sys.exit(f"no wall here: {reason}")
-    cells = [(1.3, "400 MiB/s")] if options.quick else [(b, d) for b in BUDGETS_MIB for d in options.disks.split(",")]
-    for budget, disk in cells:
-        run_cell(budget, disk, options)
+    if options.quick:
+        options.budgets, options.disks, options.runs, options.only = "1.3", "400 MiB/s", 1, "plain"
+    for budget in map(float, options.budgets.split(",")):
+        for disk in options.disks.split(","):
+            run_cell(budget, disk, options)
 
 
 def run_cell(budget: float, disk: str, options: argparse.Namespace) -> None:
     """All systems on all cases, alternating, and one table."""
-    wall, found = Wall(BUDGETS_MIB[budget] * MIB, DISKS[disk]), dict[tuple[str, str], list[dict[str, Any]]]()
-    for _ in range(1 if options.quick else options.runs):
-        for case in options.cases.split(","):
-            for system, command in commands(case, budget, options).items():
-                result = run(wall, system, command)
-                record.append("wall", {"budget": budget, "disk": disk, "case": case, "system": system, **result})
-                found.setdefault((case, system), []).append(result)
+    wall, found = Wall(BUDGETS_MIB[budget] * MIB, DISKS[disk]), Results()
+    for _ in range(options.runs):
+        for case, system in systems(budget, disk, options):
+            result = run(wall, system)
+            cell = {"budget": budget, "disk": disk, "case": case, "system": system.name}
+            record.append("wall", {**cell, "command": system.command[1:], **result})
+            found.setdefault((case, system.name), []).append(result)
     print(f"\n{budget}x overcommit ({BUDGETS_MIB[budget]} MiB), disk {disk}")
-    show(found)
+    show(found, DISKS[disk])
 
 
-def commands(case: str, budget: float, options: argparse.Namespace) -> dict[str, list[str]]:
-    verifier, draft, prompt = str(record.demo_verifier()), str(record.demo_draft()), _template(CASES[case])
-    python = [sys.executable, "-m"]
-    plain = [*python, "bench.plain", "-m", verifier, "-p", prompt, "-n", str(options.plain_tokens)]
-    shared = [*python, "cadcpp", "generate", "-m", verifier, "-d", draft, "-p", prompt, "--temp", "0", "--json"]
-    shared += ["--ctx", "2048", "--ram", f"{BUDGETS_MIB[budget]}MiB"]
-    systems = {"plain llama.cpp": plain}
-    for rows in options.rows.split(","):
-        systems[f"cadcpp {rows} rows"] = [*shared, "-n", str(options.tokens), "--rows", rows]
-    if not options.quick:
-        systems["... no tree"] = [*shared, "-n", str(options.plain_tokens), "--speculative", "off"]
-        systems["... no paging"] = [*shared, "-n", str(options.tokens // 2), "--no-pager"]
-    return systems
+def systems(budget: float, disk: str, options: argparse.Namespace) -> Iterator[tuple[str, System]]:
+    """What one run of a cell consists of. How long a plain token takes does not depend on the text."""
+    cases = options.cases.split(",")
+    sizes = Sizes(
+        n_plain=options.plain_tokens, n=options.tokens, rows=options.rows or ROWS[disk], ram=BUDGETS_MIB[budget]
+    )
+    for case in cases:
+        prompt = in_template(case)
+        yield case, plain(prompt, sizes)
+        if not options.only:
+            yield from ((case, system) for system in others(prompt, sizes))
+        yield case, cadcpp(prompt, sizes)
+        if not options.only and case == cases[0]:
+            yield from ((case, system) for system in pieces(prompt, sizes))
 
 
-def run(wall: Wall, system: str, command: list[str]) -> dict[str, Any]:
-    """One run: seconds per token after the first pass, and what the kernel counted."""
+def run(wall: Wall, system: System) -> dict[str, Any]:
+    """One run: what it says of itself, and what the kernel counted."""
     try:
-        done, usage = wall.run(command, record.demo_verifier())
+        done, usage = wall.run(system.command, record.demo_verifier())
     except NoWall as reason:
         sys.exit(str(reason))
     try:
-        output = json.loads(done.stdout)
-    except ValueError:
-        return {"error": done.stderr[-300:], **asdict(usage)}
-    if "stats" not in output:
-        return {**asdict(usage), "s_per_token": output["seconds_per_token"], "tokens": output["tokens"], "pass": 1.0}
-    stats = output["stats"]
-    return {
-        **asdict(usage),
-        "s_per_token": 1 / output["tokens_per_second"],
-        "first_s": stats["load_seconds"] + output["prompt_seconds"],
-        "tokens": output["tokens"],
-        "pass": stats["tokens_per_pass"],
-        "token_read_bytes": stats["read_bytes_per_token"],
-        "stats": stats,
-    }
+        return {**asdict(usage), **system.parse(done)}
+    except (ValueError, KeyError):
+        return {**asdict(usage), "error": (done.stderr or done.stdout)[-300:]}
 
 
-def show(found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
-    """A row per case and system: median and range of seconds per token, and the ratio to plain."""
-    print(f"{'case':<10}{'system':<20}{'s/token':>9}{'range':>16}{'x plain':>9}{'tok/pass':>9}{'peak MiB':>9}  text")
-    plain: dict[str, dict[str, Any]] = {}
+def show(found: Results, disk: int | None) -> None:
+    """A row per case and system: medians, the range of seconds a token, and the ratio to plain."""
+    print(
+        f"{'case':<8}{'system':<32}{'s/token':>8}{'range':>14}{'x plain':>8}{'first s':>8}{'tok/pass':>9}"
+        f"{'MB/token':>9}{'disk':>6}{'peak MiB':>9}  text"
+    )
     for (case, system), runs in found.items():
         good = [r for r in runs if "error" not in r]
         if not good:
-            print(f"{case:<10}{system:<20} {runs[-1]['error'].strip().splitlines()[-1:]}")
+            print(f"{case:<8}{system:<32} failed: {runs[-1]['error'].strip().splitlines()[-1:]}")
             continue
         seconds = sorted(r["s_per_token"] for r in good)
-        median = statistics.median(seconds)
-        plain.setdefault(case, {"s": median, "tokens": good[0]["tokens"]})
-        n = min(len(plain[case]["tokens"]), len(good[0]["tokens"]))
-        same = all(r["tokens"][:n] == plain[case]["tokens"][:n] for r in good)
+        median, base = statistics.median(seconds), found[case, PLAIN]
+        ratio = statistics.median(r["s_per_token"] for r in base if "error" not in r) / median
+        stats = good[0].get("stats")
         print(
-            f"{case:<10}{system:<20}{median:9.3f}{seconds[0]:8.3f}-{seconds[-1]:<7.3f}{plain[case]['s'] / median:9.1f}"
-            f"{good[0]['pass']:9.2f}{max(r['peak_bytes'] for r in good) >> 20:9d}  {'same' if same else 'DIFFERS'}"
+            f"{case:<8}{system:<32}{median:8.3f}{seconds[0]:7.3f}-{seconds[-1]:<6.3f}{ratio:8.1f}"
+            + f"{_median(good, 'first_s'):>8}{_median(good, 'pass'):>9}"
+            + (f"{stats['read_bytes_per_token'] / 1e6:9.0f}{_busy(good, disk):>6}" if stats else f"{'':15}")
+            + f"{max(r['peak_bytes'] for r in good) >> 20:9d}  {_same(base, good)}"
         )
 
 
-def _template(question: str) -> str:
-    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+def _median(runs: list[dict[str, Any]], key: str) -> str:
+    values = [r[key] for r in runs if key in r]
+    return f"{statistics.median(values):.2f}" if values else ""
+
+
+def _busy(runs: list[dict[str, Any]], disk: int | None) -> str:
+    """Share of the decoding time in which the disk, at its limit, delivered what the passes read."""
+    if disk is None:
+        return ""
+    shares = [(r["stats"]["passes"] - 1) * r["stats"]["streamed_bytes_per_pass"] / (r["decode_s"] * disk) for r in runs]
+    return f"{statistics.median(shares):.0%}"
+
+
+def _same(base: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
+    if "tokens" not in runs[0]:
+        return ""
+    tokens = next(r["tokens"] for r in base if "tokens" in r)
+    n = min(len(tokens), len(runs[0]["tokens"]))
+    return "same" if all(r["tokens"][:n] == tokens[:n] for r in runs) else "DIFFERS"
 
 
 if __name__ == "__main__":

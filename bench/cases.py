@@ -17,3 +17,10 @@ CASES = {
     "Show every step.",
     "dialogue": "Write a dialogue between a customer and a watchmaker about an old watch that runs backwards.",
 }
+
+
+def in_template(case: str) -> str:
+    """A case's prompt as SmolLM2's chat template writes it."""
+    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    turns = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{CASES[case]}<|im_end|>\n"
+    return f"{turns}<|im_start|>assistant\n"
