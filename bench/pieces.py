@@ -3,6 +3,7 @@
 --without pinning     nothing of the verifier's blocks stays, all of it is streamed
 --without stream      what is pinned stays, the rest is left to page faults
 --without tree        plain decoding behind the same pager
+--without lock        nothing is locked in memory, as for a user without the right to
 """
 
 import argparse
@@ -39,9 +40,18 @@ class Unstreamed(Session):
         return super()._start_pager()
 
 
+class Unlocked(Session):
+    """What is pinned stays because nothing presses it out."""
+
+    def _start_pager(self) -> Pager:
+        if self.model.mapping is not None:
+            self.model.mapping.lock = lambda *_: False  # type: ignore[method-assign]
+        return super()._start_pager()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.pieces", description=__doc__)
-    parser.add_argument("--without", choices=["pinning", "stream", "tree"], required=True)
+    parser.add_argument("--without", choices=["pinning", "stream", "tree", "lock"], required=True)
     parser.add_argument("-m", type=Path, required=True)
     parser.add_argument("-d", type=Path, required=True)
     parser.add_argument("-p", required=True)
@@ -52,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     tree = options.without != "tree"
     config = SessionConfig(n_ctx=options.ctx, ram=options.ram << 20, tree=TreeConfig(rows=options.rows if tree else 1))
-    kind = {"pinning": Unpinned, "stream": Unstreamed, "tree": Session}[options.without]
+    kind = {"pinning": Unpinned, "stream": Unstreamed, "tree": Session, "lock": Unlocked}[options.without]
     with kind(options.m, options.d if tree else None, config) as session:
         prompt = session.model.tokenize(options.p)
         recorder = Recorder(len(prompt))

@@ -80,7 +80,7 @@ def others(prompt: str, sizes: Sizes) -> list[System]:
 
 def pieces(prompt: str, sizes: Sizes) -> list[System]:
     """cadcpp with one piece taken out."""
-    counts = {"tree": sizes.n_plain, "pinning": sizes.n // 2, "stream": sizes.n // 2}
+    counts = {"tree": sizes.n_plain, "pinning": sizes.n // 2, "stream": sizes.n // 2, "lock": sizes.n}
     shared = [*_pair(prompt), "--rows", str(sizes.rows), "--ram", str(sizes.ram)]
     return [
         System(f"  without {piece}", [*_PYTHON, "bench.pieces", "--without", piece, *shared, "-n", str(n)])

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from cadcpp.errors import ConfigError
 from cadcpp.native.context import Context
 
+Progress = Callable[[int, int], None]  # tokens of a text that are evaluated, of how many
+
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """How many leading items two sequences share."""
@@ -12,6 +14,11 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     if a[:n] == b[:n]:
         return n
     return next(i for i in range(n) if a[i] != b[i])
+
+
+def within(progress: Progress | None, start: int, n: int, total: int) -> Callable[[float], None] | None:
+    """Tells a share of a pass over ``n`` tokens as tokens done, of ``total``."""
+    return None if progress is None else lambda share: progress(start + int(share * n), total)
 
 
 class Cache:
@@ -40,17 +47,17 @@ class Cache:
         self._n_seq = len(self._shared)
         self.settle()
 
-    def prefill(self, ids: Sequence[int], stop: int, progress: Callable[[int, int], None] | None = None) -> None:
+    def prefill(self, ids: Sequence[int], stop: int, progress: Progress | None = None) -> None:
         """Evaluate ``ids`` up to position ``stop`` without asking for logits, in as few decodes as fit."""
         batch, step = self.context.batch, self.context.config.n_batch
         while len(self) < stop:
             chunk = list(ids[len(self) : min(len(self) + step, stop)])
             batch.clear()
             batch.add(chunk, len(self), 0, 1, False)
-            self.context.decode()
+            self.context.decode(within(progress, len(self), len(chunk), len(ids)))
             self.tokens.extend(chunk)
             if progress is not None:
-                progress(len(self), stop)
+                progress(len(self), len(ids))
 
     def share(self, n_seq: int) -> None:
         """Make sequences 1 .. n_seq - 1 equal to the trunk."""

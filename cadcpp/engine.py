@@ -1,12 +1,13 @@
 """The engine: rounds of plan, draft, verify and commit over two models."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from cadcpp.accept import Accepted
+from cadcpp.cache import Progress
 from cadcpp.config import TreeConfig
 from cadcpp.drafter import Drafter, NoDrafter
 from cadcpp.errors import ConfigError, ContextFull
@@ -46,7 +47,7 @@ class Engine:
         n: int,
         *,
         stats: Stats | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Generator[Round, None, None]:
         """Generate up to ``n`` tokens after ``prompt``, a round at a time.
 
@@ -60,7 +61,7 @@ class Engine:
             while True:
                 with self.verifier.wide_enough(ids, self.tree.rows):
                     self.verifier.prefill(ids, progress)
-                    result = self._round(ids, sampler, limit, stats)
+                    result = self._round(ids, sampler, limit, stats, progress)
                 ids += result.tokens
                 yield result
                 if result.finish:
@@ -79,11 +80,11 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens, the context {self.n_ctx}: shorten it or raise --ctx"
             )
 
-    def _round(self, ids: list[int], sampler: Sampler, limit: int, stats: Stats) -> Round:
+    def _round(self, ids: list[int], sampler: Sampler, limit: int, stats: Stats, progress: Progress | None) -> Round:
         start, n_tail = time.perf_counter(), self.verifier.tail(ids)
         tree = self._draft(ids, limit - len(ids) - 1)
         drafted, stalled = time.perf_counter(), self.pager.state().stall_seconds
-        accepted = self.verifier.check(ids, tree, sampler.draw)
+        accepted = self.verifier.check(ids, tree, sampler.draw, progress)
         verified = time.perf_counter()
         tokens = accepted.tokens(tree)
         ended = self.verifier.context.model.is_end(accepted.bonus)

@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
+from cadcpp.cache import Progress
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.drafter import Drafter, ModelDrafter, NoDrafter
 from cadcpp.engine import Engine, Round
@@ -77,9 +78,13 @@ class Session:
         *,
         stop: Sequence[str] = (),
         stats: Stats | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Generator[Chunk, None, None]:
-        """Write up to ``n`` tokens after ``prompt``, a chunk per round; nothing of a stop string is shown."""
+        """Write up to ``n`` tokens after ``prompt``, a chunk per round; nothing of a stop string is shown.
+
+        ``progress`` is told how much of the text is evaluated, behind the wall after every layer; what it
+        raises ends the pass.
+        """
         stats = stats if stats is not None else Stats()
         stats.load_seconds = self.load_seconds
         text, before = TextStream(stop), self.pager.state()

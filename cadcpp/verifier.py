@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from cadcpp.accept import Accepted, accept
-from cadcpp.cache import Cache, common_prefix
-from cadcpp.native.context import Context
+from cadcpp.cache import Cache, Progress, common_prefix, within
+from cadcpp.native.context import Context, OnLayer
 from cadcpp.tree import TokenTree
 
 Widen = Callable[[int, int], AbstractContextManager[Context]]  # rows of one pass, KV cells -> a context
@@ -51,7 +51,7 @@ class Verifier:
             finally:
                 self.context, self.cache = narrow_context, narrow
 
-    def prefill(self, ids: Sequence[int], progress: Callable[[int, int], None] | None = None) -> None:
+    def prefill(self, ids: Sequence[int], progress: Progress | None = None) -> None:
         """Evaluate whole batches of a new text; the rest of it rides along with the first tree."""
         self.cache.align(ids)
         step = self.context.config.n_batch
@@ -67,25 +67,31 @@ class Verifier:
         config = self.context.config
         return min(config.n_batch, config.n_cells - len(self.cache)) - self.tail(ids) + 1
 
-    def check(self, ids: Sequence[int], tree: TokenTree, draw: Callable[[Context, int], int]) -> Accepted:
+    def check(
+        self,
+        ids: Sequence[int],
+        tree: TokenTree,
+        draw: Callable[[Context, int], int],
+        progress: Progress | None = None,
+    ) -> Accepted:
         """One pass over the text's unevaluated tail and the tree; ``draw`` samples at a row of the batch."""
         self.cache.align(ids)
         tail = list(ids[len(self.cache) :])
-        n_seq = self._decode(tail, tree)
+        n_seq = self._decode(tail, tree, within(progress, len(self.cache), len(tail), len(ids)))
         accepted = accept(tree, lambda row: draw(self.context, len(tail) - 1 + row))
         self.cache.extend(tail, n_seq)
         self.cache.extend(tree.token[1 : in_order(accepted.rows)].tolist())
         self.cache.settle()
         return accepted
 
-    def _decode(self, tail: list[int], tree: TokenTree) -> int:
+    def _decode(self, tail: list[int], tree: TokenTree, on_layer: OnLayer | None = None) -> int:
         lo, hi = tree.spans()
         n_seq, start, batch = int(hi[0]), len(self.cache), self.context.batch
         self.cache.share(n_seq)
         batch.clear()
         batch.add(tail[:-1], start, 0, n_seq, False)
         batch.add(tree.token, start + len(tail) - 1 + tree.depth, lo, hi, True)
-        self.context.decode()
+        self.context.decode(on_layer)
         return n_seq
 
     def settle(self) -> None:

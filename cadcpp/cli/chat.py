@@ -149,8 +149,10 @@ class Repl:
         return f"[cut after {n} tokens, the context is full: raise --ctx, or /reset]"
 
     def _show(self, ids: list[int], recorder: "Recorder", stopped: threading.Event) -> None:
+        show = prefill_progress(recorder)
+
         def progress(done: int, total: int) -> None:
-            prefill_progress(done, total)
+            show(done, total)
             _stop_if(stopped)
 
         stream = self._session.stream(ids, self._sampling, self._n_predict, stats=recorder.stats, progress=progress)

@@ -49,7 +49,7 @@ def command(
 
         ids = _tokenize(session, text, chat)
         recorder = Recorder(len(ids))
-        chunks = session.stream(ids, sampling, n_predict, stats=recorder.stats, progress=prefill_progress)
+        chunks = session.stream(ids, sampling, n_predict, stats=recorder.stats, progress=prefill_progress(recorder))
         with closing(chunks):  # before the session: on Ctrl-C or a broken pipe it still has caches to settle
             for chunk in chunks:
                 recorder.add(chunk)

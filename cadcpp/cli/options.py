@@ -13,7 +13,9 @@ import click
 from cadcpp.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cadcpp.cache import Progress
     from cadcpp.config import SamplingConfig
+    from cadcpp.report import Recorder
     from cadcpp.session import Session
 
 _CTX = 4096
@@ -163,11 +165,12 @@ def note(message: str) -> None:
     click.echo(message, err=True)
 
 
-def prefill_progress(done: int, total: int) -> None:
-    """A line that tells how far a long prompt is, on a terminal only."""
-    if sys.stderr.isatty():
-        click.echo(
-            f"\rreading the prompt: {done} of {total} tokens" + ("\r\033[K" if done >= total else ""),
-            err=True,
-            nl=False,
-        )
+def prefill_progress(recorder: "Recorder") -> "Progress":
+    """Tells on a line how far the prompt is, until the answer begins; on a terminal only."""
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty() and not recorder.tokens:
+            line = f"\rreading the prompt: {done} of {total} tokens" + ("\r\033[K" if done >= total else "")
+            click.echo(line, err=True, nl=False)
+
+    return show

@@ -1,7 +1,7 @@
 """One llama.cpp context: decode batches, read logits, and the verbs of its KV cache."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,6 +32,9 @@ class ContextConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.n_seq > MAX_SEQ:
             raise ConfigError(f"n_seq must be at most {MAX_SEQ}, got {self.n_seq}")
+
+
+OnLayer = Callable[[float], None]  # share of a pass that is done
 
 
 class Watcher(Protocol):
@@ -81,18 +84,25 @@ class Context:
 
     # compute --------------------------------------------------------------------------------------
 
-    def decode(self) -> None:
-        """Evaluate ``self.batch``. Raises NativeError; the cache may then hold a part of the batch."""
+    def decode(self, on_layer: OnLayer | None = None) -> None:
+        """Evaluate ``self.batch``. Raises NativeError; the cache may then hold a part of the batch.
+
+        With a watcher, ``on_layer`` is told after each layer what share of the pass is done.
+        """
         batch = self.batch
         n_outputs = int(np.count_nonzero(batch.output[: batch.n]))
         if n_outputs > self.config.n_outputs:
             raise ConfigError(f"{n_outputs} rows ask for logits, the context was made for {self.config.n_outputs}")
         batch.struct.n_tokens = batch.n
-        code = self._decode_watched(self._watcher) if self._watcher else api.llama_decode(self.handle, batch.struct)
+        if self._watcher is not None:
+            code = self._decode_watched(self._watcher, on_layer)
+        else:
+            code = api.llama_decode(self.handle, batch.struct)
         if code != 0:
             raise NativeError(f"llama_decode of {batch.n} rows failed with code {code}: {last_error('cache full?')}")
 
-    def _decode_watched(self, watcher: Watcher) -> int:
+    def _decode_watched(self, watcher: Watcher, on_layer: OnLayer | None) -> int:
+        self._reports.on_layer = on_layer
         watcher.start_pass()
         code = api.llama_decode(self.handle, self.batch.struct)
         self._reports.raise_error()
@@ -141,6 +151,7 @@ class _LayerReports:
         self._layers = {f"l_out-{i}".encode(): i for i in range(model.n_layer)}
         self._routers = {f"ffn_moe_argsort-{i}".encode(): i for i in range(model.n_layer if self._n_experts else 0)}
         self._error: BaseException | None = None
+        self.on_layer: OnLayer | None = None
         self.callback = api.ggml_backend_sched_eval_callback(self._on_node)
 
     def raise_error(self) -> None:
@@ -161,7 +172,10 @@ class _LayerReports:
         if ask:
             return name in self._layers or name in self._routers
         if name in self._layers:
-            self._watcher.layer_done(self._layers[name])
+            layer = self._layers[name]
+            self._watcher.layer_done(layer)
+            if self.on_layer is not None:
+                self.on_layer((layer + 1) / len(self._layers))
         elif name in self._routers:
             order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
             self._watcher.experts_chosen(self._routers[name], np.unique(order[:, : self._n_used]).tolist())

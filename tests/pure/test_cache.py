@@ -24,7 +24,7 @@ class FakeContext:
     def add(self, tokens: list[int], pos: int, lo: int, hi: int, output: bool) -> None:
         self._rows += [(t, pos + i, seq) for i, t in enumerate(tokens) for seq in range(lo, hi)]
 
-    def decode(self) -> None:
+    def decode(self, on_layer: object = None) -> None:
         self.calls.append(("decode", len(self._rows)))
         for token, pos, seq in self._rows:
             assert pos not in self.seqs[seq], "a cell written twice"

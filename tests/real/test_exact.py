@@ -13,6 +13,7 @@ import pytest
 
 from cadcpp import verifier as verifier_module
 from cadcpp.accept import Accepted, accept
+from cadcpp.cache import Progress
 from cadcpp.config import SamplingConfig
 from cadcpp.drafter import ModelDrafter
 from cadcpp.native.context import Context
@@ -136,7 +137,13 @@ def test_the_text_is_the_same_with_two_threads(smollm2: Callable[[str], Path]) -
 class OutOfOrder(Verifier):
     """Keeps an accepted side branch's cells where they are, behind the gap that the rest of the tree leaves."""
 
-    def check(self, ids: Sequence[int], tree: TokenTree, draw: Callable[[Context, int], int]) -> Accepted:
+    def check(
+        self,
+        ids: Sequence[int],
+        tree: TokenTree,
+        draw: Callable[[Context, int], int],
+        progress: Progress | None = None,
+    ) -> Accepted:
         self.cache.align(ids)
         tail = list(ids[len(self.cache) :])
         n_seq = self._decode(tail, tree)

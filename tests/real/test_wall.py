@@ -96,6 +96,38 @@ def test_a_stopped_reply_leaves_the_session_right(in_memory: Session, verifier: 
         assert write(behind, "sky", GREEDY, 24) == write(in_memory, "sky", GREEDY, 24)
 
 
+def test_progress_is_told_after_every_layer(verifier: Path) -> None:
+    with session(verifier, None, short_of_memory(verifier, None, 0.6)) as behind:
+        told: list[tuple[int, int]] = []
+        ids = prompt(behind.model, "sky")
+        next(iter(behind.stream(ids, GREEDY, 8, progress=lambda done, total: told.append((done, total)))))
+        assert len(told) == behind.model.n_layer and told == sorted(told)
+        assert told[-1] == (len(ids), len(ids))
+
+
+class Cancelled(Exception):
+    pass
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_reply_stopped_in_mid_pass_leaves_the_session_right(
+    in_memory: Session, verifier: Path, demo: DemoPair, seed: int
+) -> None:
+    """At a random layer of a random pass, and twice in a row."""
+    rng = np.random.default_rng(seed)
+    with session(verifier, demo.draft, short_of_memory(verifier, demo.draft, 0.6)) as behind:
+        for name in ("story", "code"):
+            left = iter(range(int(rng.integers(1, 120)), -1, -1))
+
+            def stop(done: int, total: int, left: Iterator[int] = left) -> None:
+                if not next(left):
+                    raise Cancelled
+
+            with pytest.raises(Cancelled):
+                list(behind.stream(prompt(behind.model, name), GREEDY, 200, progress=stop))
+        assert write(behind, "story", DRAWN, 24) == write(in_memory, "story", DRAWN, 24)
+
+
 def test_loading_without_reading_gives_the_same_logits(verifier: Path) -> None:
     logits = []
     for stub in (True, False):
