@@ -33,6 +33,7 @@ class System:
             "first_s": stats["load_seconds"] + output["prompt_seconds"],
             "decode_s": output["seconds"] - output["prompt_seconds"],
             "tokens": output["tokens"],
+            "prompt_tokens": output["prompt_tokens"],
             "pass": stats["tokens_per_pass"],
             "stats": stats,
         }

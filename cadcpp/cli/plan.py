@@ -60,6 +60,11 @@ def _table(values: dict[str, Any]) -> str:
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
     if not values["streams"]:
         return "\n".join([*lines, "", "Everything fits: nothing is read after loading."])
+    if values["lockable"] < values["pinned"]:
+        lines.append(
+            f"{format_size(values['lockable'])} of it may be locked in memory (RLIMIT_MEMLOCK); the rest stays as long "
+            "as nothing else presses."
+        )
     read, speed = format_size(values["read_bytes_per_pass"]), format_size(values["disk_bytes_per_second"])
     seconds = values["seconds_per_pass_at_least"]
     lines += ["", f"Every pass reads {read} at {speed}/s: {seconds:.2f} s or more."]
