@@ -11,6 +11,12 @@ _FADE = 0.9  # weight of the past in an expert's heat, per pass
 _NEWCOMER = 0.9  # a newcomer must be hotter than this much more than who stays: equals would take turns
 
 
+def kept_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
+    """Of ``room``, what holds experts between passes; the rest is for those that a layer uses just now."""
+    sizes = [layer.n_bytes for layer in layers]
+    return room if room >= sum(sizes) else room - min(max(sizes), room // 2)
+
+
 class ExpertCache:
     """Keeps the experts that passes chose most often lately, in ``room`` bytes.
 
@@ -26,9 +32,7 @@ class ExpertCache:
         most = max((layer.n_experts for layer in self._layers.values()), default=0)
         self._heat = np.zeros((len(self._layers), most))
         self._resident = np.zeros(self._heat.shape, bool)
-        widest = max((layer.expert_bytes * layer.n_experts for layer in self._layers.values()), default=0)
-        fits = room >= sum(layer.expert_bytes * layer.n_experts for layer in self._layers.values())
-        self._keep = room if fits else room - min(widest, room // 2)
+        self._keep = kept_bytes(self._layers.values(), room)
         self._new: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def choose(self, layer: int, experts: Iterable[int]) -> list[Extent]:

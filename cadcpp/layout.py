@@ -41,6 +41,11 @@ class ExpertLayer:
         """Of one expert."""
         return sum(size for _, _, size in self.slices)
 
+    @property
+    def n_bytes(self) -> int:
+        """Of all experts."""
+        return self.expert_bytes * self.n_experts
+
     def extents(self, expert: int) -> list[Extent]:
         """Where one expert lies."""
         return [
@@ -76,7 +81,7 @@ class Layout:
 
     @property
     def expert_bytes(self) -> int:
-        return sum(layer.expert_bytes * layer.n_experts for layer in self.experts)
+        return sum(layer.n_bytes for layer in self.experts)
 
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")

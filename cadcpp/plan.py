@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cadcpp.errors import ConfigError
+from cadcpp.experts import kept_bytes
 from cadcpp.layout import Layout, lay_out
 from cadcpp.native.gguf import Header
 
@@ -47,7 +48,7 @@ class Plan:
     @property
     def read_bytes(self) -> int:
         """Predicted bytes read for one row: what is streamed, and its experts as far as they are not in memory."""
-        missing = 1 - self.experts / max(self.layout.expert_bytes, 1)
+        missing = 1 - kept_bytes(self.layout.experts, self.experts) / max(self.layout.expert_bytes, 1)
         return self.layout.streamed_bytes + int(missing * self.routed)
 
     @property
@@ -113,7 +114,7 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
 
 def _expert_room(whole: Layout, room: int) -> int:
     """What the dense weights, which every pass uses, leave; at least one layer's experts have to pass through."""
-    one_layer = max((layer.expert_bytes * layer.n_experts for layer in whole.experts), default=0)
+    one_layer = max((layer.n_bytes for layer in whole.experts), default=0)
     return min(max(room - whole.pinned_bytes, min(one_layer, room // 2), 0), whole.expert_bytes)
 
 

@@ -67,11 +67,12 @@ def _table(values: dict[str, Any]) -> str:
         )
     read, speed = format_size(values["read_bytes_per_pass"]), format_size(values["disk_bytes_per_second"])
     seconds = values["seconds_per_pass_at_least"]
-    lines += ["", f"Every pass reads {read} at {speed}/s: {seconds:.2f} s or more."]
-    lines.append(f"That is {seconds:.2f} s a token without a draft, {seconds / 5:.2f} s at 5 accepted tokens a pass.")
-    if values["all_experts"]:
+    lines += ["", f"A pass of one row reads {read} at {speed}/s: {seconds:.2f} s or more."]
+    if not values["all_experts"]:
+        lines.append(f"That is {seconds:.2f} s a token without a draft, {seconds / 5:.2f} s at 5 tokens a pass.")
+    else:
         lines.append(
-            f"Of {format_size(values['all_experts'])} of experts a token uses {format_size(values['routed'])}: a pass "
+            f"Of {format_size(values['all_experts'])} of experts a row uses {format_size(values['routed'])}: a pass "
             f"reads what its rows are routed to, and those used most stay in {format_size(values['experts'])}."
         )
     if values["sparse"]:
