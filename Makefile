@@ -4,7 +4,7 @@ MODELS := $(or $(CADCPP_MODELS),models)
 VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 
-.PHONY: setup chat test test-slow lint type bench bench-wall bench-wall-quick bench-first bench-mixture bench-chain profile clean
+.PHONY: setup chat test test-slow lint type bench bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-chain profile clean
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -44,6 +44,10 @@ bench-wall: setup  ## plain llama.cpp against cadcpp in too little memory; root 
 
 bench-wall-quick: setup
 	$(BIN)/python -m bench.behind --quick
+
+bench-chart: setup  ## a picture of what bench-wall measured
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m bench.chart
 
 bench-first: setup  ## time to the first token behind the wall
 	$(BIN)/python -m bench.first

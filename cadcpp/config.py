@@ -59,6 +59,7 @@ class TreeConfig:
     row_price: float = 0.0  # ... at least this cumulative probability
     free_nodes: int = 256  # nodes that the draft may evaluate at no cost; further ones must have ...
     node_price: float = 0.0  # ... at least this cumulative probability
+    alpha: float | None = None  # LLMCad's threshold; its growth takes the place of the best-first one
 
     def __post_init__(self) -> None:
         _check(1 <= self.rows <= 256, "rows", self.rows, "between 1 and 256")
@@ -78,7 +79,7 @@ class SessionConfig:
     ram: int | None = None  # bytes that the process may use in all; None: what the system leaves
     pager: bool = True  # False: leave paging to the kernel
     tree: TreeConfig = field(default_factory=TreeConfig)
-    fallback: Literal["cost", "none"] = "cost"  # what decides the size of a tree; none: it is fixed
+    fallback: Literal["cost", "llmcad", "none"] = "cost"  # what decides the size of a tree; none: it is fixed
 
     def __post_init__(self) -> None:
         _check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cadcpp.cache import Cache
 from cadcpp.config import TreeConfig
 from cadcpp.growth import Growth
+from cadcpp.llmcad import PacedGrowth
 from cadcpp.native.context import Context
 from cadcpp.tree import TokenTree
 
@@ -67,7 +68,8 @@ class ModelDrafter:
         if max_depth < 1 or config.rows < 2:
             return TokenTree.root(ids[-1])
         self._adopt(ids)
-        growth = Growth(ids[-1], config, max_depth, self._never)
+        kind = Growth if config.alpha is None else PacedGrowth
+        growth = kind(ids[-1], config, max_depth, self._never)
         growth.expand([0], self._evaluate_text(ids))
         self._branch(growth)
         return growth.tree()
@@ -102,7 +104,7 @@ class ModelDrafter:
         self._grown = {(): 0}
         return self.context.logits(1)
 
-    def _branch(self, growth: Growth) -> None:
+    def _branch(self, growth: Growth | PacedGrowth) -> None:
         paths: dict[int, tuple[int, ...]] = {0: ()}
         ends = {0: 0}  # sequence -> the node it ends at, since only one child may go on in it
         while rows := growth.frontier()[: self.context.config.n_seq - len(ends)]:

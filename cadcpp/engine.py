@@ -13,7 +13,7 @@ from cadcpp.drafter import Drafter, NoDrafter
 from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager
-from cadcpp.planner import CostModel, Observation
+from cadcpp.planner import Observation, Policy
 from cadcpp.stats import Stats
 from cadcpp.tree import TokenTree
 from cadcpp.verifier import Verifier
@@ -38,7 +38,7 @@ class Engine:
     n_ctx: int  # tokens of text, prompt included
     tree: TreeConfig = field(default_factory=TreeConfig)
     pager: Pager = field(default_factory=NullPager)
-    cost: CostModel | None = None  # None: trees of the given size, always
+    policy: Policy | None = None  # None: trees of the given size, always
 
     def rounds(
         self,
@@ -96,29 +96,31 @@ class Engine:
         stats.emitted += len(tokens)
         stats.draft_seconds += drafted - start
         stats.verify_seconds += verified - drafted
-        self._learn(n_tail, tree, len(tokens), drafted - start, verified - drafted, stalled)
+        self._learn(n_tail, tree, accepted, drafted - start, verified - drafted, stalled)
         full = len(ids) + len(tokens) >= limit
         return Round(tokens, tree, accepted, "stop" if ended else "length" if full else None)
 
     def _draft(self, ids: list[int], max_depth: int) -> TokenTree:
         config = replace(self.tree, rows=min(self.tree.rows, self.verifier.room(ids)))
-        if self.cost is None:
+        if self.policy is None:
             return self.drafter.grow(ids, config, max_depth)
-        if not self.cost.pays():
+        if not self.policy.pays():
             return NoDrafter().grow(ids, config, max_depth)
-        return self.drafter.grow(ids, self.cost.limits(config), max_depth)
+        return self.drafter.grow(ids, self.policy.limits(config), max_depth)
 
     def _learn(
-        self, n_tail: int, tree: TokenTree, n_tokens: int, draft_s: float, verify_s: float, stalled_s: float
+        self, n_tail: int, tree: TokenTree, accepted: Accepted, draft_s: float, verify_s: float, stalled_s: float
     ) -> None:
-        if self.cost is None:
+        if self.policy is None:
             return
         now = self.pager.state()
-        self.cost.observe(
+        self.policy.observe(
             Observation(
                 n_rows=n_tail - 1 + len(tree),
                 n_evaluated=self.drafter.n_evaluated if len(tree) > 1 else 0,
-                n_tokens=n_tokens,
+                n_tokens=len(accepted.rows),
+                n_accepted=len(accepted.rows) - 1,
+                n_branch=tree.reach(accepted.rows[-1]),
                 expected=float(np.exp(tree.logp[1:]).sum()),
                 draft_s=draft_s,
                 compute_s=verify_s - (now.stall_seconds - stalled_s),

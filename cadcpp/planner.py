@@ -1,6 +1,7 @@
 """The cost model: how much to draft, from what drafting and verifying were measured to cost."""
 
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from cadcpp.config import TreeConfig
 
@@ -15,11 +16,23 @@ class Observation:
     n_rows: int  # of the verify pass, the text's tail included
     n_evaluated: int  # nodes that the draft evaluated
     n_tokens: int  # of text that came of it
+    n_accepted: int = 0  # drafted tokens that were right
+    n_branch: int = 0  # ... of how many on the branch that matched best
     expected: float  # accepted tokens that the draft expected: the sum of its cumulative probabilities
     draft_s: float
     compute_s: float  # of the verify pass, waiting for the disk not included
     stream_s: float = 0.0  # least time of a pass: streamed bytes over disk speed
     ahead_s: float = 0.0  # drafting time for which the disk has work all the same
+
+
+class Policy(Protocol):
+    """Decides before each round how much to draft, and learns from what came of it."""
+
+    def limits(self, config: TreeConfig) -> TreeConfig: ...
+
+    def pays(self) -> bool: ...
+
+    def observe(self, seen: Observation) -> None: ...
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.drafter import Drafter, ModelDrafter, NoDrafter
 from cadcpp.engine import Engine, Round
 from cadcpp.errors import ConfigError
+from cadcpp.llmcad import AdaptiveFallback
 from cadcpp.memory import available_bytes
 from cadcpp.native.context import Context, ContextConfig, Watcher
 from cadcpp.native.gguf import Header, read_header
@@ -22,7 +23,7 @@ from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager, PagerState, StreamingPager
 from cadcpp.pair import check_pair
 from cadcpp.plan import Plan, batch_rows, draft_seqs, make_plan, wide_bytes, wide_rows
-from cadcpp.planner import CostModel
+from cadcpp.planner import CostModel, Policy
 from cadcpp.stats import Stats
 from cadcpp.text import TextStream
 from cadcpp.verifier import Verifier
@@ -53,7 +54,7 @@ class Session:
             drafter = self._drafter(draft)
             self.pager = self._start_pager()
             self.engine = Engine(
-                self._verifier(), drafter, self.config.n_ctx, self.config.tree, self.pager, self._cost_model()
+                self._verifier(), drafter, self.config.n_ctx, self.config.tree, self.pager, self._policy()
             )
         except BaseException:
             self.close()
@@ -177,8 +178,10 @@ class Session:
             with closing(Context(self.model, config, self.pager)) as context:
                 yield context
 
-    def _cost_model(self) -> CostModel | None:
-        return CostModel() if self.config.fallback == "cost" else None
+    def _policy(self) -> Policy | None:
+        kinds: dict[str, type[CostModel] | type[AdaptiveFallback]] = {"cost": CostModel, "llmcad": AdaptiveFallback}
+        kind = kinds.get(self.config.fallback)
+        return kind() if kind else None
 
     def _start_pager(self) -> Pager:
         if self.model.mapping is None:

@@ -60,6 +60,16 @@ class TokenTree:
             row = int(self.parent[row])
         return path[::-1]
 
+    def reach(self, row: int) -> int:
+        """Depth of the deepest branch through ``row``."""
+        deepest = int(self.depth[row])
+        under = {row}
+        for child in range(row + 1, len(self)):
+            if int(self.parent[child]) in under:
+                under.add(child)
+                deepest = max(deepest, int(self.depth[child]))
+        return deepest
+
     def leaves(self) -> list[int]:
         """Rows without children, depth first: leaf i is KV sequence i, and leaf 0 ends the likeliest chain."""
         below = self.children()

@@ -68,10 +68,10 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
     ),
     click.option(
         "--fallback",
-        type=click.Choice(["cost", "none"]),
+        type=click.Choice(["cost", "llmcad", "none"]),
         default="cost",
         show_default=True,
-        help="cost: trees as large as pays, by measurement. none: always as large as --rows.",
+        help="cost: trees as large as pays, by measurement. llmcad: LLMCad's way. none: always as large as --rows.",
     ),
     click.option("--no-pager", is_flag=True, help="Leave paging to the system."),
 )
@@ -111,7 +111,7 @@ def open_session(
     speculative: str,
     rows: int,
     ram: str | None,
-    fallback: Literal["cost", "none"],
+    fallback: Literal["cost", "llmcad", "none"],
     no_pager: bool,
     n_predict: int,
 ) -> "Session":

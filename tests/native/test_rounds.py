@@ -13,8 +13,10 @@ from cadcpp.config import SamplingConfig
 from cadcpp.drafter import Drafter, ModelDrafter
 from cadcpp.engine import Engine
 from cadcpp.errors import ConfigError, ContextFull, NativeError
+from cadcpp.llmcad import AdaptiveFallback
 from cadcpp.native.context import ContextConfig
 from cadcpp.native.lib import api
+from cadcpp.planner import CostModel, Policy
 from cadcpp.tree import TokenTree
 from cadcpp.verifier import Verifier
 from tests.support.rig import Rig
@@ -106,6 +108,17 @@ def test_both_caches_keep_exactly_the_trunk(rig: Rig, drafter: ModelDrafter, see
         assert holds_exactly_the_trunk(engine.verifier.cache)
         assert holds_exactly_the_trunk(drafter.cache)
         prompt = [*prompt, *new, *text_of(turn, 3)][: int(rng.integers(20, 100))]
+
+
+@pytest.mark.parametrize("policy", [CostModel, AdaptiveFallback])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_policy_changes_the_text(rig: Rig, drafter: ModelDrafter, seed: int, policy: Callable[[], Policy]) -> None:
+    prompt, sampling = text_of(seed, 40), SamplingConfig(seed=seed) if seed else GREEDY
+    whole = write(rig.engine(), rig, prompt, N, sampling)
+    engine = rig.engine(drafter, ROWS)
+    engine.policy = policy()
+    assert write(engine, rig, prompt, N, sampling) == whole
+    assert drafter.n_decodes > 0
 
 
 # stops ------------------------------------------------------------------------------------------------
