@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=80)
     parser.add_argument("--plain-tokens", type=int, default=6)
-    parser.add_argument("--cases", default="chat,code", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--cases", default=",".join(CASES), help="plain llama.cpp writes the first two only")
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS_MIB)), help="overcommit")
     parser.add_argument("--disks", default=",".join(DISKS))
     parser.add_argument("--rows", type=int, help="of a tree; by default as many as the disk leaves time for")
@@ -43,6 +43,7 @@ def main() -> None:
         sys.exit(f"no wall here: {reason}")
     if options.quick:
         options.budgets, options.disks, options.runs, options.only = "1.3", "400 MiB/s", 1, "plain"
+        options.cases = "chat,code"
     for budget in map(float, options.budgets.split(",")):
         for disk in options.disks.split(","):
             run_cell(budget, disk, options)
@@ -51,8 +52,8 @@ def main() -> None:
 def run_cell(budget: float, disk: str, options: argparse.Namespace) -> None:
     """All systems on all cases, alternating, and one table."""
     wall, found = Wall(BUDGETS_MIB[budget] * MIB, DISKS[disk]), Results()
-    for _ in range(options.runs):
-        for case, system in systems(budget, disk, options):
+    for turn in range(options.runs):
+        for case, system in systems(budget, disk, options, turn):
             result = run(wall, system)
             cell = {"budget": budget, "disk": disk, "case": case, "system": system.name}
             record.append("wall", {**cell, "command": system.command[1:], **result})
@@ -61,19 +62,20 @@ def run_cell(budget: float, disk: str, options: argparse.Namespace) -> None:
     show(found, DISKS[disk])
 
 
-def systems(budget: float, disk: str, options: argparse.Namespace) -> Iterator[tuple[str, System]]:
+def systems(budget: float, disk: str, options: argparse.Namespace, turn: int) -> Iterator[tuple[str, System]]:
     """What one run of a cell consists of. How long a plain token takes does not depend on the text."""
     cases = options.cases.split(",")
     sizes = Sizes(
         n_plain=options.plain_tokens, n=options.tokens, rows=options.rows or ROWS[disk], ram=BUDGETS_MIB[budget]
     )
-    for case in cases:
+    for i, case in enumerate(cases):
         prompt = in_template(case)
-        yield case, plain(prompt, sizes)
-        if not options.only:
+        if i < 2:
+            yield case, plain(prompt, sizes)
+        if i == 0 and not options.only:
             yield from ((case, system) for system in others(prompt, sizes))
         yield case, cadcpp(prompt, sizes)
-        if not options.only and case == cases[0]:
+        if i == 0 and turn == 0 and not options.only:
             yield from ((case, system) for system in pieces(prompt, sizes))
 
 
@@ -95,21 +97,30 @@ def show(found: Results, disk: int | None) -> None:
         f"{'case':<8}{'system':<32}{'s/token':>8}{'range':>14}{'x plain':>8}{'first s':>8}{'tok/pass':>9}"
         f"{'MB/token':>9}{'disk':>6}{'peak MiB':>9}  text"
     )
+    plain_s = statistics.median(r["s_per_token"] for (_, s), rs in found.items() if s == PLAIN for r in good_of(rs))
+    ratios = []
     for (case, system), runs in found.items():
-        good = [r for r in runs if "error" not in r]
+        good = good_of(runs)
         if not good:
             print(f"{case:<8}{system:<32} failed: {runs[-1]['error'].strip().splitlines()[-1:]}")
             continue
         seconds = sorted(r["s_per_token"] for r in good)
-        median, base = statistics.median(seconds), found[case, PLAIN]
-        ratio = statistics.median(r["s_per_token"] for r in base if "error" not in r) / median
+        median = statistics.median(seconds)
+        ratio = plain_s / median
+        if system.startswith("cadcpp"):
+            ratios.append(ratio)
         stats = good[0].get("stats")
         print(
             f"{case:<8}{system:<32}{median:8.3f}{seconds[0]:7.3f}-{seconds[-1]:<6.3f}{ratio:8.1f}"
             + f"{_median(good, 'first_s'):>8}{_median(good, 'pass'):>9}"
             + (f"{stats['read_bytes_per_token'] / 1e6:9.0f}{_busy(good, disk):>6}" if stats else f"{'':15}")
-            + f"{max(r['peak_bytes'] for r in good) >> 20:9d}  {_same(base, good)}"
+            + f"{max(r['peak_bytes'] for r in good) >> 20:9d}  {_same(good_of(found.get((case, PLAIN), [])), good)}"
         )
+    print(f"{'mean':<8}{'cadcpp (geometric)':<32}{'':22}{statistics.geometric_mean(ratios):8.1f}")
+
+
+def good_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [r for r in runs if "error" not in r]
 
 
 def _median(runs: list[dict[str, Any]], key: str) -> str:
@@ -126,9 +137,9 @@ def _busy(runs: list[dict[str, Any]], disk: int | None) -> str:
 
 
 def _same(base: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
-    if "tokens" not in runs[0]:
+    if "tokens" not in runs[0] or not base:
         return ""
-    tokens = next(r["tokens"] for r in base if "tokens" in r)
+    tokens = base[0]["tokens"]
     n = min(len(tokens), len(runs[0]["tokens"]))
     return "same" if all(r["tokens"][:n] == tokens[:n] for r in runs) else "DIFFERS"
 
