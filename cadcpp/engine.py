@@ -106,7 +106,7 @@ class Engine:
             return self.drafter.grow(ids, config, max_depth)
         if not self.policy.pays():
             return NoDrafter().grow(ids, config, max_depth)
-        return self.drafter.grow(ids, self.policy.limits(config), max_depth)
+        return self.drafter.grow(ids, self.policy.limits(config, self.verifier.tail(ids)), max_depth)
 
     def _learn(
         self, n_tail: int, tree: TokenTree, accepted: Accepted, draft_s: float, verify_s: float, stalled_s: float
@@ -117,6 +117,7 @@ class Engine:
         self.policy.observe(
             Observation(
                 n_rows=n_tail - 1 + len(tree),
+                n_tail=n_tail,
                 n_evaluated=self.drafter.n_evaluated if len(tree) > 1 else 0,
                 n_tokens=len(accepted.rows),
                 n_accepted=len(accepted.rows) - 1,

@@ -8,6 +8,7 @@ from cadcpp.native.gguf import Header, Tensor
 
 CHUNK = 4 << 20  # bytes asked of the disk at once
 ALIGN = 64 << 10  # borders of streamed ranges: whole pages on every machine
+HUGE = 2 << 20  # ... and whole huge pages, where layers are so large that it does not matter
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,12 @@ class Extent:
         return self.stop - self.start
 
     def chunks(self) -> Iterable["Extent"]:
-        """The extent in pieces of at most CHUNK bytes."""
-        for start in range(self.start, self.stop, CHUNK):
-            yield Extent(self.part, start, min(start + CHUNK, self.stop), self.layer)
+        """The extent in pieces of at most CHUNK bytes, cut at multiples of it."""
+        start = self.start
+        while start < self.stop:
+            stop = min(start // CHUNK * CHUNK + CHUNK, self.stop)
+            yield Extent(self.part, start, stop, self.layer)
+            start = stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Layout:
     streamed: tuple[Extent, ...]
     sparse: tuple[Extent, ...]
     experts: tuple[ExpertLayer, ...] = ()
+    align: int = ALIGN  # of the streamed ranges' borders
 
     @property
     def pinned_bytes(self) -> int:
@@ -101,13 +106,16 @@ def lay_out(header: Header, pin_bytes: int) -> Layout:
     pinned = layers.pop(-1, []) + layers.pop(n_blocks, [])
     dense = [extent for extents in layers.values() for extent in extents]
     total, left = sum(map(len, dense)), pin_bytes - sum(map(len, pinned))
+    align = HUGE if total >= 8 * HUGE * n_blocks else ALIGN
     streamed: list[Extent] = []
+    passed = kept = 0
     for extents in layers.values():
-        share = sum(map(len, extents)) * max(left, 0) // max(total, 1)
-        stay, go = _cut(extents, share)
+        passed += sum(map(len, extents))
+        stay, go = _cut(extents, passed * max(left, 0) // max(total, 1) - kept, align)
+        kept += sum(map(len, stay))
         pinned, streamed = pinned + stay, streamed + go
     stays = tuple(sorted(pinned, key=lambda e: e.layer))
-    return Layout(n_blocks + 1, stays, tuple(streamed), tuple(sparse), experts)
+    return Layout(n_blocks + 1, stays, tuple(streamed), tuple(sparse), experts, align)
 
 
 def _by_layer(header: Header, n_blocks: int) -> dict[int, list[Extent]]:
@@ -158,20 +166,23 @@ def _merge(tensors: list[Tensor], layer: int) -> list[Extent]:
     return merged
 
 
-def _cut(extents: list[Extent], n_bytes: int) -> tuple[list[Extent], list[Extent]]:
-    """About the first ``n_bytes`` of some extents, and the rest in whole ALIGN units.
+def _cut(extents: list[Extent], n_bytes: int, align: int) -> tuple[list[Extent], list[Extent]]:
+    """At most the first ``n_bytes`` of some extents, and the rest in whole units of ``align``.
 
-    What does not fill a unit stays: its pages are shared with a neighbour and must not be dropped.
+    What does not fill a unit stays in any case: its pages are shared with a neighbour and must not be dropped.
     """
     stay: list[Extent] = []
     go: list[Extent] = []
     for part, start, stop, layer in ((e.part, e.start, e.stop, e.layer) for e in extents):
-        last = stop // ALIGN * ALIGN
-        middle = min(-(-(start + max(n_bytes, 0)) // ALIGN) * ALIGN, last)
-        n_bytes -= max(middle - start, 0)
-        if middle >= last:
+        first, last = -(-start // align) * align, stop // align * align
+        if first >= last:
             stay.append(Extent(part, start, stop, layer))
+            n_bytes -= stop - start
             continue
+        n_bytes -= first - start + stop - last
+        middle = min(first + max(n_bytes, 0) // align * align, last)
+        n_bytes -= middle - first
         stay += [Extent(part, start, middle, layer), Extent(part, last, stop, layer)]
-        go.append(Extent(part, middle, last, layer))
+        if middle < last:
+            go.append(Extent(part, middle, last, layer))
     return [e for e in stay if len(e)], go

@@ -29,7 +29,7 @@ class AdaptiveFallback:
 
     alpha: float = 0.01
 
-    def limits(self, config: TreeConfig) -> TreeConfig:
+    def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
         return replace(config, alpha=self.alpha)
 
     def pays(self) -> bool:

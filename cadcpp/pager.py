@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cadcpp.experts import ExpertCache
-from cadcpp.layout import Extent, Layout
+from cadcpp.layout import HUGE, Extent, Layout
 from cadcpp.native.mapping import Mapping
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,9 @@ class StreamingPager:
         self._stall_s = 0.0
         self._busy_s = self._busy_bytes = 0.0  # recent reading, older reads fading out
         self._busy_from = 0.0
+        self._huge = layout.align == HUGE and all(
+            mapping.huge(e.part, e.start, e.stop) for e in (*layout.pinned, *layout.streamed)
+        )
         self._thread = threading.Thread(target=self._run, name="cadcpp-pager", daemon=True)
         self._thread.start()
 
@@ -271,7 +274,8 @@ class StreamingPager:
             if not self._asked:
                 self._busy_from = time.perf_counter()
             self._asked.append((*item, pinned))
-        self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
+        if not self._huge:
+            self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
 
     def _take(self) -> None:
         number, chunk, pinned = self._asked[0]

@@ -88,10 +88,9 @@ def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, r
         "margin": _MARGIN,
     }
     room = ram - sum(fixed.values())
-    weights = sum(t.n_bytes for t in verifier.tensors)
-    whole = lay_out(verifier, weights)
+    whole = lay_out(verifier, verifier.n_bytes)
     routed = _routed_bytes(verifier, whole)
-    if room >= weights:
+    if room >= whole.pinned_bytes + whole.expert_bytes + whole.sparse_bytes:
         return Plan(ram=ram, window=0, experts=whole.expert_bytes, layout=whole, routed=routed, **fixed)
     experts = _expert_room(whole, room)
     room -= experts

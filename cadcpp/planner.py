@@ -7,6 +7,7 @@ from cadcpp.config import TreeConfig
 
 _FORGET = 0.8  # weight of the past in every running mean
 _PROBE = 16  # rounds of plain decoding after which drafting is tried again
+_TRIALS = 4  # rounds of drafting that it takes to judge it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +15,7 @@ class Observation:
     """What one round cost; seconds."""
 
     n_rows: int  # of the verify pass, the text's tail included
+    n_tail: int = 1  # ... and of these the tail, the tree's root included
     n_evaluated: int  # nodes that the draft evaluated
     n_tokens: int  # of text that came of it
     n_accepted: int = 0  # drafted tokens that were right
@@ -28,7 +30,7 @@ class Observation:
 class Policy(Protocol):
     """Decides before each round how much to draft, and learns from what came of it."""
 
-    def limits(self, config: TreeConfig) -> TreeConfig: ...
+    def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig: ...
 
     def pays(self) -> bool: ...
 
@@ -78,15 +80,16 @@ class CostModel:
     seconds: float = 0.0
     accepted: float = 1.0
     expected: float = 1.0
+    trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
 
-    def limits(self, config: TreeConfig) -> TreeConfig:
-        """The prices for the next round, within the given settings."""
+    def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
+        """The prices for the next round, within the given settings; ``n_tail`` rows go along anyway."""
         if self.seconds == 0.0:
             return replace(config, rows=min(config.rows, 16))  # the first round measures
         rate = self.tokens / self.seconds
         base_s, row_s = self.verify.fit()
-        free_rows = int((self.stream_s - base_s) / row_s) if row_s > 0 else config.rows
+        free_rows = int((self.stream_s - base_s) / row_s) - n_tail + 1 if row_s > 0 else config.rows
         # A draft that promises too much or too little is read with that in mind.
         trust = min(max(self.accepted / max(self.expected, 1e-6), 0.25), 4.0)
         row_price = rate * row_s / trust
@@ -99,10 +102,12 @@ class CostModel:
         )
 
     def pays(self) -> bool:
-        """Whether to draft at all; after some rounds without, once more to see."""
-        base_s, row_s = self.verify.fit()
-        if self.seconds == 0.0 or self.plain_rounds >= _PROBE:
+        """Whether to draft at all; after some rounds without, a few more to see."""
+        if self.plain_rounds >= _PROBE:
+            self.trials, self.plain_rounds = _TRIALS // 2, 0
+        if self.trials > 0 or self.seconds == 0.0:
             return True
+        base_s, row_s = self.verify.fit()
         plain = 1.0 / max(self.stream_s, base_s + row_s, 1e-9)
         return self.tokens / self.seconds >= 0.98 * plain
 
@@ -113,10 +118,11 @@ class CostModel:
         if seen.n_evaluated == 0:
             self.plain_rounds += 1
             return
-        self.plain_rounds = 0
+        self.plain_rounds, self.trials = 0, self.trials - 1
         self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
         self.tokens = self.tokens * _FORGET + seen.n_tokens
-        pass_s = max(seen.stream_s, seen.compute_s)
+        # A long tail, such as the prompt, would be paid for without a draft as well.
+        pass_s = max(seen.stream_s, seen.compute_s - (seen.n_tail - 1) * self.verify.fit()[1])
         self.seconds = self.seconds * _FORGET + pass_s + max(seen.draft_s - seen.ahead_s, 0.0)
         self.accepted = self.accepted * _FORGET + seen.n_tokens - 1
         self.expected = self.expected * _FORGET + seen.expected

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cadcpp.layout import ALIGN, CHUNK, Layout, lay_out
+from cadcpp.layout import ALIGN, CHUNK, HUGE, Extent, Layout, lay_out
 from cadcpp.native.gguf import Header, Tensor
 
 
@@ -49,8 +49,8 @@ def test_what_fits_is_pinned_and_the_rest_streams() -> None:
     header = model(8)
     total = sum(t.n_bytes for t in header.tensors)
     layout = lay_out(header, total // 2)
-    assert abs(layout.pinned_bytes - total // 2) < 16 * ALIGN
-    assert lay_out(header, total).streamed == ()
+    assert 0 <= total // 2 - layout.pinned_bytes <= 16 * ALIGN
+    assert lay_out(header, header.n_bytes).streamed == ()
 
 
 def test_layers_stream_alike() -> None:
@@ -77,3 +77,23 @@ def test_chunks_cover_an_extent() -> None:
     extent = max(lay_out(model(2, 9_000_000), 0).streamed, key=len)
     chunks = list(extent.chunks())
     assert sum(map(len, chunks)) == len(extent) and max(map(len, chunks)) <= CHUNK
+
+
+@given(st.integers(0, 400_000_000), st.integers(1, 9))
+def test_large_layers_stream_in_huge_pages_and_pin_no_more_than_asked(pin_bytes: int, n_layers: int) -> None:
+    header = model(n_layers, 20_000_001)
+    layout, least = lay_out(header, pin_bytes), lay_out(header, 0).pinned_bytes
+    assert layout.align == HUGE
+    assert all(e.start % HUGE == 0 and e.stop % HUGE == 0 for e in layout.streamed)
+    assert layout.pinned_bytes <= max(pin_bytes, least)
+    assert layout.pinned_bytes + layout.streamed_bytes >= sum(t.n_bytes for t in header.tensors)
+
+
+def test_chunks_are_cut_where_files_are() -> None:
+    extent = Extent(0, CHUNK - 100, 3 * CHUNK + 5, 0)
+    assert [(c.start, len(c)) for c in extent.chunks()] == [
+        (CHUNK - 100, 100),
+        (CHUNK, CHUNK),
+        (2 * CHUNK, CHUNK),
+        (3 * CHUNK, 5),
+    ]

@@ -20,7 +20,7 @@ def run(
     model, sizes = CostModel(), []
     for _ in range(n_rounds):
         if model.pays():
-            limits = model.limits(TreeConfig(rows=64))
+            limits = model.limits(TreeConfig(rows=64), 1)
             rows = max(2, min(limits.rows, max(limits.free_rows, int(8 * (1 - min(limits.row_price, 1))))))
         else:
             rows = 1
@@ -47,12 +47,12 @@ def test_measured_costs_are_found_again() -> None:
 
 
 def test_rows_are_free_while_the_disk_is_slower() -> None:
-    assert run(20, stream_s=5.0)[0].limits(TreeConfig(rows=64)).free_rows >= 64
-    assert run(20, stream_s=0.0)[0].limits(TreeConfig(rows=64)).free_rows < 8
+    assert run(20, stream_s=5.0)[0].limits(TreeConfig(rows=64), 1).free_rows >= 64
+    assert run(20, stream_s=0.0)[0].limits(TreeConfig(rows=64), 1).free_rows < 8
 
 
 def test_drafting_is_free_while_the_disk_reads_ahead() -> None:
-    assert run(20, ahead_s=0.6)[0].limits(TreeConfig()).free_nodes == pytest.approx(100, rel=0.2)
+    assert run(20, ahead_s=0.6)[0].limits(TreeConfig(), 1).free_nodes == pytest.approx(100, rel=0.2)
 
 
 def test_a_useless_draft_is_given_up_and_probed() -> None:
@@ -67,5 +67,20 @@ def test_a_good_draft_is_not_given_up() -> None:
 
 
 def test_prices_rise_with_the_rate_that_could_be_had() -> None:
-    slow, fast = (run(30, stream_s=stream)[0].limits(TreeConfig()) for stream in (5.0, 0.0))
+    slow, fast = (run(30, stream_s=stream)[0].limits(TreeConfig(), 1) for stream in (5.0, 0.0))
     assert slow.row_price < fast.row_price
+
+
+def test_a_long_prompt_is_not_held_against_the_draft() -> None:
+    """The first pass takes long because of its tail, with a draft or without."""
+    model = CostModel()
+    costs = {"expected": 5.0, "draft_s": 0.05, "n_tokens": 6, "n_evaluated": 10}
+    model.observe(Observation(n_rows=500, n_tail=485, compute_s=0.06 + 0.011 * 500, **costs))
+    for _ in range(8):
+        assert model.pays()
+        model.observe(Observation(n_rows=16, compute_s=0.06 + 0.011 * 16, **costs))
+
+
+def test_rows_of_the_tail_leave_fewer_free_ones() -> None:
+    model, _ = run(20, stream_s=0.5)
+    assert model.limits(TreeConfig(), 9).free_rows == model.limits(TreeConfig(), 1).free_rows - 8
