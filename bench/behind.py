@@ -18,10 +18,11 @@ from bench import record
 from bench.cases import CASES, in_template
 from bench.systems import PLAIN, Sizes, System, cadcpp, others, pieces, plain
 from bench.wall import NoWall, Wall, why_not
+from cadcpp.native.gguf import read_header
+from cadcpp.plan import Plan, make_plan
 
 MIB = 1 << 20
 DISKS = {"100 MiB/s": 100 * MIB, "400 MiB/s": 400 * MIB, "as is": None}
-ROWS = {"100 MiB/s": 128, "400 MiB/s": 96, "as is": 32}
 BUDGETS_MIB = {1.1: 1060, 1.3: 900, 2.0: 600}  # of the whole group; the demo verifier has 1133 MiB
 Results = dict[tuple[str, str], list[dict[str, Any]]]  # by case and system
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES), help="plain llama.cpp writes the first two only")
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS_MIB)), help="overcommit")
     parser.add_argument("--disks", default=",".join(DISKS))
-    parser.add_argument("--rows", type=int, help="of a tree; by default as many as the disk leaves time for")
+    parser.add_argument("--rows", type=int, default=64, help="of a tree at most")
     parser.add_argument("--only", choices=["plain"], help="leave out other systems than plain llama.cpp and cadcpp")
     options = parser.parse_args()
     reason = why_not()
@@ -60,14 +61,14 @@ def run_cell(budget: float, disk: str, options: argparse.Namespace) -> None:
             found.setdefault((case, system.name), []).append(result)
     print(f"\n{budget}x overcommit ({BUDGETS_MIB[budget]} MiB), disk {disk}")
     show(found, DISKS[disk])
+    headers = read_header(record.demo_verifier()), read_header(record.demo_draft())
+    compare(found, make_plan(*headers, ram=BUDGETS_MIB[budget] * MIB, n_ctx=2048, rows=options.rows))
 
 
 def systems(budget: float, disk: str, options: argparse.Namespace, turn: int) -> Iterator[tuple[str, System]]:
     """What one run of a cell consists of. How long a plain token takes does not depend on the text."""
     cases = options.cases.split(",")
-    sizes = Sizes(
-        n_plain=options.plain_tokens, n=options.tokens, rows=options.rows or ROWS[disk], ram=BUDGETS_MIB[budget]
-    )
+    sizes = Sizes(n_plain=options.plain_tokens, n=options.tokens, rows=options.rows, ram=BUDGETS_MIB[budget])
     for i, case in enumerate(cases):
         prompt = in_template(case)
         if i < 2:
@@ -117,6 +118,17 @@ def show(found: Results, disk: int | None) -> None:
             + f"{max(r['peak_bytes'] for r in good) >> 20:9d}  {_same(good_of(found.get((case, PLAIN), [])), good)}"
         )
     print(f"{'mean':<8}{'cadcpp (geometric)':<32}{'':22}{statistics.geometric_mean(ratios):8.1f}")
+
+
+def compare(found: Results, plan: Plan) -> None:
+    """What was planned beside what the kernel counted."""
+    runs = [r for (_, name), rs in found.items() if name.startswith("cadcpp") for r in good_of(rs)]
+    reads = [(r["stats"]["read_bytes"] - r["stats"]["pinned_bytes"]) / r["stats"]["passes"] for r in runs]
+    peak, read = max(r["peak_bytes"] for r in runs), statistics.median(reads)
+    print(f"peak planned {plan.peak >> 20} MiB, was {peak >> 20} MiB: {peak / plan.peak - 1:+.1%}")
+    print(
+        f"read planned {plan.read_bytes / 1e6:.0f} MB a pass, was {read / 1e6:.0f} MB: {read / plan.read_bytes - 1:+.1%}"
+    )
 
 
 def good_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
