@@ -11,6 +11,8 @@ import pytest
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
 from cadcpp.errors import ConfigError
 from cadcpp.native.context import Context, ContextConfig
+from cadcpp.layout import HUGE
+from cadcpp.memory import read_bytes
 from cadcpp.native.gguf import read_header
 from cadcpp.native.model import Model
 from cadcpp.plan import make_plan
@@ -103,6 +105,21 @@ def test_progress_is_told_after_every_layer(verifier: Path) -> None:
         next(iter(behind.stream(ids, GREEDY, 8, progress=lambda done, total: told.append((done, total)))))
         assert len(told) == behind.model.n_layer and told == sorted(told)
         assert told[-1] == (len(ids), len(ids))
+
+
+def test_the_demo_pair_is_read_in_huge_pages(demo: DemoPair) -> None:
+    """What the kernel counts is what does not stay, and no pages of a dropped range are left behind."""
+    with session(demo.verifier, demo.draft, 900 << 20, fallback="none") as behind:
+        layout = behind.plan.layout
+        assert layout.align == HUGE and layout.streamed_bytes > 0
+        first = write(behind, "sky", GREEDY, 4)
+        passes, counted = behind.pager.state().passes, read_bytes()
+        assert write(behind, "sky", GREEDY, 20)[:4] == first
+        passes, counted = behind.pager.state().passes - passes, read_bytes() - counted
+        if counted:  # where nobody else keeps the file in memory, and somebody counts
+            assert counted <= 1.03 * passes * layout.streamed_bytes + behind.plan.window
+    with session(demo.verifier, None, None, pager=False) as plain:
+        assert write(plain, "sky", GREEDY, 4) == first
 
 
 class Cancelled(Exception):
