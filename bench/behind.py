@@ -126,9 +126,8 @@ def compare(found: Results, plan: Plan) -> None:
     reads = [(r["stats"]["read_bytes"] - r["stats"]["pinned_bytes"]) / r["stats"]["passes"] for r in runs]
     peak, read = max(r["peak_bytes"] for r in runs), statistics.median(reads)
     print(f"peak planned {plan.peak >> 20} MiB, was {peak >> 20} MiB: {peak / plan.peak - 1:+.1%}")
-    print(
-        f"read planned {plan.read_bytes / 1e6:.0f} MB a pass, was {read / 1e6:.0f} MB: {read / plan.read_bytes - 1:+.1%}"
-    )
+    error = read / plan.read_bytes - 1
+    print(f"read planned {plan.read_bytes / 1e6:.0f} MB a pass, was {read / 1e6:.0f} MB: {error:+.1%}")
 
 
 def good_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

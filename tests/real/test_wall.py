@@ -10,9 +10,9 @@ import pytest
 
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
 from cadcpp.errors import ConfigError
-from cadcpp.native.context import Context, ContextConfig
 from cadcpp.layout import HUGE
 from cadcpp.memory import read_bytes
+from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.gguf import read_header
 from cadcpp.native.model import Model
 from cadcpp.plan import make_plan
