@@ -95,7 +95,7 @@ def run(wall: Wall, system: System) -> dict[str, Any]:
 def show(found: Results, disk: int | None) -> None:
     """A row per case and system: medians, the range of seconds a token, and the ratio to plain."""
     print(
-        f"{'case':<8}{'system':<32}{'s/token':>8}{'range':>14}{'x plain':>8}{'first s':>8}{'tok/pass':>9}"
+        f"{'case':<12}{'system':<32}{'s/token':>8}{'range':>14}{'x plain':>8}{'first s':>8}{'tok/pass':>9}"
         f"{'MB/token':>9}{'disk':>6}{'peak MiB':>9}  text"
     )
     plain_s = statistics.median(r["s_per_token"] for (_, s), rs in found.items() if s == PLAIN for r in good_of(rs))
@@ -103,7 +103,7 @@ def show(found: Results, disk: int | None) -> None:
     for (case, system), runs in found.items():
         good = good_of(runs)
         if not good:
-            print(f"{case:<8}{system:<32} failed: {runs[-1]['error'].strip().splitlines()[-1:]}")
+            print(f"{case:<12}{system:<32} failed: {runs[-1]['error'].strip().splitlines()[-1:]}")
             continue
         seconds = sorted(r["s_per_token"] for r in good)
         median = statistics.median(seconds)
@@ -112,12 +112,12 @@ def show(found: Results, disk: int | None) -> None:
             ratios.append(ratio)
         stats = good[0].get("stats")
         print(
-            f"{case:<8}{system:<32}{median:8.3f}{seconds[0]:7.3f}-{seconds[-1]:<6.3f}{ratio:8.1f}"
+            f"{case:<12}{system:<32}{median:8.3f}{seconds[0]:7.3f}-{seconds[-1]:<6.3f}{ratio:8.1f}"
             + f"{_median(good, 'first_s'):>8}{_median(good, 'pass'):>9}"
             + (f"{stats['read_bytes_per_token'] / 1e6:9.0f}{_busy(good, disk):>6}" if stats else f"{'':15}")
             + f"{max(r['peak_bytes'] for r in good) >> 20:9d}  {_same(good_of(found.get((case, PLAIN), [])), good)}"
         )
-    print(f"{'mean':<8}{'cadcpp (geometric)':<32}{'':22}{statistics.geometric_mean(ratios):8.1f}")
+    print(f"{'mean':<12}{'cadcpp (geometric)':<32}{'':22}{statistics.geometric_mean(ratios):8.1f}")
 
 
 def compare(found: Results, plan: Plan) -> None:
