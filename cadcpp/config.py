@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from cadcpp.errors import ConfigError
@@ -79,6 +80,7 @@ class SessionConfig:
     ram: int | None = None  # bytes that the process may use in all; None: what the system leaves
     pager: bool = True  # False: leave paging to the kernel
     tree: TreeConfig = field(default_factory=TreeConfig)
+    trace: Path | None = None  # where to write a trace
     fallback: Literal["cost", "llmcad", "none"] = "cost"  # what decides the size of a tree; none: it is fixed
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager
 from cadcpp.planner import Observation, Policy
 from cadcpp.stats import Stats
+from cadcpp.trace import Trace
 from cadcpp.tree import TokenTree
 from cadcpp.verifier import Verifier
 
@@ -39,6 +40,7 @@ class Engine:
     tree: TreeConfig = field(default_factory=TreeConfig)
     pager: Pager = field(default_factory=NullPager)
     policy: Policy | None = None  # None: trees of the given size, always
+    trace: Trace | None = None
 
     def rounds(
         self,
@@ -96,6 +98,10 @@ class Engine:
         stats.emitted += len(tokens)
         stats.draft_seconds += drafted - start
         stats.verify_seconds += verified - drafted
+        if self.trace is not None:
+            self.trace.span("draft", "draft", start, drafted, rows=len(tree), evaluated=self.drafter.n_evaluated)
+            counts = {"rows": n_tail - 1 + len(tree), "tail": n_tail, "accepted": len(accepted.rows) - 1}
+            self.trace.span("verify", "pass", drafted, verified, **counts)
         self._learn(n_tail, tree, accepted, drafted - start, verified - drafted, stalled)
         full = len(ids) + len(tokens) >= limit
         return Round(tokens, tree, accepted, "stop" if ended else "length" if full else None)

@@ -12,9 +12,11 @@ from typing import Protocol
 from cadcpp.experts import ExpertCache
 from cadcpp.layout import HUGE, Extent, Layout
 from cadcpp.native.mapping import Mapping
+from cadcpp.trace import Trace
 
 logger = logging.getLogger(__name__)
 
+_NOTABLE_S = 1e-4  # shorter waits are not worth a line in a trace
 _START = -2  # before layer -1, which stands for what a pass needs before its first block
 _DEPTH = 4  # chunks asked of the disk at once: enough to keep it busy
 _SWEEP = 16  # passes after which embedding rows read by faults are dropped
@@ -89,7 +91,10 @@ class StreamingPager:
     The first pass takes the pinned extents along on its way.
     """
 
-    def __init__(self, mapping: Mapping, layout: Layout, window_bytes: int, expert_bytes: int = 0) -> None:
+    def __init__(
+        self, mapping: Mapping, layout: Layout, window_bytes: int, expert_bytes: int = 0, trace: Trace | None = None
+    ) -> None:
+        self._trace = trace
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._experts = ExpertCache(layout.experts, expert_bytes)
         self._expert_bytes = self._n_passes = 0
@@ -128,11 +133,14 @@ class StreamingPager:
     def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
         """A layer's rows are routed to ``experts``: read those that are not in memory, all at once."""
         chunks = _chunks(self._experts.choose(layer, experts))
+        start, n_bytes = time.perf_counter(), sum(map(len, chunks))
         for chunk in chunks:
             self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
         for chunk in chunks:
             self._mapping.populate(chunk.part, chunk.start, chunk.stop)
-        self._expert_bytes += sum(map(len, chunks))
+        self._expert_bytes += n_bytes
+        if self._trace is not None and chunks:
+            self._trace.span("stall", "experts", start, time.perf_counter(), layer=layer, bytes=n_bytes)
 
     def layer_done(self, layer: int) -> None:
         """A layer is computed: give back what it used, and wait for what the next one needs."""
@@ -214,7 +222,10 @@ class StreamingPager:
         start = time.perf_counter()
         while self._running and not self._ready(self._wanted):
             self._changed.wait()
-        self._stall_s += time.perf_counter() - start
+        stop = time.perf_counter()
+        self._stall_s += stop - start
+        if self._trace is not None and stop - start > _NOTABLE_S:
+            self._trace.span("stall", "weights" if layer > 0 else "first layer", start, stop, layer=layer)
 
     def _ready(self, wanted: tuple[int, int]) -> bool:
         pending = self._asked or self._upcoming
@@ -279,7 +290,11 @@ class StreamingPager:
 
     def _take(self) -> None:
         number, chunk, pinned = self._asked[0]
+        start = time.perf_counter()
         self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+        if self._trace is not None:
+            args = {"bytes": len(chunk), "layer": chunk.layer, "pass": number}
+            self._trace.span("disk", "keep" if pinned else "stream", start, time.perf_counter(), **args)
         locked = pinned and self._lock(chunk)
         with self._changed:
             self._asked.popleft()

@@ -26,6 +26,7 @@ from cadcpp.plan import Plan, batch_rows, draft_seqs, make_plan, wide_bytes, wid
 from cadcpp.planner import CostModel, Policy
 from cadcpp.stats import Stats
 from cadcpp.text import TextStream
+from cadcpp.trace import Trace
 from cadcpp.verifier import Verifier
 
 
@@ -49,12 +50,19 @@ class Session:
         self._stack = ExitStack()
         start = time.perf_counter()
         try:
+            self._trace = self._start_trace()
             self.plan = self._plan(_usable(verifier), _usable(draft) if draft else None)
             self.model = self._model(verifier, stub=self.plan.streams and self.config.pager)
             drafter = self._drafter(draft)
             self.pager = self._start_pager()
             self.engine = Engine(
-                self._verifier(), drafter, self.config.n_ctx, self.config.tree, self.pager, self._policy()
+                self._verifier(),
+                drafter,
+                self.config.n_ctx,
+                self.config.tree,
+                self.pager,
+                self._policy(),
+                self._trace,
             )
         except BaseException:
             self.close()
@@ -183,10 +191,18 @@ class Session:
         kind = kinds.get(self.config.fallback)
         return kind() if kind else None
 
+    def _start_trace(self) -> Trace | None:
+        if self.config.trace is None:
+            return None
+        trace = Trace(self.config.trace)
+        self._stack.callback(trace.close)
+        return trace
+
     def _start_pager(self) -> Pager:
         if self.model.mapping is None:
             return NullPager()
-        pager = StreamingPager(self.model.mapping, self.plan.layout, self.plan.window, self.plan.experts)
+        plan = self.plan
+        pager = StreamingPager(self.model.mapping, plan.layout, plan.window, plan.experts, self._trace)
         self._stack.callback(pager.close)
         return pager
 

@@ -74,6 +74,7 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         help="cost: trees as large as pays, by measurement. llmcad: LLMCad's way. none: always as large as --rows.",
     ),
     click.option("--no-pager", is_flag=True, help="Leave paging to the system."),
+    click.option("--trace", type=Path, metavar="FILE", help="Write what disk, draft and verifier do, for Perfetto."),
 )
 
 SAMPLING_OPTIONS: Callable[[F], F] = _stack(
@@ -113,6 +114,7 @@ def open_session(
     ram: str | None,
     fallback: Literal["cost", "llmcad", "none"],
     no_pager: bool,
+    trace: Path | None,
     n_predict: int,
 ) -> "Session":
     """A running session from the command line; checks every number before it loads anything."""
@@ -130,6 +132,7 @@ def open_session(
         n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
         pager=not no_pager,
+        trace=trace,
         fallback=fallback,
         tree=tree if speculates else TreeConfig(rows=1),
     )
