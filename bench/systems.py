@@ -81,12 +81,13 @@ def others(prompt: str, sizes: Sizes) -> list[System]:
 
 def pieces(prompt: str, sizes: Sizes) -> list[System]:
     """cadcpp with one piece taken out."""
-    counts = {"tree": sizes.n_plain, "pinning": sizes.n // 2, "stream": sizes.n // 2, "lock": sizes.n}
-    shared = [*_pair(prompt), "--rows", str(sizes.rows), "--ram", str(sizes.ram)]
-    return [
-        System(f"  without {piece}", [*_PYTHON, "bench.pieces", "--without", piece, *shared, "-n", str(n)])
-        for piece, n in counts.items()
-    ]
+    return [without(piece, prompt, sizes) for piece in ("tree", "pinning", "stream", "lock")]
+
+
+def without(piece: str, prompt: str, sizes: Sizes) -> System:
+    n = {"tree": sizes.n_plain, "lock": sizes.n}.get(piece, sizes.n // 2)
+    shared = [*_pair(prompt), "--rows", str(sizes.rows), "--ram", str(sizes.ram), "-n", str(n)]
+    return System(f"  without {piece}", [*_PYTHON, "bench.pieces", "--without", piece, *shared])
 
 
 def _pair(prompt: str) -> list[str]:
