@@ -56,6 +56,7 @@ class TreeConfig:
     focus: float = 0.25  # a frontier node joins a decode if it is at least this likely, relative to the best
     cutoff: float = 0.001  # nodes with a smaller cumulative probability are not drafted
     reach: float = 2.0  # a node is evaluated if it is this much likelier than the last row of the tree
+    temperature: float = 1.0  # of the draft's probabilities
     free_rows: int = 256  # rows that cost no time; further ones must have ...
     row_price: float = 0.0  # ... at least this cumulative probability
     free_nodes: int = 256  # nodes that the draft may evaluate at no cost; further ones must have ...
@@ -67,6 +68,7 @@ class TreeConfig:
         _check(1 <= self.width <= 256, "width", self.width, "between 1 and 256")
         _check(0 <= self.focus <= 1, "focus", self.focus, "between 0 and 1")
         _check(self.reach >= 1, "reach", self.reach, "at least 1")
+        _check(self.temperature > 0, "temperature", self.temperature, "above 0")
         _check(0 <= self.cutoff < 1, "cutoff", self.cutoff, "at least 0 and below 1")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from cadcpp.accept import Accepted
 from cadcpp.cache import Progress
+from cadcpp.calibration import Calibration
 from cadcpp.config import TreeConfig
 from cadcpp.drafter import Drafter, NoDrafter
 from cadcpp.errors import ConfigError, ContextFull
@@ -41,6 +42,7 @@ class Engine:
     pager: Pager = field(default_factory=NullPager)
     policy: Policy | None = None  # None: trees of the given size, always
     trace: Trace | None = None
+    calibration: Calibration = field(default_factory=Calibration)
 
     def rounds(
         self,
@@ -107,7 +109,8 @@ class Engine:
         return Round(tokens, tree, accepted, "stop" if ended else "length" if full else None)
 
     def _draft(self, ids: list[int], max_depth: int) -> TokenTree:
-        config = replace(self.tree, rows=min(self.tree.rows, self.verifier.room(ids)))
+        rows = min(self.tree.rows, self.verifier.room(ids))
+        config = replace(self.tree, rows=rows, temperature=self.calibration.temperature)
         if self.policy is None:
             return self.drafter.grow(ids, config, max_depth)
         if not self.policy.pays():
@@ -117,6 +120,9 @@ class Engine:
     def _learn(
         self, n_tail: int, tree: TokenTree, accepted: Accepted, draft_s: float, verify_s: float, stalled_s: float
     ) -> None:
+        expected = float(np.exp(tree.logp[1:]).sum())
+        if len(tree) > 1:
+            self.calibration.observe(len(accepted.rows) - 1, expected)
         if self.policy is None:
             return
         now = self.pager.state()
@@ -128,7 +134,7 @@ class Engine:
                 n_tokens=len(accepted.rows),
                 n_accepted=len(accepted.rows) - 1,
                 n_branch=tree.reach(accepted.rows[-1]),
-                expected=float(np.exp(tree.logp[1:]).sum()),
+                expected=expected,
                 draft_s=draft_s,
                 compute_s=verify_s - (now.stall_seconds - stalled_s),
                 stream_s=now.pass_seconds,

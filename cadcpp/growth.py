@@ -39,7 +39,7 @@ class Growth:
 
     def expand(self, rows: list[int], logits: NDArray[np.float32]) -> None:
         """Hang the promising next tokens under ``rows``, given the draft's logits after each, [n, n_vocab]."""
-        floor = self._floor()
+        floor, logits = self._floor(), logits / self._config.temperature
         top = logits.max(axis=1)
         total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
         for i, row in enumerate(rows):
