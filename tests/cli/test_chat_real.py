@@ -12,7 +12,7 @@ import pytest
 from cadcpp.chat import Conversation
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.drafter import ModelDrafter
-from cadcpp.native.context import Context
+from cadcpp.native.context import Context, OnLayer
 from cadcpp.native.template import Template
 from cadcpp.session import Chunk, Session
 from cadcpp.tools.demo import DemoPair
@@ -57,10 +57,10 @@ class Counter:
         self.positions: dict[int, list[int]] = {}
         decode = Context.decode
 
-        def counted(context: Context) -> None:
+        def counted(context: Context, on_layer: OnLayer | None = None) -> None:
             batch = context.batch
             self.positions.setdefault(id(context), []).extend(batch.pos[: batch.n].tolist())
-            decode(context)
+            decode(context, on_layer)
 
         monkeypatch.setattr(Context, "decode", counted)
 

@@ -9,7 +9,7 @@ from cadcpp.chat import Conversation
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
 from cadcpp.drafter import ModelDrafter
 from cadcpp.errors import ContextFull
-from cadcpp.native.context import Context
+from cadcpp.native.context import Context, OnLayer
 from cadcpp.native.template import Template
 from cadcpp.session import Chunk, Session
 from cadcpp.tools.demo import DemoPair
@@ -46,9 +46,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[Context, list[int]]:
     rows: dict[Context, list[int]] = {}
     decode = Context.decode
 
-    def counting(context: Context) -> None:
+    def counting(context: Context, on_layer: OnLayer | None = None) -> None:
         rows.setdefault(context, []).append(context.batch.n)
-        decode(context)
+        decode(context, on_layer)
 
     monkeypatch.setattr(Context, "decode", counting)
     return rows
