@@ -38,10 +38,8 @@ async def stream(
         if progress is not None:
             progress(done, total)
 
-    loop, chunks = (
-        asyncio.get_running_loop(),
-        session.stream(prompt, sampling, n, stop=stop, stats=stats, progress=watch),
-    )
+    loop = asyncio.get_running_loop()
+    chunks = session.stream(prompt, sampling, n, stop=stop, stats=stats, progress=watch)
     with ThreadPoolExecutor(1, "cadcpp-rounds") as executor:
         try:
             while True:

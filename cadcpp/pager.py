@@ -97,7 +97,7 @@ class StreamingPager:
         self._trace = trace
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._experts = ExpertCache(layout.experts, expert_bytes)
-        self._expert_bytes = self._n_passes = 0
+        self._expert_bytes = 0
         self._streamed, self._pinned = _chunks(layout.streamed), _chunks(layout.pinned)
         self._changed = threading.Condition()
         self._at = (0, _START)  # compute: this pass, done up to this layer
@@ -154,8 +154,7 @@ class StreamingPager:
 
     def end_pass(self) -> None:
         """The pass is over: everything streamed can go, and at times the rows of embeddings that it left."""
-        self._n_passes += 1
-        if self._n_passes % _SWEEP == 0:
+        if self._at[0] % _SWEEP == 0:
             for extent in self._layout.sparse:
                 self._mapping.drop(extent.part, extent.start, extent.stop)
         with self._changed:

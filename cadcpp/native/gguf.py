@@ -3,7 +3,8 @@
 import ctypes
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,14 +126,21 @@ def read_header(path: Path) -> Header:
 
 def read_vocabulary(header: Header) -> list[bytes]:
     """The text of every token, by id; empty if the file has none."""
-    handle = _open(os.fsencode(header.path), _InitParams(True, None))
-    if not handle:
-        raise ModelError(f"{header.path} is not a readable GGUF model ({last_error('damaged header')})")
-    try:
+    with _opened(header.path) as handle:
         key = _find_key(handle, b"tokenizer.ggml.tokens")
         if key < 0 or _kv_type(handle, key) != _ARRAY or _arr_type(handle, key) != _STRING:
             return []
         return [_arr_str(handle, key, i) for i in range(_arr_n(handle, key))]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """ggml's handle of a file's header."""
+    handle = _open(os.fsencode(path), _InitParams(True, None))
+    if not handle:
+        raise ModelError(f"{path} is not a readable GGUF model ({last_error('damaged header')})")
+    try:
+        yield handle
     finally:
         _free(handle)
 
@@ -152,15 +160,10 @@ def _other_parts(first: Header) -> list[Path]:
 
 def _read_part(path: Path, part: int) -> Header:
     _check_magic(path)
-    handle = _open(os.fsencode(path), _InitParams(True, None))
-    if not handle:
-        raise ModelError(f"{path} is not a readable GGUF model ({last_error('damaged header')})")
-    try:
+    with _opened(path) as handle:
         n_bytes = path.stat().st_size
         parts = (Part(path, n_bytes, _data_offset(handle)),)
         header = Header(path, n_bytes, _metadata(handle), _tensors(handle, part), parts)
-    finally:
-        _free(handle)
     _check_whole(header)
     return header
 
