@@ -12,6 +12,8 @@ from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.lib import api, last_error, listening
 from cadcpp.native.mapping import Mapping, forget, remap, stub_of
 
+# Some virtual machines announce these units without having them, which ends the process at their first use.
+_HAS_AMX = b"AMX_INT8 = 1" in api.llama_print_system_info()
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS; other numbers end the process
 
 
@@ -60,7 +62,7 @@ class Model:
     def _load(self, path: Path, draft: bool, on_progress: Callable[[], None] | None = None) -> None:
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
-        params.use_extra_bufts = draft
+        params.use_extra_bufts = draft and not _HAS_AMX
         # A mapped file would keep in the page cache what is repacked besides.
         params.load_mode = api.LLAMA_LOAD_MODE_NONE if draft else api.LLAMA_LOAD_MODE_MMAP
         if draft:
