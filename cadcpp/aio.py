@@ -1,21 +1,20 @@
-"""Replies for asyncio: the same rounds as `Session.stream`, on a thread of their own."""
+"""Replies for asyncio: the same stages as `Session.stream`, awaited instead of waited for."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future
+from typing import TypeVar
 
 from cadcpp.cache import Progress
 from cadcpp.config import SamplingConfig
+from cadcpp.pipeline import Steps
 from cadcpp.session import Chunk, Session
 from cadcpp.stats import Stats
 
-
-class Cancelled(Exception):
-    """Ends a pass whose reader has gone."""
+T = TypeVar("T")
 
 
-async def stream(
+def stream(
     session: Session,
     prompt: Sequence[int],
     sampling: SamplingConfig,
@@ -30,30 +29,29 @@ async def stream(
     Cancelling it, or closing it, at any await leaves the session ready for the next reply: a pass that is
     under way is ended, behind the wall within one layer, before the cancellation goes on.
     """
-    gone = False
+    return run(session.steps(prompt, sampling, n, stop=stop, stats=stats, progress=progress))
 
-    def watch(done: int, total: int) -> None:
-        if gone:
-            raise Cancelled
-        if progress is not None:
-            progress(done, total)
 
-    loop = asyncio.get_running_loop()
-    chunks = session.stream(prompt, sampling, n, stop=stop, stats=stats, progress=watch)
-    with ThreadPoolExecutor(1, "cadcpp-rounds") as executor:
+async def run(steps: Steps[T]) -> AsyncGenerator[T, None]:
+    """The results of ``steps``, for a caller that awaits; `pipeline.run` for asyncio."""
+    try:
+        for step in steps:
+            if isinstance(step, Future):
+                await asyncio.wait((asyncio.wrap_future(step),))
+            else:
+                yield step
+    finally:
+        await _close(steps)
+
+
+async def _close(steps: Steps[T]) -> None:
+    """End the stage under way; being cancelled once more does not make it end any sooner."""
+    closing, cancelled = asyncio.ensure_future(asyncio.to_thread(steps.close)), False
+    while not closing.done():
         try:
-            while True:
-                round_ = loop.run_in_executor(executor, next, chunks, None)
-                try:
-                    chunk = await asyncio.shield(round_)
-                except asyncio.CancelledError:
-                    gone = True
-                    with suppress(Cancelled):
-                        await round_
-                    raise
-                if chunk is None:
-                    return
-                yield chunk
-        finally:
-            gone = True
-            await loop.run_in_executor(executor, chunks.close)
+            await asyncio.wait((closing,))
+        except asyncio.CancelledError:
+            cancelled = True
+    closing.result()
+    if cancelled:
+        raise asyncio.CancelledError

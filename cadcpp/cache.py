@@ -1,6 +1,6 @@
 """Book-keeping for one KV cache: a trunk of text in position order, and branches on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from cadcpp.errors import ConfigError
 from cadcpp.native.context import Context
@@ -83,12 +83,22 @@ class Cache:
         for seq in range(1, n_seq):
             self._shared[seq] = len(self)
 
-    def adopt(self, seq: int, tokens: Sequence[int]) -> None:
-        """Count the cells of branch ``seq`` right after the trunk as trunk."""
-        start = len(self)
-        if seq != 0:
+    def adopt(self, seq: int, tokens: Sequence[int], keep: Collection[int] = ()) -> None:
+        """Count the cells of branch ``seq`` right after the trunk as trunk.
+
+        Of the other branches those of ``keep``, which go on from there, stay for the next round.
+        """
+        start, stop = len(self), len(self) + len(tokens)
+        if 0 not in keep and seq != 0:
             self.context.trim(0, start)
-            self.context.fork(seq, 0, start, start + len(tokens))
+            self.context.fork(seq, 0, start, stop)
+        elif 0 not in keep:
+            self.context.trim(0, stop)
+        for other in range(1, self._n_seq):
+            if other in keep:
+                self._shared[other] = stop
+            else:
+                self.context.trim(other, self._shared[other])
         self.tokens.extend(tokens)
 
     def copy_to(self, other: "Cache") -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from cadcpp.errors import ConfigError
+from cadcpp.prices import MAX_ROWS, Prices
 
 MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS; more end the process
 
@@ -57,14 +58,11 @@ class TreeConfig:
     cutoff: float = 0.001  # nodes with a smaller cumulative probability are not drafted
     reach: float = 2.0  # a node is evaluated if it is this much likelier than the last row of the tree
     temperature: float = 1.0  # of the draft's probabilities
-    free_rows: int = 256  # rows that cost no time; further ones must have ...
-    row_price: float = 0.0  # ... at least this cumulative probability
-    free_nodes: int = 256  # nodes that the draft may evaluate at no cost; further ones must have ...
-    node_price: float = 0.0  # ... at least this cumulative probability
+    prices: Prices = field(default_factory=Prices)  # what rows and nodes cost; by default they are free
     alpha: float | None = None  # LLMCad's threshold; its growth takes the place of the best-first one
 
     def __post_init__(self) -> None:
-        _check(1 <= self.rows <= 256, "rows", self.rows, "between 1 and 256")
+        _check(1 <= self.rows <= MAX_ROWS, "rows", self.rows, f"between 1 and {MAX_ROWS}")
         _check(1 <= self.width <= 256, "width", self.width, "between 1 and 256")
         _check(0 <= self.focus <= 1, "focus", self.focus, "between 0 and 1")
         _check(self.reach >= 1, "reach", self.reach, "at least 1")
@@ -81,6 +79,7 @@ class SessionConfig:
     n_threads: int | None = None  # None: one per core
     ram: int | None = None  # bytes that the process may use in all; None: what the system leaves
     pager: bool = True  # False: leave paging to the kernel
+    pipeline: bool = True  # False: disk, draft and verifier take turns
     tree: TreeConfig = field(default_factory=TreeConfig)
     trace: Path | None = None  # where to write a trace
     fallback: Literal["cost", "llmcad", "none"] = "cost"  # what decides the size of a tree; none: it is fixed

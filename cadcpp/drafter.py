@@ -1,6 +1,6 @@
 """Drafters: what might come next, as a token tree."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -19,14 +19,25 @@ class Drafter(Protocol):
     """Proposes continuations of a text."""
 
     n_evaluated: int  # nodes that the last tree cost
+    n_kept: int  # ... and that had been evaluated ahead
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         """A tree whose root is the last of ``ids``, within the limits."""
         ...
 
+    def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
+        """Draft on below the last tree, up to ``n`` nodes, as long as ``may_go_on()``."""
+        ...
+
     def settle(self) -> None:
         """Leave the cache valid, whatever was interrupted."""
         ...
+
+    def stop(self) -> None:
+        """End what is under way, from another thread, with Stopped."""
+        ...
+
+    def resume(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -34,12 +45,21 @@ class Drafter(Protocol):
 class NoDrafter:
     """Plain decoding: the tree is its root."""
 
-    n_evaluated = 0
+    n_evaluated = n_kept = 0
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         return TokenTree.root(ids[-1])
 
+    def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
+        pass
+
     def settle(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def resume(self) -> None:
         pass
 
     def close(self) -> None:
@@ -51,45 +71,90 @@ class ModelDrafter:
 
     A tree cannot be grown with one KV sequence per leaf, since the leaves are not known yet. Instead the
     first evaluated child of a node goes on in its parent's sequence and every further one in a fork of it.
+    When a part of the last tree, or of what was drafted below it, has become text, growth goes on from there.
     """
 
     def __init__(self, context: Context, never: Sequence[int] = ()) -> None:
         self.context = context
         self.cache = Cache(context)
-        self.n_decodes = self.n_evaluated = 0
+        self.n_decodes = self.n_evaluated = self.n_kept = 0
         self._never = np.array(never, np.int32)  # tokens not to draft
-        self._grown: dict[tuple[int, ...], int] = {}  # evaluated path below the text -> its sequence
         self._text: list[int] = []
+        self._growth: Growth | PacedGrowth | None = None  # below the text
+        self._seqs: dict[int, int] = {}  # evaluated node -> the sequence that holds its cell
+        self._ends: dict[int, int] = {}  # sequence -> the node it ends at: only one child may go on in it
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        n_cells = min(self.context.config.n_cells, self.context.model.n_ctx_train)  # beyond, drafts are noise
-        self.n_evaluated = 0
-        config = replace(config, rows=max(min(config.rows, n_cells - len(ids) - config.width), 1))
+        self.n_evaluated = self.n_kept = 0
+        config = replace(config, rows=max(min(config.rows, self._n_cells - len(ids) - config.width), 1))
         if max_depth < 1 or config.rows < 2:
             return TokenTree.root(ids[-1])
-        self._adopt(ids)
-        kind = Growth if config.alpha is None else PacedGrowth
-        growth = kind(ids[-1], config, max_depth, self._never)
-        growth.expand([0], self._evaluate_text(ids))
-        self._branch(growth)
+        growth = self._go_on(ids, config, max_depth) or self._start(ids, config, max_depth)
+        self._branch(growth, lambda: True)
         return growth.tree()
 
+    def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
+        """Evaluate up to ``n`` more nodes, the likeliest next text first, as long as ``may_go_on()``.
+
+        For while the verifier is busy: on one core, since a second team of OpenMP threads beside the
+        verifier's would make both of them slow (with more threads than cores none of them spins).
+        """
+        if not isinstance(self._growth, Growth):
+            return
+        self._growth.go_beyond(n)
+        self.context.use_threads(1)
+        try:
+            self._branch(self._growth, may_go_on)
+        finally:
+            self.context.use_threads(self.context.config.n_threads)
+
     def settle(self) -> None:
-        self._grown = {}
+        self._growth, self._seqs, self._ends = None, {}, {}
         self.cache.settle()
+
+    def stop(self) -> None:
+        self.context.stop()
+
+    def resume(self) -> None:
+        self.context.resume()
 
     def close(self) -> None:
         self.context.close()
 
-    def _adopt(self, ids: Sequence[int]) -> None:
-        """Keep what was evaluated below the last text and has become text since."""
-        new = tuple(ids[len(self._text) : -1]) if list(ids[: len(self._text)]) == self._text else ()
-        while new and new not in self._grown:
-            new = new[:-1]
-        if new and len(self.cache) == len(self._text):
-            self.cache.adopt(self._grown[new], new)
-        self.settle()
+    @property
+    def _n_cells(self) -> int:
+        return min(self.context.config.n_cells, self.context.model.n_ctx_train)  # beyond, drafts are noise
+
+    def _go_on(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> Growth | None:
+        """The growth below the new text, if the last one got so far; what is evaluated is kept in any case."""
+        growth, path = self._growth, list(ids[len(self._text) :])
+        if growth is None or not path or list(ids[: len(self._text)]) != self._text:
+            self.settle()
+            return None
+        rows = [row for row in growth.walk(path) if row in self._seqs]
+        if len(rows) < len(path) or isinstance(growth, PacedGrowth):
+            if rows:
+                self.cache.adopt(self._seqs[rows[-1]], path[: len(rows)])
+            self.settle()
+            return None
+        return self._reroot(growth, rows[-1], ids, config, max_depth)
+
+    def _reroot(self, growth: Growth, row: int, ids: Sequence[int], config: TreeConfig, max_depth: int) -> Growth:
+        below, rank = growth.below(row, config, max_depth)
+        ends = {seq: rank[end] for seq, end in self._ends.items() if end in rank and end != row}
+        self.cache.adopt(self._seqs[row], ids[len(self._text) :], ends.keys())
+        self._text = list(ids)
+        self._seqs = {rank[node]: seq for node, seq in self._seqs.items() if node in rank} | {0: 0}
+        self._ends = {0: 0} | ends
+        self._growth, self.n_kept = below, len(self._seqs)
+        return below
+
+    def _start(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> Growth | PacedGrowth:
         self.cache.align(ids)
+        growth = (Growth if config.alpha is None else PacedGrowth)(ids[-1], config, max_depth, self._never)
+        growth.expand([0], self._evaluate_text(ids))
+        self._text, self._growth, self._seqs, self._ends = list(ids), growth, {0: 0}, {0: 0}
+        return growth
 
     def _evaluate_text(self, ids: Sequence[int]) -> NDArray[np.float32]:
         batch, step = self.context.batch, self.context.config.n_batch
@@ -100,29 +165,30 @@ class ModelDrafter:
         batch.add(list(tail), len(self.cache), 0, 1, np.arange(len(tail)) == len(tail) - 1)
         self._decode()
         self.cache.extend(tail)
-        self._text = list(ids)
-        self._grown = {(): 0}
         return self.context.logits(1)
 
-    def _branch(self, growth: Growth | PacedGrowth) -> None:
-        paths: dict[int, tuple[int, ...]] = {0: ()}
-        ends = {0: 0}  # sequence -> the node it ends at, since only one child may go on in it
-        while rows := growth.frontier()[: self.context.config.n_seq - len(ends)]:
-            batch = self.context.batch
-            batch.clear()
+    def _branch(self, growth: Growth | PacedGrowth, may_go_on: Callable[[], bool]) -> None:
+        while may_go_on():
+            room = min(self.context.config.n_seq - len(self._ends), self._n_cells - len(self._text) - len(self._seqs))
+            rows = growth.frontier()[: max(room, 0)]
+            if not rows:
+                return
+            self.context.batch.clear()
             for row in rows:
-                token, parent, depth = growth.position(row)
-                position = len(self.cache) + depth - 1
-                seq = self._grown[paths[parent]]
-                if ends[seq] != parent:
-                    source, seq = seq, len(ends)
-                    self.cache.branch(source, seq, position)
-                ends[seq] = row
-                paths[row] = (*paths[parent], token)
-                self._grown[paths[row]] = seq
-                batch.add([token], position, seq, seq + 1, True)
+                self._add(growth, row)
             self._decode()
             growth.expand(rows, self.context.logits(len(rows)))
+
+    def _add(self, growth: Growth | PacedGrowth, row: int) -> None:
+        token, parent, depth = growth.position(row)
+        position = len(self.cache) + depth - 1
+        seq = self._seqs[parent]
+        if self._ends[seq] != parent:
+            source, seq = seq, next(s for s in range(self.context.config.n_seq) if s not in self._ends)
+            self.cache.branch(source, seq, position)
+        self._ends[seq] = row
+        self._seqs[row] = seq
+        self.context.batch.add([token], position, seq, seq + 1, True)
 
     def _decode(self) -> None:
         self.context.decode()

@@ -1,8 +1,10 @@
-"""The engine: rounds of plan, draft, verify and commit over two models."""
+"""The engine: rounds of draft, verify and accept over two models, as stages of a pipeline."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,11 +16,15 @@ from cadcpp.drafter import Drafter, NoDrafter
 from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager
+from cadcpp.pipeline import Step, Steps, beside, run, stage
 from cadcpp.planner import Observation, Policy
 from cadcpp.stats import Stats
 from cadcpp.trace import Trace
 from cadcpp.tree import TokenTree
 from cadcpp.verifier import Verifier
+
+T = TypeVar("T")
+_NOTICE_S = 0.02  # within which the end of a pass is noticed beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,28 @@ class Round:
 
 
 @dataclass(slots=True)
+class Work:
+    """One text being written."""
+
+    ids: list[int]
+    sampler: Sampler
+    limit: int  # tokens of the whole text
+    stats: Stats
+    progress: Progress | None
+    n_prompt: int  # tokens of the next pass that are new text of the user's
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A tree and what it cost."""
+
+    tree: TokenTree
+    n_evaluated: int
+    n_tail: int  # tokens of text that the pass takes along, the tree's root included
+    seconds: float
+
+
+@dataclass(slots=True)
 class Engine:
     """Writes text with a verifier and a drafter; keeps what both have evaluated for the next call."""
 
@@ -42,6 +70,7 @@ class Engine:
     pager: Pager = field(default_factory=NullPager)
     policy: Policy | None = None  # None: trees of the given size, always
     trace: Trace | None = None
+    ahead: bool = False  # whether to draft on while a pass waits for the disk
     calibration: Calibration = field(default_factory=Calibration)
 
     def rounds(
@@ -58,21 +87,32 @@ class Engine:
         Only what the caches do not hold of the prompt is evaluated. Closing the generator at any point
         leaves both caches valid. Raises ContextFull if the prompt leaves no room for one token.
         """
+        return run(self.steps(prompt, sampler, n, stats=stats, progress=progress))
+
+    def steps(
+        self,
+        prompt: Sequence[int],
+        sampler: Sampler,
+        n: int,
+        *,
+        stats: Stats | None = None,
+        progress: Progress | None = None,
+    ) -> Steps[Round]:
+        """What `rounds` does, in steps. Closing it ends a pass that is under way."""
         self._check(prompt, n)
-        stats = stats if stats is not None else Stats()
-        ids, limit = list(prompt), min(len(prompt) + n, self.n_ctx)
+        limit = min(len(prompt) + n, self.n_ctx)
+        work = Work(list(prompt), sampler, limit, stats if stats is not None else Stats(), progress, len(prompt))
         try:
             while True:
-                with self.verifier.wide_enough(ids, self.tree.rows):
-                    self.verifier.prefill(ids, progress)
-                    result = self._round(ids, sampler, limit, stats, progress)
-                ids += result.tokens
+                result = yield from self._round(work)
+                work.ids += result.tokens
                 yield result
                 if result.finish:
                     return
         finally:
-            self.drafter.settle()
-            self.verifier.settle()
+            for cached in (self.drafter, self.verifier):
+                cached.resume()
+                cached.settle()
 
     def _check(self, prompt: Sequence[int], n: int) -> None:
         if not prompt:
@@ -84,31 +124,52 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens, the context {self.n_ctx}: shorten it or raise --ctx"
             )
 
-    def _round(self, ids: list[int], sampler: Sampler, limit: int, stats: Stats, progress: Progress | None) -> Round:
-        start, n_tail = time.perf_counter(), self.verifier.tail(ids)
-        tree = self._draft(ids, limit - len(ids) - 1)
-        drafted, stalled = time.perf_counter(), self.pager.state().stall_seconds
-        accepted = self.verifier.check(ids, tree, sampler.draw, progress)
-        verified = time.perf_counter()
+    def _round(self, work: Work) -> Step[Round]:
+        with ExitStack() as stack:
+            yield from self._stage(self._prepare, work, stack)
+            draft = yield from self._stage(self._draft, work)
+            accepted = yield from self._stage(self._verify, work, draft)
+        return self._result(work, draft.tree, accepted)
+
+    def _stage(self, work: Callable[..., T], *args: Any) -> Step[T]:
+        return stage(self._stop, work, *args)
+
+    def _stop(self) -> None:
+        self.drafter.stop()
+        self.verifier.stop()
+
+    def _result(self, work: Work, tree: TokenTree, accepted: Accepted) -> Round:
         tokens = accepted.tokens(tree)
         ended = self.verifier.context.model.is_end(accepted.bonus)
         if ended:
             tokens.pop()
+        stats = work.stats
         stats.passes += 1
         stats.drafted += len(tree) - 1
         stats.accepted += len(accepted.rows) - 1
         stats.emitted += len(tokens)
-        stats.draft_seconds += drafted - start
-        stats.verify_seconds += verified - drafted
-        if self.trace is not None:
-            self.trace.span("draft", "draft", start, drafted, rows=len(tree), evaluated=self.drafter.n_evaluated)
-            counts = {"rows": n_tail - 1 + len(tree), "tail": n_tail, "accepted": len(accepted.rows) - 1}
-            self.trace.span("verify", "pass", drafted, verified, **counts)
-        self._learn(n_tail, tree, accepted, drafted - start, verified - drafted, stalled)
-        full = len(ids) + len(tokens) >= limit
+        work.n_prompt = 0
+        full = len(work.ids) + len(tokens) >= work.limit
         return Round(tokens, tree, accepted, "stop" if ended else "length" if full else None)
 
-    def _draft(self, ids: list[int], max_depth: int) -> TokenTree:
+    # stages -----------------------------------------------------------------------------------------
+
+    def _prepare(self, work: Work, stack: ExitStack) -> None:
+        stack.enter_context(self.verifier.wide_enough(work.ids, self.tree.rows))
+        self.verifier.prefill(work.ids, work.progress)
+
+    def _draft(self, work: Work) -> Draft:
+        start, n_tail = time.perf_counter(), self.verifier.tail(work.ids)
+        tree = self._grow(work.ids, work.limit - len(work.ids) - 1)
+        n_evaluated = self.drafter.n_evaluated if len(tree) > 1 else 0
+        stop = time.perf_counter()
+        if self.trace is not None:
+            self.trace.span(
+                "draft", "draft", start, stop, rows=len(tree), evaluated=n_evaluated, kept=self.drafter.n_kept
+            )
+        return Draft(tree, n_evaluated, n_tail, stop - start)
+
+    def _grow(self, ids: list[int], max_depth: int) -> TokenTree:
         rows = min(self.tree.rows, self.verifier.room(ids))
         config = replace(self.tree, rows=rows, temperature=self.calibration.temperature)
         if self.policy is None:
@@ -117,26 +178,46 @@ class Engine:
             return NoDrafter().grow(ids, config, max_depth)
         return self.drafter.grow(ids, self.policy.limits(config, self.verifier.tail(ids)), max_depth)
 
-    def _learn(
-        self, n_tail: int, tree: TokenTree, accepted: Accepted, draft_s: float, verify_s: float, stalled_s: float
-    ) -> None:
-        expected = float(np.exp(tree.logp[1:]).sum())
+    def _verify(self, work: Work, draft: Draft) -> Accepted:
+        start, stalled = time.perf_counter(), self.pager.state().stall_seconds
+        with beside(self._draft_ahead) if self.ahead else nullcontext():
+            accepted = self.verifier.check(work.ids, draft.tree, work.sampler.draw, work.progress)
+        stop = time.perf_counter()
+        self._learn(work, draft, accepted, stop - start, self.pager.state().stall_seconds - stalled)
+        work.stats.draft_seconds += draft.seconds
+        work.stats.verify_seconds += stop - start
+        if self.trace is not None:
+            counts = {"rows": draft.n_tail - 1 + len(draft.tree), "tail": draft.n_tail}
+            plan = self.policy.describe() if self.policy else {}
+            self.trace.span("verify", "pass", start, stop, **counts, accepted=len(accepted.rows) - 1, **plan)
+        return accepted
+
+    def _draft_ahead(self, over: Callable[[], bool]) -> None:
+        n = self.policy.n_ahead(self.tree) if self.policy else self.tree.rows
+        if n > 0:
+            self.drafter.ahead(Gate(self.pager, over, self.trace), n)
+
+    def _learn(self, work: Work, draft: Draft, accepted: Accepted, verify_s: float, stall_s: float) -> None:
+        tree, n_accepted = draft.tree, len(accepted.rows) - 1
         if len(tree) > 1:
-            self.calibration.observe(len(accepted.rows) - 1, expected)
+            self.calibration.observe(n_accepted, float(np.exp(tree.logp[1:]).sum()))
         if self.policy is None:
             return
         now = self.pager.state()
         self.policy.observe(
             Observation(
-                n_rows=n_tail - 1 + len(tree),
-                n_tail=n_tail,
-                n_evaluated=self.drafter.n_evaluated if len(tree) > 1 else 0,
-                n_tokens=len(accepted.rows),
-                n_accepted=len(accepted.rows) - 1,
+                n_rows=draft.n_tail - 1 + len(tree),
+                n_prompt=work.n_prompt,
+                cold=now.passes == 1,
+                n_evaluated=draft.n_evaluated,
+                n_tokens=n_accepted + 1,
+                n_accepted=n_accepted,
                 n_branch=tree.reach(accepted.rows[-1]),
-                expected=expected,
-                draft_s=draft_s,
-                compute_s=verify_s - (now.stall_seconds - stalled_s),
+                logp=tree.logp,
+                depth=tree.depth,
+                draft_s=draft.seconds,
+                compute_s=verify_s - stall_s,
+                stall_s=stall_s,
                 stream_s=now.pass_seconds,
                 ahead_s=now.ahead_seconds,
             )
@@ -146,3 +227,24 @@ class Engine:
         """Free both contexts. May be called twice."""
         self.drafter.close()
         self.verifier.close()
+
+
+@dataclass(slots=True)
+class Gate:
+    """Open while a pass waits for the disk. Asked before each decode of the draft, so it knows when they run."""
+
+    pager: Pager
+    over: Callable[[], bool]  # whether the pass is
+    trace: Trace | None
+    opened: float | None = None
+
+    def __call__(self) -> bool:
+        """Wait until it opens; False when the pass is over."""
+        if self.trace is not None and self.opened is not None:
+            self.trace.span("draft", "ahead", self.opened, time.perf_counter())
+        self.opened = None
+        while not self.over():
+            if self.pager.wait_for_stall(_NOTICE_S):
+                self.opened = time.perf_counter()
+                return True
+        return False

@@ -1,16 +1,22 @@
 """Best-first growth of a token tree: numbers in, decisions out, no model inside."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
+from cadcpp.prices import MAX_ROWS, Prices
 from cadcpp.tree import TokenTree
+
+_CHILDREN = 8  # best children of a node that are reckoned with
+_Next = tuple[NDArray[np.int64], NDArray[np.float32]]  # tokens, and their log probabilities
 
 
 class Growth:
-    """Grows towards the ``rows`` nodes of largest cumulative probability.
+    """Grows towards the ``rows`` nodes of largest cumulative probability, or fewer if that pays more.
 
     Of all trees with n nodes these maximise the expected accepted length if the draft is calibrated
     (SpecExec, arXiv 2406.02532, section 4; OPT-Tree, arXiv 2406.17276, section 3). Each step expands the
@@ -23,15 +29,18 @@ class Growth:
         self._token, self._parent, self._depth = [root], [-1], [0]
         self._logp = np.zeros(1, np.float32)
         self._open = np.array([True])
-        self._n_expanded = 0
+        self._child: dict[tuple[int, int], int] = {}  # node and the token after it -> its row
+        self._known: dict[int, _Next] = {}  # what may follow evaluated nodes
+        self._n_expanded, self._most = 0, config.rows
+        self._likeness, self._n_likeness = 0.5 ** np.arange(1.0, _CHILDREN + 1), 1.0  # sums of the best children's
 
     def frontier(self) -> list[int]:
         """Nodes to evaluate next, likeliest first; empty when the tree is done."""
-        if self._n_expanded >= self._config.rows:
+        if self._n_expanded >= self._most:
             return []
         best = self._best()
         rows = best[self._open[best]]
-        rows = rows[self._logp[rows] >= self._worth()]
+        rows = rows[self._pays(rows)]
         if len(rows) == 0:
             return []
         near = self._logp[rows] >= self._logp[rows[0]] + _log(self._config.focus)
@@ -39,19 +48,16 @@ class Growth:
 
     def expand(self, rows: list[int], logits: NDArray[np.float32]) -> None:
         """Hang the promising next tokens under ``rows``, given the draft's logits after each, [n, n_vocab]."""
-        floor, logits = self._floor(), logits / self._config.temperature
+        logits = logits / self._config.temperature
         top = logits.max(axis=1)
         total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
         for i, row in enumerate(rows):
-            shift = self._logp[row] - total[i]
-            tokens = np.flatnonzero(logits[i] > floor - shift)
-            self._add(row, tokens[~np.isin(tokens, self._never)], logits[i], shift)
-        self._open[rows] = False
-        self._n_expanded += len(rows)
+            self._hang(row, self._likely(logits[i] - total[i]))
 
     def tree(self) -> TokenTree:
-        """The likeliest ``rows`` nodes found."""
-        keep = np.sort(self._best(self._floor()))
+        """Of the likeliest ``rows`` nodes found as many as pay."""
+        best = self._best(_log(self._config.cutoff))
+        keep = np.sort(best[: self._config.prices.best_rows(self._gains(best))])
         rank = {int(old): new for new, old in enumerate(keep)}
         return TokenTree.build(
             [self._token[i] for i in keep],
@@ -63,37 +69,95 @@ class Growth:
         """Token, parent node and depth of one node."""
         return self._token[row], self._parent[row], self._depth[row]
 
+    def go_beyond(self, n: int) -> None:
+        """Let up to ``n`` more nodes be evaluated, whatever they cost: what may follow the tree."""
+        rows = min(self._config.rows + n, MAX_ROWS)
+        self._config = replace(self._config, rows=rows, reach=1.0, prices=Prices())
+        self._most = self._n_expanded + n
+
+    def walk(self, path: Sequence[int]) -> list[int]:
+        """Nodes along ``path`` below the root, as far as there are any."""
+        found = [0]
+        for token in path:
+            if (row := self._child.get((found[-1], token))) is None:
+                break
+            found.append(row)
+        return found[1:]
+
+    def below(self, row: int, config: TreeConfig, max_depth: int) -> tuple["Growth", dict[int, int]]:
+        """The growth that has ``row`` as its root and all that is known below it; and evaluated nodes' new numbers."""
+        new, rank = Growth(self._token[row], config, max_depth, self._never), {row: 0}
+        for node in sorted(self._known):  # parents stand before children
+            child = new._child.get((rank.get(self._parent[node], -1), self._token[node]))
+            if child is not None and new._open[child]:
+                rank[node] = child
+            if node in rank:
+                new._hang(rank[node], self._known[node])
+        new._n_expanded = 0
+        return new, rank
+
     def _best(self, floor: float = -math.inf) -> NDArray[np.int64]:
         order = np.argsort(-self._logp, kind="stable")[: self._config.rows]
         return order[self._logp[order] >= floor]
 
-    def _worth(self) -> float:
-        """Log probability from which on evaluating a node pays: its children must have a chance to stay."""
+    def _gains(self, rows: NDArray[np.int64], below: int = 0) -> NDArray[np.float64]:
+        """What nodes are expected to bring, or would so many levels further down."""
+        return self._config.prices.gains(self._logp[rows], np.array(self._depth)[rows] + below)
+
+    def _pays(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether evaluating nodes pays: their children must have a chance to stay in the tree, and be worth it."""
         config = self._config
-        price = _log(config.node_price) if self._n_expanded >= config.free_nodes else -math.inf
-        return max(self._floor() + _log(config.reach) if len(self._logp) >= config.rows else -math.inf, price)
+        node = config.prices.node if self._n_expanded >= config.prices.free_nodes else 0.0
+        # A child is worth what it adds beyond the price of its row; how likely children are, other nodes' tell.
+        children = self._gains(rows, 1)[:, None] * (self._likeness / self._n_likeness)
+        pays = np.maximum(children - self._row_price(), 0).sum(axis=1) >= node
+        if len(self._logp) >= config.rows:
+            pays &= self._logp[rows] >= self._nth(config.rows) + math.log(config.reach)
+        return np.asarray(pays | (rows == 0))
 
     def _floor(self) -> float:
         """Cumulative log probability that a node must have to stay in the tree, as far as is known."""
-        config = self._config
-        price = min(self._rank(config.free_rows), _log(config.row_price))
-        return max(_log(config.cutoff), self._rank(config.rows), price)
+        full = self._nth(self._config.rows) if len(self._logp) >= self._config.rows else -math.inf
+        return max(_log(self._config.cutoff), full, _log(self._row_price()))
 
-    def _rank(self, n: int) -> float:
+    def _row_price(self) -> float:
+        """What a node must bring to be added to the best tree so far, or to take the place of its last row."""
+        prices, gains = self._config.prices, self._gains(self._best())
+        n = prices.best_rows(gains)
+        return min(prices.next_row(n), float(gains[n - 1])) if n > 1 else prices.next_row(n)
+
+    def _nth(self, n: int) -> float:
         """The n-th largest log probability."""
-        return float(np.partition(self._logp, -n)[-n]) if len(self._logp) >= n else -math.inf
+        return float(np.partition(self._logp, -n)[-n])
 
-    def _add(self, parent: int, tokens: NDArray[np.int64], logits: NDArray[np.float32], shift: float) -> None:
-        depth = self._depth[parent] + 1
+    def _likely(self, logp: NDArray[np.float32]) -> _Next:
+        """Of all next tokens those that may ever be of use, here or when this node has become the root."""
+        tokens = np.flatnonzero(logp > _log(self._config.cutoff))
+        tokens = tokens[~np.isin(tokens, self._never)]
+        if len(tokens) > MAX_ROWS:
+            tokens = tokens[np.argpartition(-logp[tokens], MAX_ROWS)[:MAX_ROWS]]
+        return tokens, logp[tokens]
+
+    def _hang(self, row: int, following: _Next) -> None:
+        """Count a node as evaluated, and add those of the tokens after it that may stay in the tree."""
+        self._known[row] = following
+        best = np.exp(np.sort(following[1])[: -_CHILDREN - 1 : -1])
+        self._likeness[: len(best)] += best
+        self._n_likeness += 1
+        self._open[row] = False
+        self._n_expanded += 1
+        depth = self._depth[row] + 1
         if depth > self._max_depth:
             return
-        if len(tokens) > self._config.rows:
-            tokens = tokens[np.argpartition(-logits[tokens], self._config.rows)[: self._config.rows]]
-        self._token += tokens.tolist()
-        self._parent += [parent] * len(tokens)
-        self._depth += [depth] * len(tokens)
+        tokens, logp = following
         # Rounding must not lift a child above its parent: the order of rows rests on it.
-        logp = np.minimum(logits[tokens] + shift, self._logp[parent])
+        logp = np.minimum(self._logp[row] + logp, self._logp[row])
+        tokens, logp = tokens[logp > (floor := self._floor())], logp[logp > floor]
+        first = len(self._token)
+        self._token += tokens.tolist()
+        self._child.update(((row, token), first + i) for i, token in enumerate(self._token[first:]))
+        self._parent += [row] * len(tokens)
+        self._depth += [depth] * len(tokens)
         self._logp = np.concatenate([self._logp, logp.astype(np.float32)])
         self._open = np.concatenate([self._open, np.full(len(tokens), depth < self._max_depth)])
 

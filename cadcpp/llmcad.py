@@ -10,6 +10,7 @@ arXiv 2309.04255 (EdgeLLM is the journal version). Where they differ, or contrad
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,12 @@ class AdaptiveFallback:
 
     def pays(self) -> bool:
         return True
+
+    def n_ahead(self, config: TreeConfig) -> int:
+        return config.rows  # section 3.4: as long as the verification lasts
+
+    def describe(self) -> dict[str, float]:
+        return {"alpha": self.alpha}
 
     def observe(self, seen: Observation) -> None:
         """Eq. 3, on the branch that matched best: of its ``n_branch`` drafted tokens ``n_accepted`` were right."""
@@ -84,6 +91,16 @@ class PacedGrowth:
     def position(self, row: int) -> tuple[int, int, int]:
         """Token, parent node and depth of one node."""
         return self._token[row], self._parent[row], self._depth[row]
+
+    def walk(self, path: Sequence[int]) -> list[int]:
+        """Nodes along ``path`` below the root, as far as there are any."""
+        found = [0]
+        for token in path:
+            row = next((r for r, p in enumerate(self._parent) if p == found[-1] and self._token[r] == token), None)
+            if row is None:
+                break
+            found.append(row)
+        return found[1:]
 
     def _add(self, parent: int, token: int, logp: float) -> None:
         self._token.append(token)

@@ -51,6 +51,10 @@ class Pager(Protocol):
 
     def lend(self, n_bytes: int) -> AbstractContextManager[None]: ...
 
+    def wait_for_stall(self, seconds: float) -> bool:
+        """Whether compute waits for the disk now, or begins to within ``seconds``."""
+        ...
+
     def state(self) -> PagerState: ...
 
     def close(self) -> None: ...
@@ -74,6 +78,10 @@ class NullPager:
     def lend(self, n_bytes: int) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def wait_for_stall(self, seconds: float) -> bool:
+        time.sleep(seconds)
+        return False
+
     def state(self) -> PagerState:
         return PagerState()
 
@@ -87,14 +95,22 @@ class StreamingPager:
     One thread reads; the thread that decodes only waits, between two layers, until the next one is in
     memory, so that no page fault ever reads around itself. What a layer used is dropped behind it: the
     resident set stays constant, the kernel never has to choose what to reclaim, and pinned pages stay
-    even where mlock is not allowed. After a pass the thread goes on with the next one's first layers.
+    even where mlock is not allowed. After a pass the thread goes on with the next one's first layers,
+    unless ``ahead`` is false.
     The first pass takes the pinned extents along on its way.
     """
 
     def __init__(
-        self, mapping: Mapping, layout: Layout, window_bytes: int, expert_bytes: int = 0, trace: Trace | None = None
+        self,
+        mapping: Mapping,
+        layout: Layout,
+        window_bytes: int,
+        expert_bytes: int = 0,
+        trace: Trace | None = None,
+        *,
+        ahead: bool = True,
     ) -> None:
-        self._trace = trace
+        self._trace, self._ahead = trace, ahead
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._experts = ExpertCache(layout.experts, expert_bytes)
         self._expert_bytes = 0
@@ -111,7 +127,7 @@ class StreamingPager:
         self._lent = set[Extent]()  # pinned chunks that are streamed for now
         self._may_lock, self._running, self._paused = True, True, False
         self._pinned_bytes = self._locked_bytes = self._streamed_bytes = 0
-        self._stall_s = 0.0
+        self._stalled, self._stall_s = False, 0.0
         self._busy_s = self._busy_bytes = 0.0  # recent reading, older reads fading out
         self._busy_from = 0.0
         self._huge = layout.align == HUGE and all(
@@ -140,7 +156,7 @@ class StreamingPager:
             self._mapping.populate(chunk.part, chunk.start, chunk.stop)
         self._expert_bytes += n_bytes
         if self._trace is not None and chunks:
-            self._trace.span("stall", "experts", start, time.perf_counter(), layer=layer, bytes=n_bytes)
+            self._trace.span("idle", "experts", start, time.perf_counter(), layer=layer, bytes=n_bytes)
 
     def layer_done(self, layer: int) -> None:
         """A layer is computed: give back what it used, and wait for what the next one needs."""
@@ -161,6 +177,10 @@ class StreamingPager:
             self._at = (self._at[0], self._layout.n_layers)
             self._changed.notify_all()
 
+    def wait_for_stall(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._stalled, seconds)
+
     def state(self) -> PagerState:
         with self._changed:
             return PagerState(
@@ -175,7 +195,7 @@ class StreamingPager:
 
     def _speeds(self) -> tuple[float, float]:
         per_byte = self._busy_s / self._busy_bytes if self._busy_bytes else 0.0
-        return self._layout.streamed_bytes * per_byte, self._window_bytes * per_byte
+        return self._layout.streamed_bytes * per_byte, self._window_bytes * per_byte * self._ahead
 
     def close(self) -> None:
         """Stop reading. May be called twice."""
@@ -217,14 +237,15 @@ class StreamingPager:
 
     def _wait_for(self, layer: int) -> None:
         self._wanted = (self._at[0], layer)
+        self._stalled = not self._ready(self._wanted)
         self._changed.notify_all()
         start = time.perf_counter()
         while self._running and not self._ready(self._wanted):
             self._changed.wait()
-        stop = time.perf_counter()
+        self._stalled, stop = False, time.perf_counter()
         self._stall_s += stop - start
         if self._trace is not None and stop - start > _NOTABLE_S:
-            self._trace.span("stall", "weights" if layer > 0 else "first layer", start, stop, layer=layer)
+            self._trace.span("idle", "weights" if layer > 0 else "first layer", start, stop, layer=layer)
 
     def _ready(self, wanted: tuple[int, int]) -> bool:
         pending = self._asked or self._upcoming
@@ -259,7 +280,7 @@ class StreamingPager:
             return None
 
     def _may_ask(self) -> bool:
-        if not self._upcoming and self._fetch_pass <= self._at[0]:
+        if not self._upcoming and self._fetch_pass < self._at[0] + self._ahead:
             self._plan_pass(max(self._fetch_pass + 1, self._at[0]))
         if not self._upcoming or self._paused:
             return False

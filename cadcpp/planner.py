@@ -3,10 +3,17 @@
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cadcpp.config import TreeConfig
+import numpy as np
+from numpy.typing import NDArray
 
-_FORGET = 0.8  # weight of the past in every running mean
-_PROBE = 16  # rounds of plain decoding after which drafting is tried again
+from cadcpp.config import TreeConfig
+from cadcpp.costs import RowCost, Trust
+from cadcpp.prices import MAX_ROWS, Floats, Prices
+
+_FORGET = 0.8  # weight of the past in running means
+_PROBE = 16  # rounds of plain decoding after which drafting is tried again; three times as many after each vain try
+_MOST_PLAIN = 512
+_MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
 _TRIALS = 4  # rounds of drafting that it takes to judge it
 
 
@@ -15,14 +22,17 @@ class Observation:
     """What one round cost; seconds."""
 
     n_rows: int  # of the verify pass, the text's tail included
-    n_tail: int = 1  # ... and of these the tail, the tree's root included
+    n_prompt: int = 0  # ... and of these new text of the user's
+    cold: bool = False  # the first pass of all, which also reads what stays in memory
     n_evaluated: int  # nodes that the draft evaluated
     n_tokens: int  # of text that came of it
     n_accepted: int = 0  # drafted tokens that were right
     n_branch: int = 0  # ... of how many on the branch that matched best
-    expected: float  # accepted tokens that the draft expected: the sum of its cumulative probabilities
+    logp: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))  # of the tree's nodes, [n]
+    depth: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1, np.int32))  # ... and their depth, [n]
     draft_s: float
     compute_s: float  # of the verify pass, waiting for the disk not included
+    stall_s: float = 0.0  # ... of that waiting
     stream_s: float = 0.0  # least time of a pass: streamed bytes over disk speed
     ahead_s: float = 0.0  # drafting time for which the disk has work all the same
 
@@ -34,98 +44,112 @@ class Policy(Protocol):
 
     def pays(self) -> bool: ...
 
+    def n_ahead(self, config: TreeConfig) -> int:
+        """Nodes to evaluate while a pass waits for the disk."""
+        ...
+
     def observe(self, seen: Observation) -> None: ...
 
-
-@dataclass(slots=True)
-class _Line:
-    """Running least squares of y = a + b x, forgetting slowly."""
-
-    n: float = 0.0
-    x: float = 0.0
-    y: float = 0.0
-    xx: float = 0.0
-    xy: float = 0.0
-
-    def add(self, x: float, y: float) -> None:
-        for name, value in (("n", 1.0), ("x", x), ("y", y), ("xx", x * x), ("xy", x * y)):
-            setattr(self, name, getattr(self, name) * 0.95 + value)
-
-    def fit(self) -> tuple[float, float]:
-        """(a, b), both at least 0. While all x were about alike a tenth of the cost is taken to be per pass."""
-        if self.n == 0:
-            return 0.0, 0.0
-        x, y = self.x / self.n, self.y / self.n
-        spread = self.xx / self.n - x * x
-        slope = (self.xy / self.n - x * y) / spread if spread > 0.02 * x * x else 0.9 * y / max(x, 1.0)
-        slope = min(max(slope, 0.0), y / max(x, 1.0))
-        return y - slope * x, slope
+    def describe(self) -> dict[str, float]:
+        """What it goes by, for a trace."""
+        ...
 
 
 @dataclass(slots=True)
 class CostModel:
     """Prices tree nodes in accepted tokens, so that a tree has the best ratio of tokens to time.
 
-    The best ratio R = tokens / seconds solves a fractional programme (Dinkelbach 1967): a node belongs to
-    the tree if the tokens it is expected to add, its cumulative probability, exceed R times the seconds it
-    adds. R is the rate that was reached lately. Rows cost nothing while the pass waits for the disk anyway,
-    and evaluating nodes costs nothing while the disk reads ahead for the next pass.
+    The best ratio R = tokens / seconds solves a fractional programme (Dinkelbach 1967): the best tree is the
+    one that maximises its expected tokens, its nodes' cumulative probabilities, less R times the seconds that
+    it takes. R is the rate that was reached lately. Rows cost nothing while the pass waits for the disk
+    anyway, and evaluating nodes costs nothing while the disk reads ahead for the next pass.
     """
 
-    verify: _Line = field(default_factory=_Line)
+    verify: RowCost = field(default_factory=RowCost)
+    trust: Trust = field(default_factory=Trust)
     node_s: float = 0.0
+    draft_s: float = 0.0
     stream_s: float = 0.0
     ahead_s: float = 0.0
-    tokens: float = 0.0
-    seconds: float = 0.0
-    accepted: float = 1.0
-    expected: float = 1.0
+    stall_s: float = 0.0
+    tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
+    nodes: float = 0.5  # evaluated for each row
     trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
+    patience: int = _PROBE
 
     def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
         """The prices for the next round, within the given settings; ``n_tail`` rows go along anyway."""
-        if self.seconds == 0.0:
+        if not self.tokens.any():
             return replace(config, rows=min(config.rows, 16))  # the first round measures
-        rate = self.tokens / self.seconds
-        base_s, row_s = self.verify.fit()
-        free_rows = int((self.stream_s - base_s) / row_s) - n_tail + 1 if row_s > 0 else config.rows
-        # A draft that promises too much or too little is read with that in mind.
-        trust = min(max(self.accepted / max(self.expected, 1e-6), 0.25), 4.0)
-        row_price = rate * row_s / trust
-        return replace(
-            config,
-            free_rows=min(max(free_rows, 1), 256),
-            row_price=row_price,
-            free_nodes=int(self.ahead_s / self.node_s) if self.node_s > 0 else 0,
-            node_price=rate * self.node_s / trust,
+        if self.patience > _PROBE and self.trials > 0:
+            config = replace(config, rows=min(config.rows, 4))
+        rate, rows = max(self._rate(), self._plain_rate()), self._round_s()[n_tail : n_tail + config.rows]
+        free = int(min(self.ahead_s, self.stall_s) / self.node_s) if self.node_s > 0 else 0
+        prices = Prices(
+            rows=rate * (rows - rows[0]), node=rate * self.node_s, free_nodes=free, trust=self.trust.by_depth()
         )
+        return replace(config, prices=prices)
 
     def pays(self) -> bool:
         """Whether to draft at all; after some rounds without, a few more to see."""
-        if self.plain_rounds >= _PROBE:
+        if self.plain_rounds >= self.patience:
+            self.patience = min(3 * self.patience, _MOST_PLAIN)
             self.trials, self.plain_rounds = _TRIALS // 2, 0
-        if self.trials > 0 or self.seconds == 0.0:
-            return True
-        base_s, row_s = self.verify.fit()
-        plain = 1.0 / max(self.stream_s, base_s + row_s, 1e-9)
-        return self.tokens / self.seconds >= 0.98 * plain
+            self.trust.forget()
+        if self.trials > 0 or not self.tokens.any():
+            return not self._must_see_plain()
+        pays = self._rate() >= _MARGIN * self._plain_rate()
+        self.patience = _PROBE if pays else self.patience
+        return pays
+
+    def n_ahead(self, config: TreeConfig) -> int:
+        """As many as there is time for, if compute waits more than it works: else both would want the same cores."""
+        waits = self.node_s > 0 and self.stall_s > 0.5 * self.stream_s
+        return int(min(self.stall_s / self.node_s, 2 * config.rows)) if waits else 0
 
     def observe(self, seen: Observation) -> None:
         """Learn from one round."""
-        self.verify.add(seen.n_rows, seen.compute_s)
+        if not seen.cold:
+            self.verify.add(seen.n_rows, seen.compute_s)
         self.stream_s, self.ahead_s = seen.stream_s, seen.ahead_s
+        self.stall_s = _mean(self.stall_s, seen.stall_s)
         if seen.n_evaluated == 0:
             self.plain_rounds += 1
             return
         self.plain_rounds, self.trials = 0, self.trials - 1
         self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
-        self.tokens = self.tokens * _FORGET + seen.n_tokens
-        # A long tail, such as the prompt, would be paid for without a draft as well.
-        pass_s = max(seen.stream_s, seen.compute_s - (seen.n_tail - 1) * self.verify.fit()[1])
-        self.seconds = self.seconds * _FORGET + pass_s + max(seen.draft_s - seen.ahead_s, 0.0)
-        self.accepted = self.accepted * _FORGET + seen.n_tokens - 1
-        self.expected = self.expected * _FORGET + seen.expected
+        self.draft_s = _mean(self.draft_s, seen.draft_s)
+        self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
+        promised = np.bincount(seen.depth, np.exp(seen.logp)).astype(np.float64)
+        self.trust.observe(promised, seen.n_accepted)
+        gains = Prices(trust=self.trust.by_depth()).gains(seen.logp, seen.depth)
+        tokens = 1 + np.cumsum(np.sort(gains)[::-1])[: len(gains) - 1]
+        tokens = np.concatenate([[1.0], tokens, np.full(MAX_ROWS, tokens[-1] if len(tokens) else 1.0)])[:MAX_ROWS]
+        self.tokens = _FORGET * self.tokens + (1 - _FORGET) * tokens if self.tokens.any() else tokens
+
+    def describe(self) -> dict[str, float]:
+        base_s, row_s = self.verify.line()
+        return {"rate": round(self._rate(), 3), "pass_s": base_s, "row_s": row_s, "node_s": self.node_s}
+
+    def _round_s(self) -> Floats:
+        """Seconds of rounds whose pass has 0, 1, 2, ... rows."""
+        return np.maximum(self.verify.estimate() + self.draft_s, self.stream_s)
+
+    def _rate(self) -> float:
+        """Tokens a second of the best tree."""
+        n, verify = np.arange(1, MAX_ROWS), self.verify.estimate()
+        draft_s = np.maximum(self.nodes * n, 1) * self.node_s
+        disk_s = self.stream_s + np.maximum(draft_s - self.ahead_s, 0)
+        return float(np.max(self.tokens[1:] / np.maximum(np.maximum(disk_s, verify[2 : MAX_ROWS + 1] + draft_s), 1e-9)))
+
+    def _must_see_plain(self) -> bool:
+        """Half through the trials, where a pass of one row might be faster than the disk and has not been seen."""
+        halfway = self.trials == _TRIALS // 2 and bool(self.tokens.any())
+        return halfway and self.verify.count[1] < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.stream_s
+
+    def _plain_rate(self) -> float:
+        return 1.0 / max(self.stream_s, float(self.verify.estimate()[1]), 1e-9)
 
 
 def _mean(old: float, new: float) -> float:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from cadcpp.native.model import Model, check_generative
 from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager, PagerState, StreamingPager
 from cadcpp.pair import check_pair
+from cadcpp.pipeline import Steps, run
 from cadcpp.plan import Plan, batch_rows, draft_seqs, make_plan, wide_bytes, wide_rows
 from cadcpp.planner import CostModel, Policy
 from cadcpp.stats import Stats
@@ -63,6 +65,7 @@ class Session:
                 self.pager,
                 self._policy(),
                 self._trace,
+                ahead=self.config.pipeline and isinstance(self.pager, StreamingPager),
             )
         except BaseException:
             self.close()
@@ -92,22 +95,35 @@ class Session:
         """Write up to ``n`` tokens after ``prompt``, a chunk per round; nothing of a stop string is shown.
 
         ``progress`` is told how much of the text is evaluated, behind the wall after every layer; what it
-        raises ends the pass.
+        raises ends the pass. Closing the generator ends it as well, within a layer.
         """
+        return run(self.steps(prompt, sampling, n, stop=stop, stats=stats, progress=progress))
+
+    def steps(
+        self,
+        prompt: Sequence[int],
+        sampling: SamplingConfig,
+        n: int,
+        *,
+        stop: Sequence[str] = (),
+        stats: Stats | None = None,
+        progress: Progress | None = None,
+    ) -> Steps[Chunk]:
+        """What `stream` does, in steps, for whoever waits in another way."""
         stats = stats if stats is not None else Stats()
         stats.load_seconds = self.load_seconds
         text, before = TextStream(stop), self.pager.state()
         with closing(Sampler(self.model.n_vocab, sampling)) as sampler:
             sampler.observe(prompt[-sampling.repeat_last_n :] if sampling.repeat_last_n else ())
-            rounds = self.engine.rounds(prompt, sampler, n, stats=stats, progress=progress)
-            try:
-                for result in rounds:
+            with closing(self.engine.steps(prompt, sampler, n, stats=stats, progress=progress)) as steps:
+                for step in steps:
+                    if isinstance(step, Future):
+                        yield step
+                        continue
                     self._count_paging(stats, before)
-                    yield (chunk := self._chunk(result, text))
+                    yield (chunk := self._chunk(step, text))
                     if chunk.finish:
                         return
-            finally:
-                rounds.close()
 
     def _count_paging(self, stats: Stats, before: PagerState) -> None:
         now = self.pager.state()
@@ -202,7 +218,9 @@ class Session:
         if self.model.mapping is None:
             return NullPager()
         plan = self.plan
-        pager = StreamingPager(self.model.mapping, plan.layout, plan.window, plan.experts, self._trace)
+        pager = StreamingPager(
+            self.model.mapping, plan.layout, plan.window, plan.experts, self._trace, ahead=self.config.pipeline
+        )
         self._stack.callback(pager.close)
         return pager
 

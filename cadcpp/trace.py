@@ -9,7 +9,7 @@ from typing import Any
 
 from cadcpp.errors import ConfigError
 
-LANES = ("disk", "draft", "verify", "stall")
+LANES = ("disk", "draft", "verify", "idle")  # idle: compute waits for the disk
 _Interval = tuple[float, float]
 
 
@@ -65,7 +65,7 @@ def summarize(path: Path) -> Summary:
     lanes = {name: [_interval(e) for e in spans if e["tid"] == lane] for lane, name in enumerate(LANES)}
     stalls: dict[str, float] = {}
     for event in spans:
-        if event["tid"] == LANES.index("stall"):
+        if event["tid"] == LANES.index("idle"):
             stalls[event["name"]] = stalls.get(event["name"], 0.0) + event["dur"] / 1e6
     ends = [_interval(event) for event in spans]
     rounds = [event["args"] for event in spans if event["tid"] == LANES.index("verify")]

@@ -97,5 +97,12 @@ class Verifier:
     def settle(self) -> None:
         self.cache.settle()
 
+    def stop(self) -> None:
+        """End the pass that is under way, from another thread, with Stopped."""
+        self.context.stop()
+
+    def resume(self) -> None:
+        self.context.resume()
+
     def close(self) -> None:
         self.context.close()

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "ctypes": ("cadcpp.native", "cadcpp.tools"),
     "click": ("cadcpp.cli",),
     "signal": ("cadcpp.cli", "cadcpp.tools"),
-    "threading": ("cadcpp.cli", "cadcpp.pager"),
+    "threading": ("cadcpp.cli", "cadcpp.pager", "cadcpp.pipeline"),
     "cadcpp.cli": ("cadcpp.cli", "cadcpp.__main__"),
     "cadcpp.tools": ("cadcpp.cli", "cadcpp.tools"),
 }

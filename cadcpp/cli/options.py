@@ -73,6 +73,7 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         show_default=True,
         help="cost: trees as large as pays, by measurement. llmcad: LLMCad's way. none: always as large as --rows.",
     ),
+    click.option("--no-pipeline", is_flag=True, help="Let disk, draft and verifier take turns."),
     click.option("--no-pager", is_flag=True, help="Leave paging to the system."),
     click.option("--trace", type=Path, metavar="FILE", help="Write what disk, draft and verifier do, for Perfetto."),
 )
@@ -113,6 +114,7 @@ def open_session(
     rows: int,
     ram: str | None,
     fallback: Literal["cost", "llmcad", "none"],
+    no_pipeline: bool,
     no_pager: bool,
     trace: Path | None,
     n_predict: int,
@@ -132,6 +134,7 @@ def open_session(
         n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
         pager=not no_pager,
+        pipeline=not no_pipeline,
         trace=trace,
         fallback=fallback,
         tree=tree if speculates else TreeConfig(rows=1),

@@ -34,7 +34,15 @@ class ContextConfig:
             raise ConfigError(f"n_seq must be at most {MAX_SEQ}, got {self.n_seq}")
 
 
+# llama.cpp asks a C function between two operations whether to stop. strlen of a text that is empty until then says so
+# without a word of Python, which would cost more than some of the operations.
+_NOT_EMPTY = ctypes.cast(ctypes.CDLL(None).strlen, api.ggml_abort_callback)
+_ABORTED = 2  # what llama_decode then returns
 OnLayer = Callable[[float], None]  # share of a pass that is done
+
+
+class Stopped(Exception):
+    """A decode was ended by `Context.stop`."""
 
 
 class Watcher(Protocol):
@@ -61,6 +69,8 @@ class Context:
         self._stack.callback(api.llama_free, self.handle)
         self.memory = api.llama_get_memory(self.handle)
         self.batch = Batch(config.n_batch)
+        self._stop = ctypes.create_string_buffer(2)
+        api.llama_set_abort_callback(self.handle, _NOT_EMPTY, ctypes.cast(self._stop, ctypes.c_void_p))
 
     def _params(self) -> api.llama_context_params:
         config, params = self.config, api.llama_context_default_params()
@@ -94,10 +104,14 @@ class Context:
         if n_outputs > self.config.n_outputs:
             raise ConfigError(f"{n_outputs} rows ask for logits, the context was made for {self.config.n_outputs}")
         batch.struct.n_tokens = batch.n
+        if self.stopped:
+            raise Stopped
         if self._watcher is not None:
             code = self._decode_watched(self._watcher, on_layer)
         else:
             code = api.llama_decode(self.handle, batch.struct)
+        if code == _ABORTED:
+            raise Stopped
         if code != 0:
             raise NativeError(f"llama_decode of {batch.n} rows failed with code {code}: {last_error('cache full?')}")
 
@@ -105,9 +119,25 @@ class Context:
         self._reports.on_layer = on_layer
         watcher.start_pass()
         code = api.llama_decode(self.handle, self.batch.struct)
-        self._reports.raise_error()
         watcher.end_pass()
+        self._reports.raise_error()
         return int(code)
+
+    def stop(self) -> None:
+        """End the decode that is under way, and refuse others, with Stopped. May be called from any thread."""
+        self._stop.value = b"x"
+
+    def resume(self) -> None:
+        """Decode again."""
+        self._stop.value = b""
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self._stop.value)
+
+    def use_threads(self, n: int) -> None:
+        """Decode with ``n`` threads from now on."""
+        api.llama_set_n_threads(self.handle, n, n)
 
     def logits(self, n: int) -> NDArray[np.float32]:
         """Logits of the last decode's first ``n`` output rows, [n, n_vocab]; a view, valid until the next decode."""

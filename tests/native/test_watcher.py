@@ -58,7 +58,7 @@ def test_an_error_ends_the_pass_and_the_next_one_is_right(
         diary.told, diary.error = [], error
         with pytest.raises(type(error)):
             logits(watched)
-        assert diary.told == ["start", 0]  # stopped within one layer
+        assert diary.told == ["start", 0, "end"]  # stopped within one layer
         diary.error = None
         np.testing.assert_array_equal(logits(watched), before)
     assert capfd.readouterr().err == ""

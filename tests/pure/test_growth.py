@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
 from cadcpp.growth import Growth
+from cadcpp.prices import Prices
 from cadcpp.tree import TokenTree
 from tests.support.trees import paths
 
@@ -41,8 +42,18 @@ def grow(logits: NDArray[np.float32], config: TreeConfig, max_depth: int, never:
     return Grown(growth.tree(), n_decodes, n_expanded < config.rows)
 
 
+def finish(growth: Growth, logits: NDArray[np.float32], rows: list[int]) -> list[int]:
+    """Expand until nothing is left to; returns the nodes that were."""
+    done: list[int] = []
+    while rows:
+        growth.expand(rows, logits[[growth.position(row)[0] for row in rows]])
+        done += rows
+        rows = growth.frontier()
+    return done
+
+
 def brute_force(
-    logits: NDArray[np.float32], config: TreeConfig, max_depth: int, never: tuple[int, ...] = ()
+    logits: NDArray[np.float32], config: TreeConfig, max_depth: int, never: tuple[int, ...] = (), root: int = 0
 ) -> list[float]:
     """Log probabilities of the likeliest nodes of all, falling."""
     exact = logits.astype(np.float64)
@@ -58,7 +69,7 @@ def brute_force(
 
     # 1e-4 keeps the enumeration small; the tests draw no trees that reach below it.
     floor = math.log(max(config.cutoff, 1e-4))
-    visit(0, 0.0, 0)
+    visit(root, 0.0, 0)
     return sorted(found, reverse=True)[: config.rows]
 
 
@@ -149,16 +160,70 @@ def test_reach_saves_evaluations_and_loses_only_unlikely_rows(seed: int, reach: 
 
 
 @given(SEED, st.integers(1, 40), st.floats(0.01, 0.9))
+@settings(deadline=None)
 def test_rows_beyond_the_free_ones_are_worth_their_price(seed: int, free_rows: int, price: float) -> None:
-    tree = grow(markov(seed), TreeConfig(rows=40, free_rows=free_rows, row_price=price), 9).tree
-    likely = np.sort(tree.logp)[::-1]
-    beyond, last_free = likely[free_rows:], likely[:free_rows][-1]
-    assert np.all((beyond >= math.log(price) - 1e-5) | (beyond == last_free))  # what ties with a free row stays with it
+    prices = Prices(rows=price * np.maximum(np.arange(40) - free_rows + 1, 0))
+    tree = grow(markov(seed), TreeConfig(rows=40, prices=prices), 9).tree
+    beyond = np.sort(tree.logp)[::-1][free_rows:]
+    assert np.all(beyond >= math.log(price) - 1e-5)
+
+
+def test_costs_that_come_in_steps_are_filled_up() -> None:
+    """Where 8 rows cost no more than 5, a tree has 8 rows and not 5."""
+    prices = Prices(rows=0.35 * np.ceil(np.arange(1, 33) / 4) - 0.35)
+    sizes = {len(grow(markov(seed), TreeConfig(rows=32, prices=prices), 9).tree) for seed in range(40)}
+    assert len(sizes) > 2 and all(size % 4 == 0 for size in sizes)
+
+
+@given(SEED, st.lists(st.floats(0.0, 0.3), min_size=39, max_size=39))
+@settings(deadline=None)
+def test_of_the_nodes_found_the_best_number_is_taken(seed: int, steps: list[float]) -> None:
+    prices = Prices(rows=np.concatenate([[0.0], np.cumsum(steps)]))
+    logits = markov(seed)
+    gains = np.exp(np.sort(grow(logits, TreeConfig(rows=40, prices=prices), 9).tree.logp)[::-1])
+    value = gains[1:].sum() - prices.rows[len(gains) - 1]
+    for n in range(1, len(gains)):
+        assert value >= gains[1:n].sum() - prices.rows[n - 1] - 1e-5
+
+
+def test_trust_by_depth_makes_trees_shallower() -> None:
+    doubt = Prices(rows=0.05 * np.arange(40), trust=np.array([1.0, 1.0, 0.2]))
+    for seed in range(20):
+        free, doubted = (
+            grow(markov(seed), TreeConfig(rows=40, prices=p), 9).tree
+            for p in (Prices(rows=0.05 * np.arange(40)), doubt)
+        )
+        assert (doubted.depth > 1).sum() <= (free.depth > 1).sum()
 
 
 def test_nodes_that_are_not_worth_their_price_are_not_evaluated() -> None:
     logits = markov(1)
-    free = grow(logits, TreeConfig(rows=40), 9)
-    dear = grow(logits, TreeConfig(rows=40, free_nodes=0, node_price=0.3), 9)
-    assert dear.n_decodes < free.n_decodes
-    assert grow(logits, TreeConfig(rows=40, free_nodes=0, node_price=1.5), 9).n_decodes == 1  # the root, always
+    free, dear, dearer = (
+        grow(logits, TreeConfig(rows=40, prices=Prices(free_nodes=0, node=price)), 9) for price in (0.0, 0.15, 0.75)
+    )
+    assert free.n_decodes > dear.n_decodes > dearer.n_decodes == 1  # the root, always
+
+
+@given(SEED, st.integers(0, 5))
+@settings(deadline=None)
+def test_growth_goes_on_below_a_node(seed: int, choice: int) -> None:
+    """Going on from a node gives the tree that growing anew from its token gives."""
+    logits, config, never = markov(seed), TreeConfig(rows=24, width=1, reach=1.0), np.array([], np.int32)
+    growth = Growth(0, config, 9, never)
+    evaluated = finish(growth, logits, [0])
+    row = evaluated[min(choice, len(evaluated) - 1)]
+    below, rank = growth.below(row, config, 9)
+    assert [growth.position(old)[0] for old in rank] == [below.position(new)[0] for new in rank.values()]
+    finish(below, logits, below.frontier())
+    expected = brute_force(logits, config, 9, root=growth.position(row)[0])
+    np.testing.assert_allclose(sorted(below.tree().logp, reverse=True), expected, atol=1e-4)
+
+
+def test_going_beyond_evaluates_what_may_follow_the_tree() -> None:
+    logits = markov(3)
+    growth = Growth(0, TreeConfig(rows=8), 9, np.array([], np.int32))
+    finish(growth, logits, [0])
+    growth.go_beyond(10)
+    assert (
+        8 <= len(finish(growth, logits, growth.frontier())) <= 13
+    )  # a frontier may exceed the limit by less than its width

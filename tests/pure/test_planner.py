@@ -1,86 +1,173 @@
 """The cost model against a device whose true costs are known."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
 import pytest
 
 from cadcpp.config import TreeConfig
+from cadcpp.growth import Growth
 from cadcpp.planner import CostModel, Observation
+from cadcpp.tree import TokenTree
+
+ROWS = 64
 
 
-def run(
-    n_rounds: int,
-    *,
-    base_s: float = 0.06,
-    row_s: float = 0.011,
-    node_s: float = 0.006,
-    stream_s: float = 0.0,
-    ahead_s: float = 0.0,
-    accepted: float = 0.7,
-) -> tuple[CostModel, list[int]]:
-    """Rounds on a simulated device; a tree of n rows has n * 0.3 expected tokens, up to 5. Returns the rows."""
-    model, sizes = CostModel(), []
-    for _ in range(n_rounds):
-        if model.pays():
-            limits = model.limits(TreeConfig(rows=64), 1)
-            rows = max(2, min(limits.rows, max(limits.free_rows, int(8 * (1 - min(limits.row_price, 1))))))
-        else:
-            rows = 1
-        expected = min(0.3 * (rows - 1), 5.0)
-        model.observe(
-            Observation(
-                n_rows=rows,
-                n_evaluated=0 if rows == 1 else (rows + 1) // 2,
-                n_tokens=1 + round(expected * accepted),
-                expected=expected,
-                draft_s=node_s * rows / 2,
-                compute_s=base_s + row_s * rows,
-                stream_s=stream_s,
-                ahead_s=ahead_s,
+def smooth(n: int) -> float:
+    return 0.06 + 0.011 * n
+
+
+def stepped(n: int) -> float:
+    """Kernels that work on four rows at a time."""
+    return 0.06 + 0.05 * -(-n // 4)
+
+
+@dataclass
+class Device:
+    """A draft that is right ``agrees`` times a depth, on a machine with given costs; seconds."""
+
+    agrees: float = 0.7
+    promises: float = 0.7  # what the draft says of itself
+    pass_s: Callable[[int], float] = smooth
+    node_s: float = 0.006
+    stream_s: float = 0.0
+    ahead_s: float = 0.0
+    seed: int = 1
+    seconds: float = 0.0
+    tokens: int = 0
+    sizes: list[int] = field(default_factory=list)
+
+    def run(self, n_rounds: int, policy: CostModel | None = None, fixed: int | None = None) -> CostModel:
+        """Rounds with the policy's chains, or with chains of a fixed number of rows."""
+        policy, rng = policy or CostModel(), np.random.default_rng(self.seed)
+        for _ in range(n_rounds):
+            tree, n_nodes = self._grow(TreeConfig(rows=fixed) if fixed else self._limits(policy))
+            rows = len(tree)
+            right = int(np.argmin(np.append(rng.random(ROWS)[: rows - 1] < self.agrees, False)))
+            draft_s, compute_s = self.node_s * n_nodes, self.pass_s(rows)
+            stall_s = max(self.stream_s - compute_s - draft_s, 0.0)
+            policy.observe(
+                Observation(
+                    n_rows=rows,
+                    n_evaluated=n_nodes,
+                    n_tokens=1 + right,
+                    n_accepted=right,
+                    logp=tree.logp,
+                    depth=tree.depth,
+                    draft_s=draft_s,
+                    compute_s=compute_s,
+                    stall_s=stall_s,
+                    stream_s=self.stream_s,
+                    ahead_s=self.ahead_s,
+                )
             )
-        )
-        sizes.append(rows)
-    return model, sizes
+            self.sizes.append(rows)
+            self.tokens += 1 + right
+            self.seconds += max(self.stream_s, draft_s + compute_s)
+        return policy
+
+    def _limits(self, policy: CostModel) -> TreeConfig:
+        return policy.limits(TreeConfig(rows=ROWS), 1) if policy.pays() else TreeConfig(rows=1)
+
+    def _grow(self, config: TreeConfig) -> tuple[TokenTree, int]:
+        """A chain, since the draft knows of one next token only; and how many nodes were evaluated."""
+        if config.rows == 1:
+            return TokenTree.root(0), 0
+        growth, rows, n = Growth(0, config, ROWS, np.array([1], np.int32)), [0], 0
+        while rows:
+            growth.expand(rows, np.log([[self.promises, 1 - self.promises]] * len(rows)).astype(np.float32))
+            rows, n = growth.frontier(), n + len(rows)
+        return growth.tree(), n
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
 
 
-def test_measured_costs_are_found_again() -> None:
-    base_s, row_s = run(30)[0].verify.fit()
-    assert base_s + 16 * row_s == pytest.approx(0.06 + 16 * 0.011, rel=0.1)
+@pytest.mark.parametrize("pass_s", [smooth, stepped])
+@pytest.mark.parametrize("agrees", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("stream_s", [0.0, 0.3, 5.0])
+def test_it_comes_near_the_best_fixed_size(agrees: float, pass_s: Callable[[int], float], stream_s: float) -> None:
+    costs = {"agrees": agrees, "promises": agrees, "pass_s": pass_s, "stream_s": stream_s, "ahead_s": stream_s / 4}
+    device, rates = Device(**costs), []
+    device.run(120)
+    for fixed in (1, 2, 4, 8, 16, 64):
+        other = Device(**costs)
+        other.run(120, fixed=fixed)
+        rates.append(other.rate)
+    assert device.rate >= 0.92 * max(rates)
+
+
+@pytest.mark.parametrize("promises", [0.05, 0.5, 0.95])
+def test_a_useless_draft_costs_next_to_nothing(promises: float) -> None:
+    useless, plain = Device(agrees=0.0, promises=promises), Device()
+    useless.run(400)
+    plain.run(400, fixed=1)
+    assert useless.rate >= 0.96 * plain.rate
+
+
+def test_it_finds_its_way_back_when_the_draft_gets_better() -> None:
+    policy = Device(agrees=0.0).run(100)
+    better = Device(agrees=0.9, promises=0.9)
+    better.run(400, policy)
+    assert np.mean(np.array(better.sizes[200:]) > 2) > 0.9
+
+
+def test_it_notices_when_the_draft_gets_worse() -> None:
+    policy = Device(agrees=0.9, promises=0.9).run(100)
+    worse = Device(agrees=0.05, promises=0.9)
+    worse.run(200, policy)
+    plain = Device()
+    plain.run(200, fixed=1)
+    assert worse.rate > 0.88 * plain.rate
+
+
+def test_steps_of_the_kernels_are_found() -> None:
+    device = Device(agrees=0.8, promises=0.8, pass_s=stepped)
+    device.run(300)
+    assert np.mean(np.array(device.sizes[50:]) % 4 == 0) > 0.8
+
+
+def test_plain_decoding_is_seen_once_where_it_might_be_better() -> None:
+    device = Device()
+    device.run(5)
+    assert device.sizes.count(1) == 1
+    behind = Device(stream_s=5.0)
+    behind.run(5)
+    assert 1 not in behind.sizes
 
 
 def test_rows_are_free_while_the_disk_is_slower() -> None:
-    assert run(20, stream_s=5.0)[0].limits(TreeConfig(rows=64), 1).free_rows >= 64
-    assert run(20, stream_s=0.0)[0].limits(TreeConfig(rows=64), 1).free_rows < 8
+    prices = Device(stream_s=5.0).run(20).limits(TreeConfig(rows=ROWS), 1).prices
+    assert prices.rows.max() == 0.0
+    prices = Device(stream_s=0.0).run(20).limits(TreeConfig(rows=ROWS), 1).prices
+    assert np.all(np.diff(prices.rows) > 0)
 
 
-def test_drafting_is_free_while_the_disk_reads_ahead() -> None:
-    assert run(20, ahead_s=0.6)[0].limits(TreeConfig(), 1).free_nodes == pytest.approx(100, rel=0.2)
+def test_rows_of_the_tail_leave_fewer_free_ones() -> None:
+    policy = Device(stream_s=0.5).run(40)
+    one, nine = (int((policy.limits(TreeConfig(rows=ROWS), n).prices.rows == 0).sum()) for n in (1, 9))
+    assert nine == one - 8
 
 
-def test_a_useless_draft_is_given_up_and_probed() -> None:
-    _, sizes = run(200, accepted=0.0)
-    drafting = [size for size in sizes[20:] if size > 1]
-    assert 0 < len(drafting) < 0.15 * len(sizes)
+def test_drafting_is_free_while_the_disk_reads_ahead_and_compute_waits() -> None:
+    policy = Device(stream_s=5.0, ahead_s=0.6).run(20)
+    assert policy.limits(TreeConfig(), 1).prices.free_nodes == pytest.approx(100, rel=0.2)
+    assert Device(ahead_s=0.6).run(20).limits(TreeConfig(), 1).prices.free_nodes == 0
 
 
-def test_a_good_draft_is_not_given_up() -> None:
-    _, sizes = run(200, stream_s=5.0, accepted=1.0)
-    assert min(sizes) > 1
-
-
-def test_prices_rise_with_the_rate_that_could_be_had() -> None:
-    slow, fast = (run(30, stream_s=stream)[0].limits(TreeConfig(), 1) for stream in (5.0, 0.0))
-    assert slow.row_price < fast.row_price
+def test_nodes_are_drafted_ahead_only_while_compute_waits() -> None:
+    config = TreeConfig(rows=ROWS)
+    assert Device(stream_s=5.0).run(20).n_ahead(config) > ROWS
+    assert Device().run(20).n_ahead(config) == 0
 
 
 def test_a_long_prompt_is_not_held_against_the_draft() -> None:
     """The first pass takes long because of its tail, with a draft or without."""
-    model = CostModel()
-    costs = {"expected": 5.0, "draft_s": 0.05, "n_tokens": 6, "n_evaluated": 10}
-    model.observe(Observation(n_rows=500, n_tail=485, compute_s=0.06 + 0.011 * 500, **costs))
-    for _ in range(8):
-        assert model.pays()
-        model.observe(Observation(n_rows=16, compute_s=0.06 + 0.011 * 16, **costs))
-
-
-def test_rows_of_the_tail_leave_fewer_free_ones() -> None:
-    model, _ = run(20, stream_s=0.5)
-    assert model.limits(TreeConfig(), 9).free_rows == model.limits(TreeConfig(), 1).free_rows - 8
+    policy = CostModel()
+    tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 10, "n_tokens": 11}
+    policy.observe(Observation(n_rows=400, n_prompt=389, n_evaluated=10, draft_s=0.05, compute_s=smooth(400), **tree))
+    device = Device(agrees=0.9, promises=0.9)
+    device.run(20, policy)
+    assert device.sizes.count(1) <= 1

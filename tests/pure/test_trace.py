@@ -17,7 +17,7 @@ def recorded(tmp_path: Path) -> Path:
         trace.span("draft", "draft", 0.0, 1.0, rows=8)
         trace.span("disk", "stream", 0.5, 2.0, bytes=4096, layer=1)
         trace.span("disk", "stream", 1.5, 3.0, bytes=4096, layer=2)
-        trace.span("stall", "weights", 1.2, 1.7, layer=1)
+        trace.span("idle", "weights", 1.2, 1.7, layer=1)
         trace.span("verify", "pass", 1.0, 4.0, rows=8, accepted=3)
         trace.span("draft", "draft", 4.0, 5.0, rows=8)
         trace.span("verify", "pass", 5.0, 8.0, rows=4, accepted=1)
@@ -27,7 +27,7 @@ def recorded(tmp_path: Path) -> Path:
 def test_shares_of_a_trace(recorded: Path) -> None:
     found = summarize(recorded)
     assert found.whole == pytest.approx(8.0)
-    assert found.busy == pytest.approx({"disk": 2.5, "draft": 2.0, "verify": 6.0, "stall": 0.5})
+    assert found.busy == pytest.approx({"disk": 2.5, "draft": 2.0, "verify": 6.0, "idle": 0.5})
     assert found.hidden_draft == pytest.approx(0.5)
     assert found.stalls == pytest.approx({"weights": 0.5})
     assert (found.n_rounds, found.n_rows, found.n_accepted) == (2, 12, 4)
@@ -36,7 +36,7 @@ def test_shares_of_a_trace(recorded: Path) -> None:
 def test_the_format_is_chromes(recorded: Path) -> None:
     events = json.loads(recorded.read_text().rstrip().rstrip(",") + "]")
     names = {event["args"]["name"] for event in events if event["ph"] == "M"}
-    assert names == {"disk", "draft", "verify", "stall"}
+    assert names == {"disk", "draft", "verify", "idle"}
     spans = [event for event in events if event["ph"] == "X"]
     assert len(spans) == 7 and all({"name", "ts", "dur", "pid", "tid", "args"} <= set(event) for event in spans)
 

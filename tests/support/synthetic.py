@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from cadcpp.config import TreeConfig
+from cadcpp.drafter import NoDrafter
 from cadcpp.tree import TokenTree
 
 DECOYS = (1000, 40000)  # ids drawn at random: ordinary words in SmolLM2's vocabulary
 
 
-class SyntheticDrafter:
+class SyntheticDrafter(NoDrafter):
     """Proposes trees of exactly ``rows`` rows that hold the text's true continuation and decoys around it.
 
     Each next true token is in the tree with probability ``accept``; with probability ``side`` a decoy stands

@@ -1,0 +1,90 @@
+"""Costs learned while running: seconds as a function of a size, and how far to trust a draft at each depth."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cadcpp.prices import MAX_ROWS, Floats
+
+_FORGET = 0.98  # weight of the past, per observation
+_DOUBT = 0.5  # observations that a fitted line counts for, beside those of one size
+_DEPTHS = np.array([0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 8])  # depth -> class; the last one goes on
+_PRIOR = np.array([0, 1, 3, 6, 6, 6, 6, 6, 6])  # promised tokens that the depth above counts for, by class
+
+
+@dataclass(slots=True)
+class RowCost:
+    """Seconds of a pass by its number of rows: a line, corrected at the sizes that were seen.
+
+    Kernels work in blocks, so that 8 rows may be faster than 6; no smooth curve tells that. What was seen
+    of a size fades, so that one bad measurement does not shut a size out for good.
+    """
+
+    seconds: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))  # sums by rows
+    count: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))
+    long: float = 0.0  # seconds a row of passes larger than any tree's
+
+    def add(self, n_rows: int, seconds: float) -> None:
+        """One pass."""
+        if n_rows >= len(self.count):
+            self.long = seconds / n_rows
+            return
+        self.seconds, self.count = self.seconds * _FORGET, self.count * _FORGET
+        self.seconds[n_rows] += seconds
+        self.count[n_rows] += 1
+
+    def line(self) -> tuple[float, float]:
+        """(a, b) of seconds = a + b rows, both at least 0.
+
+        While all sizes were about alike a tenth of the cost is taken to be per pass.
+        """
+        if not self.count.any():
+            return 0.0, self.long
+        rows = np.flatnonzero(self.count)
+        # Of a size seen often only the mean counts, or it would bend the line to itself.
+        weight, mean = np.sqrt(self.count[rows]), self.seconds[rows] / self.count[rows]
+        x, y = float(np.average(rows, weights=weight)), float(np.average(mean, weights=weight))
+        spread = np.average((rows - x) ** 2, weights=weight)
+        if spread > 0.02 * x * x:
+            slope = float(np.average((rows - x) * (mean - y), weights=weight) / spread)
+        else:
+            slope = 0.9 * y / max(x, 1.0)
+        slope = min(max(slope, 0.0), y / max(x, 1.0))
+        return y - slope * x, slope
+
+    def estimate(self) -> Floats:
+        """Seconds of passes of 0, 1, 2, ... rows, [2 * MAX_ROWS + 1]."""
+        base, slope = self.line()
+        fitted = base + slope * np.arange(len(self.count))
+        return np.asarray((self.seconds + _DOUBT * fitted) / (self.count + _DOUBT))
+
+
+@dataclass(slots=True)
+class Trust:
+    """Accepted tokens over those that the draft's probabilities promised, by depth."""
+
+    promised: Floats = field(default_factory=lambda: np.zeros(_DEPTHS[-1] + 1))
+    accepted: Floats = field(default_factory=lambda: np.zeros(_DEPTHS[-1] + 1))
+
+    def observe(self, promised: Floats, n_accepted: int) -> None:
+        """One tree: the sum of its nodes' probabilities at each depth, and how deep the accepted path went."""
+        depth = np.arange(1, len(promised))
+        groups = _DEPTHS[np.minimum(depth, len(_DEPTHS) - 1)]
+        size = len(self.promised)
+        fade = np.where(np.isin(np.arange(size), groups), 0.97, 1.0)  # only what is seen anew makes the old fade
+        self.promised = fade * self.promised + np.bincount(groups, promised[1:], size)
+        self.accepted = fade * self.accepted + np.bincount(groups, (depth <= n_accepted) * 1.0, size)
+
+    def forget(self) -> None:
+        """Give a draft that failed another chance."""
+        self.promised, self.accepted = 0.3 * self.promised, 0.3 * self.accepted
+
+    def by_depth(self) -> Floats:
+        """Factors for the probabilities of nodes at depth 0, 1, 2, ...; the last one goes on.
+
+        What is not known of a depth is taken from the one above, without which it would not be reached.
+        """
+        ratio = [1.0]
+        for prior, promised, accepted in zip(_PRIOR[1:], self.promised[1:], self.accepted[1:], strict=True):
+            ratio.append((prior * ratio[-1] + accepted) / (prior + promised))
+        return np.asarray(np.clip(ratio, 0.05, 2.0)[_DEPTHS])

@@ -1,0 +1,61 @@
+"""The pipeline's workers, and how to run stages on them, with asyncio or without.
+
+Work is written once, as a generator of steps: it yields a future where it has to wait and a result where
+it has one. `run` drives such a generator for a caller that blocks, `aio.run` for one that awaits.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from threading import Event
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Steps = Generator[Future[Any] | T, None, None]
+Step = Generator[Future[Any], None, T]
+
+# One thread computes, for all sessions of the process. OpenMP keeps a team for each thread that computes, and with
+# more threads than cores their members sleep between operations instead of spinning: a draft then takes three times
+# as long. So what runs beside it must compute on a single thread, without a team.
+COMPUTE = ThreadPoolExecutor(1, "cadcpp-compute")
+BESIDE = ThreadPoolExecutor(1, "cadcpp-beside")
+
+_AGAIN_S = 0.05
+
+
+def stage(stop: Callable[[], None], work: Callable[..., T], *args: Any) -> Step[T]:
+    """``work`` on the computing thread. If the generator is closed meanwhile, ``stop`` ends it and it is waited for."""
+    future = COMPUTE.submit(work, *args)
+    try:
+        yield future
+    finally:
+        while not future.done():
+            with suppress(KeyboardInterrupt):  # a second Ctrl-C cannot make it faster
+                stop()  # again and again, since a stage may be between two decodes
+                wait((future,), _AGAIN_S)
+    return future.result()
+
+
+@contextmanager
+def beside(work: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
+    """Inside, ``work`` runs on the other thread; it is told, when it asks, whether it is time to end."""
+    over = Event()
+    future = BESIDE.submit(work, over.is_set)
+    try:
+        yield
+    finally:
+        over.set()
+        wait((future,))
+    future.result()
+
+
+def run(steps: Steps[T]) -> Generator[T, None, None]:
+    """The results of ``steps``, for a caller that blocks meanwhile."""
+    try:
+        for step in steps:
+            if isinstance(step, Future):
+                wait((step,))
+            else:
+                yield step
+    finally:
+        steps.close()

@@ -1,0 +1,37 @@
+"""What a token tree costs, in tokens that the same time would bring otherwise."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_ROWS = 256
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Prices for one round; by default nothing costs anything."""
+
+    rows: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: of i + 1 rows, beyond the root alone
+    node: float = 0.0  # of evaluating a node with the draft, after ...
+    free_nodes: int = MAX_ROWS  # ... so many that cost nothing
+    trust: Floats = field(
+        default_factory=lambda: np.ones(1)
+    )  # by depth, for nodes' probabilities; the last one goes on
+
+    def gains(self, logp: NDArray[np.float32], depth: NDArray[np.integer]) -> Floats:
+        """Tokens that nodes are expected to add, [n]; the root, which is text already, adds none."""
+        gains = np.exp(logp.astype(np.float64)) * self.trust[np.minimum(depth, len(self.trust) - 1)]
+        gains[depth == 0] = 0.0
+        return np.asarray(gains)
+
+    def best_rows(self, gains: Floats) -> int:
+        """Rows of the best tree, of nodes that bring ``gains``, [n], the root first."""
+        n = min(len(gains), len(self.rows))
+        return int(np.argmax(np.cumsum(gains[:n]) - self.rows[:n])) + 1
+
+    def next_row(self, n: int) -> float:
+        """The least that a row beyond ``n`` can cost on average. Costs may come in steps, so it looks far ahead."""
+        beyond = self.rows[n:] - self.rows[n - 1]
+        return max(float(np.min(beyond / np.arange(1, len(beyond) + 1))), 0.0) if len(beyond) else 0.0
