@@ -85,14 +85,20 @@ class Growth:
         return found[1:]
 
     def below(self, row: int, config: TreeConfig, max_depth: int) -> tuple["Growth", dict[int, int]]:
-        """The growth that has ``row`` as its root and all that is known below it; and evaluated nodes' new numbers."""
+        """The growth that has ``row`` as its root and all that is known below it; and evaluated nodes' new numbers.
+
+        ``max_depth`` must leave the evaluated nodes in.
+        """
+        children: dict[int, list[int]] = {node: [] for node in self._known}
+        for node in self._known:
+            if node:
+                children[self._parent[node]].append(self._token[node])
         new, rank = Growth(self._token[row], config, max_depth, self._never), {row: 0}
         for node in sorted(self._known):  # parents stand before children
-            child = new._child.get((rank.get(self._parent[node], -1), self._token[node]))
-            if child is not None and new._open[child]:
-                rank[node] = child
+            if node != row and self._parent[node] in rank:
+                rank[node] = new._child[rank[self._parent[node]], self._token[node]]
             if node in rank:
-                new._hang(rank[node], self._known[node])
+                new._hang(rank[node], self._known[node], children[node])
         new._n_expanded = 0
         return new, rank
 
@@ -138,7 +144,7 @@ class Growth:
             tokens = tokens[np.argpartition(-logp[tokens], MAX_ROWS)[:MAX_ROWS]]
         return tokens, logp[tokens]
 
-    def _hang(self, row: int, following: _Next) -> None:
+    def _hang(self, row: int, following: _Next, always: Sequence[int] = ()) -> None:
         """Count a node as evaluated, and add those of the tokens after it that may stay in the tree."""
         self._known[row] = following
         best = np.exp(np.sort(following[1])[: -_CHILDREN - 1 : -1])
@@ -152,7 +158,8 @@ class Growth:
         tokens, logp = following
         # Rounding must not lift a child above its parent: the order of rows rests on it.
         logp = np.minimum(self._logp[row] + logp, self._logp[row])
-        tokens, logp = tokens[logp > (floor := self._floor())], logp[logp > floor]
+        stays = (logp > self._floor()) | np.isin(tokens, always)
+        tokens, logp = tokens[stays], logp[stays]
         first = len(self._token)
         self._token += tokens.tolist()
         self._child.update(((row, token), first + i) for i, token in enumerate(self._token[first:]))

@@ -28,11 +28,12 @@ def stage(stop: Callable[[], None], work: Callable[..., T], *args: Any) -> Step[
     future = COMPUTE.submit(work, *args)
     try:
         yield future
-    finally:
+    except BaseException:
         while not future.done():
             with suppress(KeyboardInterrupt):  # a second Ctrl-C cannot make it faster
                 stop()  # again and again, since a stage may be between two decodes
                 wait((future,), _AGAIN_S)
+        raise
     return future.result()
 
 

@@ -27,9 +27,10 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        # Of several the one that is complete first, as if the text came letter by letter.
+        found = [(at + len(stop), at) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         self.stopped = bool(found)
-        end = min(found) if found else len(self._held) - self._partial()
+        end = min(found)[1] if found else len(self._held) - self._partial()
         text, self._held = self._held[:end], "" if found else self._held[end:]
         return text
 

@@ -70,8 +70,9 @@ def test_any_chunking_gives_the_same_text(data: bytes, places: list[int], stop: 
 
 @given(data=st.text("abé€", max_size=40), stop=st.lists(st.text("abé€", min_size=1, max_size=4), max_size=3))
 def test_the_text_ends_before_the_first_stop_string(data: str, stop: list[str]) -> None:
-    found = [data.find(s) for s in stop if s in data]
-    assert run([data.encode()], stop) == (data[: min(found)] if found else data, bool(found))
+    ends = [end for end in range(len(data) + 1) if data[:end].endswith(tuple(stop))] if stop else []
+    shown = min((data[: ends[0]].removesuffix(s) for s in stop), key=len) if ends else data
+    assert run([data.encode()], stop) == (shown, bool(ends))
 
 
 @given(data=st.text("abé€", max_size=40), places=st.lists(st.integers(0, 60), max_size=12))
@@ -82,3 +83,8 @@ def test_without_stop_strings_only_half_characters_wait(data: str, places: list[
         seen += piece
         shown += stream.feed(piece)
         assert shown == seen.decode("utf-8", "ignore")
+
+
+@pytest.mark.parametrize("data", [["a€a"], ["a", "€", "a"], ["a€", "a"]])
+def test_of_overlapping_stop_strings_the_first_complete_one_counts(data: list[str]) -> None:
+    assert run([piece.encode() for piece in data], ["€", "a€a"]) == ("a", True)

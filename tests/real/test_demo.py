@@ -38,6 +38,21 @@ def place(tmp_path: Path, smollm2: Callable[[str], Path]) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights as they are in the file: where AMX is announced and missing, its kernels end the process."""
+    from llama_cpp import llama_cpp as api
+
+    make = api.llama_model_default_params
+
+    def params() -> Any:
+        made = make()
+        made.use_extra_bufts = False
+        return made
+
+    monkeypatch.setattr(api, "llama_model_default_params", params)
+
+
 def greedy(path: Path, prompt: str) -> tuple[list[int], NDArray[np.float32]]:
     """The most likely 64 tokens after ``prompt``, and the logits of every position."""
     from llama_cpp import Llama
