@@ -4,7 +4,7 @@ MODELS := $(or $(CADCPP_MODELS),models)
 VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 
-.PHONY: setup chat test test-slow lint type bench bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-chain profile clean
+.PHONY: setup chat test test-slow lint type bench bench-ablation bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-chain profile clean
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -38,6 +38,9 @@ type: .venv/ready
 
 bench: setup
 	$(BIN)/python -m bench.acceptance
+
+bench-ablation: setup  ## what trees, streaming, fallback and pipeline are worth
+	$(BIN)/python -m bench.ablation
 
 bench-wall: setup  ## plain llama.cpp against cadcpp in too little memory; root makes the wall
 	$(BIN)/python -m bench.behind

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -46,7 +47,8 @@ class Sizes:
     n_plain: int
     n: int
     rows: int
-    ram: int
+    ram: int | None  # None: no limit
+    draft: Path = field(default_factory=record.demo_draft)
 
 
 def plain(prompt: str, sizes: Sizes) -> System:
@@ -54,11 +56,12 @@ def plain(prompt: str, sizes: Sizes) -> System:
     return System(PLAIN, [*_PYTHON, "bench.plain", *model, "-n", str(sizes.n_plain)])
 
 
-def cadcpp(prompt: str, sizes: Sizes, *more: str) -> System:
+def cadcpp(prompt: str, sizes: Sizes, *more: str, name: str = "") -> System:
+    ram = ["--ram", f"{sizes.ram}MiB"] if sizes.ram else []
     return System(
-        f"cadcpp, {sizes.rows} rows",
-        [*_PYTHON, "cadcpp", "generate", *_pair(prompt), "--temp", "0", "--json", "--ctx", "2048"]
-        + ["--ram", f"{sizes.ram}MiB", "-n", str(sizes.n), "--rows", str(sizes.rows), *more],
+        name or f"cadcpp, {sizes.rows} rows",
+        [*_PYTHON, "cadcpp", "generate", *_pair(prompt, sizes.draft), "--temp", "0", "--json", "--ctx", "2048"]
+        + [*ram, "-n", str(sizes.n), "--rows", str(sizes.rows), *more],
     )
 
 
@@ -86,9 +89,9 @@ def pieces(prompt: str, sizes: Sizes) -> list[System]:
 
 def without(piece: str, prompt: str, sizes: Sizes) -> System:
     n = {"tree": sizes.n_plain, "lock": sizes.n}.get(piece, sizes.n // 2)
-    shared = [*_pair(prompt), "--rows", str(sizes.rows), "--ram", str(sizes.ram), "-n", str(n)]
+    shared = [*_pair(prompt, sizes.draft), "--rows", str(sizes.rows), "--ram", str(sizes.ram), "-n", str(n)]
     return System(f"  without {piece}", [*_PYTHON, "bench.pieces", "--without", piece, *shared])
 
 
-def _pair(prompt: str) -> list[str]:
-    return ["-m", str(record.demo_verifier()), "-d", str(record.demo_draft()), "-p", prompt]
+def _pair(prompt: str, draft: Path) -> list[str]:
+    return ["-m", str(record.demo_verifier()), "-d", str(draft), "-p", prompt]
