@@ -80,6 +80,8 @@ def _v2() -> bool:
 def _groups(wall: Wall, device: str) -> Iterator[list[Path]]:
     groups = [_ROOT / kind / _NAME for kind in ("memory", "blkio")] if _v1() else [_ROOT / _NAME]
     for group in groups:
+        if group.exists():  # of a bench that was killed; its limits must not live on
+            _remove(group)
         group.mkdir(exist_ok=True)
     try:
         (_limit_v1 if _v1() else _limit_v2)(wall, device, groups)

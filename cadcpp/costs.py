@@ -33,6 +33,11 @@ class RowCost:
         self.seconds[n_rows] += seconds
         self.count[n_rows] += 1
 
+    @property
+    def known(self) -> bool:
+        """Whether any pass was seen."""
+        return bool(self.count.any() or self.long)
+
     def line(self) -> tuple[float, float]:
         """(a, b) of seconds = a + b rows, both at least 0.
 

@@ -16,7 +16,7 @@ from cadcpp.drafter import Drafter, NoDrafter
 from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager
-from cadcpp.pipeline import Step, Steps, beside, run, stage
+from cadcpp.pipeline import Step, Steps, beside, finish, run, stage
 from cadcpp.planner import Observation, Policy
 from cadcpp.stats import Stats
 from cadcpp.trace import Trace
@@ -110,9 +110,8 @@ class Engine:
                 if result.finish:
                     return
         finally:
-            for cached in (self.drafter, self.verifier):
-                cached.resume()
-                cached.settle()
+            self._stop()
+            finish(self._settle)
 
     def _check(self, prompt: Sequence[int], n: int) -> None:
         if not prompt:
@@ -137,6 +136,11 @@ class Engine:
     def _stop(self) -> None:
         self.drafter.stop()
         self.verifier.stop()
+
+    def _settle(self) -> None:
+        for cached in (self.drafter, self.verifier):
+            cached.resume()
+            cached.settle()
 
     def _result(self, work: Work, tree: TokenTree, accepted: Accepted) -> Round:
         tokens = accepted.tokens(tree)

@@ -54,6 +54,11 @@ class Growth:
         for i, row in enumerate(rows):
             self._hang(row, self._likely(logits[i] - total[i]))
 
+    def learn(self, row: int, tokens: NDArray[np.int64], logp: NDArray[np.float32]) -> None:
+        """Hang given next tokens under a node, with their log probabilities after it, [n]."""
+        known = (logp > _log(self._config.cutoff)) & ~np.isin(tokens, self._never)
+        self._hang(row, (tokens[known], logp[known]))
+
     def tree(self) -> TokenTree:
         """Of the likeliest ``rows`` nodes found as many as pay."""
         best = self._best(_log(self._config.cutoff))

@@ -29,12 +29,23 @@ def stage(stop: Callable[[], None], work: Callable[..., T], *args: Any) -> Step[
     try:
         yield future
     except BaseException:
-        while not future.done():
-            with suppress(KeyboardInterrupt):  # a second Ctrl-C cannot make it faster
-                stop()  # again and again, since a stage may be between two decodes
-                wait((future,), _AGAIN_S)
+        _wait_for(future, stop)
         raise
     return future.result()
+
+
+def finish(work: Callable[[], None]) -> None:
+    """``work`` on the computing thread, after whatever runs there."""
+    future = COMPUTE.submit(work)
+    _wait_for(future, lambda: None)
+    future.result()
+
+
+def _wait_for(future: "Future[Any]", stop: Callable[[], None]) -> None:
+    while not future.done():
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C cannot make it faster
+            stop()  # again and again, since a stage may be between two decodes
+            wait((future,), _AGAIN_S)
 
 
 @contextmanager

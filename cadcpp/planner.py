@@ -80,8 +80,8 @@ class CostModel:
 
     def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
         """The prices for the next round, within the given settings; ``n_tail`` rows go along anyway."""
-        if not self.tokens.any():
-            return replace(config, rows=min(config.rows, 16))  # the first round measures
+        if not self.tokens.any() or not self.verify.known:
+            return replace(config, rows=min(config.rows, 16))  # the first rounds measure
         if self.patience > _PROBE and self.trials > 0:
             config = replace(config, rows=min(config.rows, 4))
         rate, rows = max(self._rate(), self._plain_rate()), self._round_s()[n_tail : n_tail + config.rows]
@@ -97,7 +97,7 @@ class CostModel:
             self.patience = min(3 * self.patience, _MOST_PLAIN)
             self.trials, self.plain_rounds = _TRIALS // 2, 0
             self.trust.forget()
-        if self.trials > 0 or not self.tokens.any():
+        if self.trials > 0 or not self.tokens.any() or self._costs_nothing():
             return not self._must_see_plain()
         pays = self._rate() >= _MARGIN * self._plain_rate()
         self.patience = _PROBE if pays else self.patience
@@ -142,6 +142,10 @@ class CostModel:
         draft_s = np.maximum(self.nodes * n, 1) * self.node_s
         disk_s = self.stream_s + np.maximum(draft_s - self.ahead_s, 0)
         return float(np.max(self.tokens[1:] / np.maximum(np.maximum(disk_s, verify[2 : MAX_ROWS + 1] + draft_s), 1e-9)))
+
+    def _costs_nothing(self) -> bool:
+        """Whether drafting takes so little time that each tree may be judged by itself."""
+        return 0 < self.draft_s < 0.01 * float(self.verify.estimate()[1])
 
     def _must_see_plain(self) -> bool:
         """Half through the trials, where a pass of one row might be faster than the disk and has not been seen."""

@@ -12,6 +12,7 @@ import psutil
 
 from cadcpp.cache import Progress
 from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.copier import Copier
 from cadcpp.drafter import Drafter, ModelDrafter, NoDrafter
 from cadcpp.engine import Engine, Round
 from cadcpp.errors import ConfigError
@@ -178,8 +179,10 @@ class Session:
         return context
 
     def _drafter(self, path: str | Path | None) -> Drafter:
-        if path is None:
+        if self.config.tree.rows == 1:
             return NoDrafter()
+        if path is None:
+            return Copier(self.model.end_tokens())
         model = self._model(path, draft=True)
         n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
         context = self._context(model, n_batch, self.config.tree.width, draft_seqs(self.config.tree.rows))

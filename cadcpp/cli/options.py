@@ -61,10 +61,11 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
     click.option("--threads", type=int, default=None, help="Compute threads. [default: one per core]"),
     click.option(
         "--speculative",
-        type=click.Choice(["auto", "off", "draft"]),
+        type=click.Choice(["auto", "off", "draft", "ngram"]),
         default="auto",
         show_default=True,
-        help="auto: draft if -d is given. off: plain decoding, the same text.",
+        help="draft: by the model of -d. ngram: from what the text said before. auto: draft if -d is given, else "
+        "ngram. off: plain decoding. The text is the same.",
     ),
     click.option(
         "--fallback",
@@ -127,7 +128,8 @@ def open_session(
         raise ConfigError(f"-n must be at least 1, got {n_predict}")
     if speculative == "draft" and draft is None:
         raise ConfigError("--speculative draft needs a draft model: add -d D.gguf")
-    speculates = draft is not None and speculative != "off"
+    if speculative == "auto":
+        speculative = "draft" if draft is not None else "ngram"
     tree = TreeConfig(rows=rows)
     config = SessionConfig(
         n_ctx=_CTX if ctx is None else ctx,
@@ -137,13 +139,13 @@ def open_session(
         pipeline=not no_pipeline,
         trace=trace,
         fallback=fallback,
-        tree=tree if speculates else TreeConfig(rows=1),
+        tree=tree if speculative != "off" else TreeConfig(rows=1),
     )
     from cadcpp.session import Session
 
     if ctx is None:  # only now: numbers are checked before any file is opened
         config = replace(config, n_ctx=default_ctx(model))
-    return Session(model, draft if speculates else None, config)
+    return Session(model, draft if speculative == "draft" else None, config)
 
 
 def default_ctx(model: Path) -> int:

@@ -1,9 +1,12 @@
 """Replies for asyncio: the same text, and a session that survives being cancelled at any point."""
 
+import _thread
 import asyncio
 import random
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
@@ -26,12 +29,19 @@ def pair(tiny: Callable[..., Path]) -> tuple[Path, Path]:
     )
 
 
-@pytest.fixture(scope="module", params=["in memory", "behind the wall"])
+@pytest.fixture(scope="module", params=["in memory", "behind the wall", "taking turns"])
 def session(request: pytest.FixtureRequest, pair: tuple[Path, Path]) -> Iterator[Session]:
     headers = read_header(pair[0]), read_header(pair[1])
     whole = make_plan(*headers, ram=1 << 40, n_ctx=N_CTX, rows=ROWS)
     ram = whole.fixed + whole.layout.pinned_bytes * 8 // 10 if request.param != "in memory" else None
-    config = SessionConfig(n_ctx=N_CTX, n_threads=1, ram=ram, tree=TreeConfig(rows=ROWS), fallback="none")
+    config = SessionConfig(
+        n_ctx=N_CTX,
+        n_threads=1,
+        ram=ram,
+        tree=TreeConfig(rows=ROWS),
+        fallback="none",
+        pipeline=request.param != "taking turns",
+    )
     with Session(*pair, config) as running:
         assert running.plan.streams == (ram is not None)
         yield running
@@ -74,6 +84,18 @@ def test_cancelling_at_any_point_leaves_the_session_right(session: Session, seed
             raise asyncio.CancelledError  # it was faster
 
     asyncio.run(cancelled())
+    assert plain(session) == whole
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ctrl_c_at_any_point_leaves_the_session_right(session: Session, seed: int) -> None:
+    whole = plain(session)
+    timer = threading.Timer(random.Random(seed).uniform(0, 0.3), _thread.interrupt_main)
+    with suppress(KeyboardInterrupt):
+        timer.start()
+        plain(session)
+        timer.join()  # it was faster
+        time.sleep(0.1)
     assert plain(session) == whole
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cadcpp.cache import Cache
 from cadcpp.config import SamplingConfig
+from cadcpp.copier import Copier
 from cadcpp.drafter import Drafter, ModelDrafter
 from cadcpp.engine import Engine
 from cadcpp.errors import ConfigError, ContextFull, NativeError
@@ -119,6 +120,19 @@ def test_no_policy_changes_the_text(rig: Rig, drafter: ModelDrafter, seed: int, 
     engine.policy = policy()
     assert write(engine, rig, prompt, N, sampling) == whole
     assert drafter.n_decodes > 0
+
+
+@pytest.mark.parametrize("policy", [None, CostModel])
+@pytest.mark.parametrize("seed", range(4))
+def test_drafting_from_the_text_itself_does_not_change_it(
+    rig: Rig, seed: int, policy: Callable[[], Policy] | None
+) -> None:
+    prompt = text_of(seed, 12) * 4
+    sampling = SamplingConfig(seed=seed, temperature=0.3, top_k=3) if seed % 2 else GREEDY
+    whole = write(rig.engine(), rig, prompt, 100, sampling)
+    engine = rig.engine(Copier([2]), ROWS)
+    engine.policy = policy() if policy else None
+    assert write(engine, rig, prompt, 100, sampling) == whole
 
 
 # stops ------------------------------------------------------------------------------------------------
