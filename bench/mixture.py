@@ -57,7 +57,19 @@ def commands(model: Path, ram: int, n: int) -> dict[str, list[str]]:
     python = [sys.executable, "-m"]
     return {
         PLAIN: [*python, "bench.plain", *shared],
-        "cadcpp": [*python, "cadcpp", "generate", *shared, "--temp", "0", "--json", "--ram", f"{ram}MiB"],
+        "cadcpp": [
+            *python,
+            "cadcpp",
+            "generate",
+            *shared,
+            "--speculative",
+            "off",
+            "--temp",
+            "0",
+            "--json",
+            "--ram",
+            f"{ram}MiB",
+        ],
     }
 
 

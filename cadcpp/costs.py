@@ -7,6 +7,7 @@ import numpy as np
 from cadcpp.prices import MAX_ROWS, Floats
 
 _FORGET = 0.98  # weight of the past, per observation
+_DOUBT_SLOPE = 0.03  # relative variance of sizes that a slope of its own is worth
 _DOUBT = 0.5  # observations that a fitted line counts for, beside those of one size
 _DEPTHS = np.array([0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 8])  # depth -> class; the last one goes on
 _PRIOR = np.array([0, 1, 3, 6, 6, 6, 6, 6, 6])  # promised tokens that the depth above counts for, by class
@@ -22,7 +23,7 @@ class RowCost:
 
     seconds: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))  # sums by rows
     count: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))
-    long: float = 0.0  # seconds a row of passes larger than any tree's
+    long: float = 0.0  # seconds a row of passes that are not like others; for as long as there are no others
 
     def add(self, n_rows: int, seconds: float) -> None:
         """One pass."""
@@ -38,22 +39,23 @@ class RowCost:
         """Whether any pass was seen."""
         return bool(self.count.any() or self.long)
 
-    def line(self) -> tuple[float, float]:
-        """(a, b) of seconds = a + b rows, both at least 0.
+    def guess(self, n_rows: int, seconds: float) -> None:
+        """A pass that took longer than others will; better than nothing until there are others."""
+        self.long = seconds / n_rows
 
-        While all sizes were about alike a tenth of the cost is taken to be per pass.
-        """
+    def line(self) -> tuple[float, float]:
+        """(a, b) of seconds = a + b rows, both at least 0."""
         if not self.count.any():
             return 0.0, self.long
         rows = np.flatnonzero(self.count)
         # Of a size seen often only the mean counts, or it would bend the line to itself.
         weight, mean = np.sqrt(self.count[rows]), self.seconds[rows] / self.count[rows]
         x, y = float(np.average(rows, weights=weight)), float(np.average(mean, weights=weight))
-        spread = np.average((rows - x) ** 2, weights=weight)
-        if spread > 0.02 * x * x:
-            slope = float(np.average((rows - x) * (mean - y), weights=weight) / spread)
-        else:
-            slope = 0.9 * y / max(x, 1.0)
+        # While sizes are much alike they say little of the slope: half of the cost is then taken to be per pass.
+        doubt = _DOUBT_SLOPE * x * x
+        spread = float(np.average((rows - x) ** 2, weights=weight))
+        common = float(np.average((rows - x) * (mean - y), weights=weight))
+        slope = (common + doubt * 0.5 * y / max(x, 1.0)) / max(spread + doubt, 1e-9)
         slope = min(max(slope, 0.0), y / max(x, 1.0))
         return y - slope * x, slope
 

@@ -24,6 +24,7 @@ from cadcpp.tree import TokenTree
 from cadcpp.verifier import Verifier
 
 T = TypeVar("T")
+_COLD = 2  # passes until reads and memory have settled
 _NOTICE_S = 0.02  # within which the end of a pass is noticed beside it
 
 
@@ -212,7 +213,7 @@ class Engine:
             Observation(
                 n_rows=draft.n_tail - 1 + len(tree),
                 n_prompt=work.n_prompt,
-                cold=now.passes == 1,
+                cold=0 < now.passes <= _COLD,
                 n_evaluated=draft.n_evaluated,
                 n_tokens=n_accepted + 1,
                 n_accepted=n_accepted,

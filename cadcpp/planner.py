@@ -23,7 +23,7 @@ class Observation:
 
     n_rows: int  # of the verify pass, the text's tail included
     n_prompt: int = 0  # ... and of these new text of the user's
-    cold: bool = False  # the first pass of all, which also reads what stays in memory
+    cold: bool = False  # one of the first passes of all: what stays in memory is read, and memory is cleared for it
     n_evaluated: int  # nodes that the draft evaluated
     n_tokens: int  # of text that came of it
     n_accepted: int = 0  # drafted tokens that were right
@@ -112,6 +112,8 @@ class CostModel:
         """Learn from one round."""
         if not seen.cold:
             self.verify.add(seen.n_rows, seen.compute_s)
+        elif not self.verify.known:
+            self.verify.guess(seen.n_rows, seen.compute_s)
         self.stream_s, self.ahead_s = seen.stream_s, seen.ahead_s
         self.stall_s = _mean(self.stall_s, seen.stall_s)
         if seen.n_evaluated == 0:
