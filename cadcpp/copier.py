@@ -1,12 +1,13 @@
 """A drafter without a model: text that repeats itself drafts for itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
+from cadcpp.drafter import WithoutModel
 from cadcpp.growth import Growth
 from cadcpp.lookup import ContextLookup, Continuation
 from cadcpp.tree import TokenTree
@@ -40,10 +41,8 @@ class Belief:
         return np.array([chances[c.match] * c.count / c.total for c in found], np.float32)
 
 
-class Copier:
+class Copier(WithoutModel):
     """Prompt lookup decoding (Saxena 2023) as a tree: every place where the last words stood before has its branch."""
-
-    n_evaluated = n_kept = 0
 
     def __init__(self, never: Sequence[int] = ()) -> None:
         self._lookup, self._belief = ContextLookup(_LONGEST), Belief()
@@ -63,21 +62,6 @@ class Copier:
             self.n_evaluated += len(rows)
             rows = growth.frontier()
         return growth.tree()
-
-    def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
-        pass
-
-    def settle(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-    def resume(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
     def _read(self, ids: Sequence[int]) -> None:
         """Take up the new text, and learn from each of its tokens what matches are worth."""

@@ -42,13 +42,10 @@ class Drafter(Protocol):
     def close(self) -> None: ...
 
 
-class NoDrafter:
-    """Plain decoding: the tree is its root."""
+class WithoutModel:
+    """What a drafter has to do for a context, where there is none."""
 
     n_evaluated = n_kept = 0
-
-    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        return TokenTree.root(ids[-1])
 
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
         pass
@@ -64,6 +61,13 @@ class NoDrafter:
 
     def close(self) -> None:
         pass
+
+
+class NoDrafter(WithoutModel):
+    """Plain decoding: the tree is its root."""
+
+    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
+        return TokenTree.root(ids[-1])
 
 
 class ModelDrafter:
