@@ -1,5 +1,7 @@
 """Whether a draft fits its verifier: a drafted id must mean the same token to both."""
 
+from hashlib import sha256
+
 from cadcpp.errors import PairError
 from cadcpp.native.gguf import Header, read_vocabulary
 
@@ -17,6 +19,14 @@ def check_pair(verifier: Header, draft: Header) -> None:
         a, b = verifier.metadata.get(key), draft.metadata.get(key)
         if None not in (a, b) and a != b:
             _refuse(verifier, draft, f"the {name} token is {a} against {b}")
+
+
+def fingerprint(header: Header) -> bytes:
+    """A hash of a model's vocabulary, 32 bytes: files about its tokens carry it."""
+    digest = sha256()
+    for token in read_vocabulary(header):
+        digest.update(len(token).to_bytes(4, "little") + token)
+    return digest.digest()
 
 
 def _show(text: bytes) -> str:

@@ -22,8 +22,10 @@ from cadcpp.native.context import Context, ContextConfig, Watcher
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.model import Model, check_generative
 from cadcpp.native.sampler import Sampler
+from cadcpp.ngram.file import load
+from cadcpp.ngram.katz import Katz
 from cadcpp.pager import NullPager, Pager, PagerState, StreamingPager
-from cadcpp.pair import check_pair
+from cadcpp.pair import check_pair, fingerprint
 from cadcpp.pipeline import Steps, run
 from cadcpp.plan import Plan, batch_rows, draft_seqs, make_plan, wide_bytes, wide_rows
 from cadcpp.planner import CostModel, Policy
@@ -182,11 +184,15 @@ class Session:
         if self.config.tree.rows == 1:
             return NoDrafter()
         if path is None:
-            return Copier(self.model.end_tokens())
+            return Copier(self.model.end_tokens(), self._ngram())
         model = self._model(path, draft=True)
         n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
         context = self._context(model, n_batch, self.config.tree.width, draft_seqs(self.config.tree.rows))
         return ModelDrafter(context, self.model.end_tokens())  # nothing follows an end, so none is drafted
+
+    def _ngram(self) -> Katz | None:
+        path, header = self.config.ngram, self.model.header
+        return load(path, header.n_vocab, fingerprint(header)) if path else None
 
     def _verifier(self) -> Verifier:
         config, rows = self.config, self.config.tree.rows

@@ -68,6 +68,12 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         "ngram. off: plain decoding. The text is the same.",
     ),
     click.option(
+        "--ngram",
+        type=Path,
+        metavar="FILE",
+        help="An n-gram model that helps to draft without -d; `cadcpp models make-ngram` makes one.",
+    ),
+    click.option(
         "--fallback",
         type=click.Choice(["cost", "llmcad", "none"]),
         default="cost",
@@ -112,6 +118,7 @@ def open_session(
     ctx: int | None,
     threads: int | None,
     speculative: str,
+    ngram: Path | None,
     rows: int,
     ram: str | None,
     fallback: Literal["cost", "llmcad", "none"],
@@ -128,6 +135,8 @@ def open_session(
         raise ConfigError(f"-n must be at least 1, got {n_predict}")
     if speculative == "draft" and draft is None:
         raise ConfigError("--speculative draft needs a draft model: add -d D.gguf")
+    if ngram is not None and (speculative == "draft" or (speculative == "auto" and draft is not None)):
+        raise ConfigError(f"--ngram {ngram} is for drafting without -d: leave one of them out")
     if speculative == "auto":
         speculative = "draft" if draft is not None else "ngram"
     tree = TreeConfig(rows=rows)
@@ -137,6 +146,7 @@ def open_session(
         ram=parse_size(ram) if ram is not None else None,
         pager=not no_pager,
         pipeline=not no_pipeline,
+        ngram=ngram if speculative == "ngram" else None,
         trace=trace,
         fallback=fallback,
         tree=tree if speculative != "off" else TreeConfig(rows=1),

@@ -58,6 +58,7 @@ def check(code: int, out: str, err: str, wanted: int, *words: str) -> None:
         pytest.param(["--rows", "300", "-d", "none.gguf"], ["rows", "300"], id="rows 300"),
         pytest.param(["--rows", "300"], ["rows", "300"], id="rows without a draft"),
         pytest.param(["--speculative", "draft"], ["-d"], id="no draft"),
+        pytest.param(["-d", "none.gguf", "--ngram", "x.katz"], ["--ngram", "x.katz", "-d"], id="ngram and a draft"),
         pytest.param(["--speculative", "maybe"], ["maybe", "auto"], id="no such mode"),
         pytest.param(["--ram", "0"], ["ram", "0"], id="ram 0"),
         pytest.param(["--ram", "-1GB"], ["-1GB", "900MiB"], id="ram negative"),

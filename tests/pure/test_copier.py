@@ -6,6 +6,8 @@ import pytest
 from cadcpp.config import TreeConfig
 from cadcpp.copier import Belief, Copier
 from cadcpp.lookup import Continuation
+from cadcpp.ngram.estimate import estimate
+from tests.support.trees import paths
 
 CONFIG = TreeConfig(rows=12)
 PHRASE = [11, 12, 13, 14, 15, 16, 17, 18]
@@ -66,3 +68,25 @@ def test_probabilities_of_all_that_was_found_sum_to_less_than_one() -> None:
     found = [Continuation((1,), 3, 2, 3), Continuation((2,), 3, 1, 3), Continuation((3,), 2, 4, 4)]
     p = belief.probabilities(found)
     np.testing.assert_allclose(p, [0.6, 0.3, 0.09], rtol=1e-5)
+
+
+def test_n_grams_speak_where_the_text_is_silent() -> None:
+    katz = estimate([[1, 2, 3, 4, 5, 6, 7, 8] * 50], n_vocab=64)
+    tree = Copier(katz=katz).grow([20, 1, 2], CONFIG, 20)
+    assert tree.token[:6].tolist() == [2, 3, 4, 5, 6, 7]
+    assert len(Copier().grow([20, 1, 2], CONFIG, 20)) == 1
+
+
+def test_the_text_goes_before_n_grams() -> None:
+    katz = estimate([[1, 2, 3, 4] * 50], n_vocab=64)
+    ids = [1, 2, 9, 10, 11, 12] * 6 + [1, 2]
+    tree = Copier(katz=katz).grow(ids, CONFIG, 1)
+    assert tree.token[1:3].tolist() == [9, 3]
+
+
+def test_what_both_say_is_one_node() -> None:
+    katz = estimate([PHRASE * 50], n_vocab=64)
+    tree = Copier(katz=katz).grow(PHRASE * 5, CONFIG, 20)
+    assert len(tree) == len(set(paths(tree)))
+    below = [sum(np.exp(tree.logp[row]) for row in rows) for rows in tree.children() if rows]
+    assert max(below) <= 1.0 + 1e-5

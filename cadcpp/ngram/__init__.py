@@ -1,0 +1,1 @@
+"""What n-grams know about the next token: numbers only, no model inside."""
