@@ -17,6 +17,7 @@ _LONGEST = 6  # tokens of a match
 _WIDTH = 4  # next tokens to consider
 _WIDEST = 8  # ... of the n-gram model
 _FORGET = 0.98
+_NEVER = 1e-30  # a probability whose logarithm can still be taken
 _Next = tuple[NDArray[np.int64], NDArray[np.float32]]  # tokens, and their probabilities
 
 
@@ -60,7 +61,7 @@ class Copier(WithoutModel):
                 token, parent, _ = growth.position(row)
                 paths[row] = [*paths[parent], token] if row else []
             for row, (tokens, p) in zip(rows, self._following(ids, [paths[row] for row in rows]), strict=True):
-                growth.learn(row, tokens, np.log(p))
+                growth.learn(row, tokens, np.log(np.maximum(p, _NEVER)))
             self.n_evaluated += len(rows)
             rows = growth.frontier()
         return growth.tree()
