@@ -38,7 +38,7 @@ SAMPLINGS = {
 # Row k of the square takes the prompts k, k + 1, ... in turn, so sizes and prompts meet in ever new pairs.
 COVER = [
     pytest.param(type_name, sampling, rows, PROMPTS[(5 * i + j) % len(PROMPTS)], id=f"{type_name}-{sampling}-{rows}")
-    for i, (type_name, sampling) in enumerate((t, s) for t in TYPES for s in SAMPLINGS)
+    for i, (type_name, sampling) in enumerate((t, s) for t in ("Q8_0", "Q4_K_M") for s in SAMPLINGS)
     for j, rows in enumerate(ROWS)
 ]
 
