@@ -28,7 +28,7 @@ class RowCost:
     def add(self, n_rows: int, seconds: float) -> None:
         """One pass."""
         if n_rows >= len(self.count):
-            self.long = seconds / n_rows
+            self.guess(n_rows, seconds)
             return
         self.seconds, self.count = self.seconds * _FORGET, self.count * _FORGET
         self.seconds[n_rows] += seconds

@@ -61,8 +61,8 @@ class CostModel:
 
     The best ratio R = tokens / seconds solves a fractional programme (Dinkelbach 1967): the best tree is the
     one that maximises its expected tokens, its nodes' cumulative probabilities, less R times the seconds that
-    it takes. R is the rate that was reached lately. Rows cost nothing while the pass waits for the disk
-    anyway, and evaluating nodes costs nothing while the disk reads ahead for the next pass.
+    it takes. R is the best rate that trees like the last ones promise, cut to any size. Rows cost nothing while
+    the pass waits for the disk anyway, and evaluating nodes costs nothing while the disk reads ahead for the next.
     """
 
     verify: RowCost = field(default_factory=RowCost)
