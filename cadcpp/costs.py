@@ -1,5 +1,6 @@
 """Costs learned while running: seconds as a function of a size, and how far to trust a draft at each depth."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +24,7 @@ class RowCost:
 
     seconds: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))  # sums by rows
     count: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))
-    long: float = 0.0  # seconds a row of passes that are not like others; for as long as there are no others
+    bound: tuple[int, float] = (0, 0.0)  # rows and seconds of a pass that was slower than others of its size will be
 
     def add(self, n_rows: int, seconds: float) -> None:
         """One pass."""
@@ -37,16 +38,16 @@ class RowCost:
     @property
     def known(self) -> bool:
         """Whether any pass was seen."""
-        return bool(self.count.any() or self.long)
+        return bool(self.count.any() or self.bound[0])
 
     def guess(self, n_rows: int, seconds: float) -> None:
-        """A pass that took longer than others will; better than nothing until there are others."""
-        self.long = seconds / n_rows
+        """A pass that took longer than others will: better than nothing, and a bound for as long as it is the last."""
+        self.bound = n_rows, seconds
 
     def line(self) -> tuple[float, float]:
         """(a, b) of seconds = a + b rows, both at least 0."""
         if not self.count.any():
-            return 0.0, self.long
+            return 0.0, self.bound[1] / max(self.bound[0], 1)
         rows = np.flatnonzero(self.count)
         # Of a size seen often only the mean counts, or it would bend the line to itself.
         weight, mean = np.sqrt(self.count[rows]), self.seconds[rows] / self.count[rows]
@@ -56,8 +57,13 @@ class RowCost:
         spread = float(np.average((rows - x) ** 2, weights=weight))
         common = float(np.average((rows - x) * (mean - y), weights=weight))
         slope = (common + doubt * 0.5 * y / max(x, 1.0)) / max(spread + doubt, 1e-9)
-        slope = min(max(slope, 0.0), y / max(x, 1.0))
+        slope = min(max(slope, 0.0), y / max(x, 1.0), self._steepest(x, y))
         return y - slope * x, slope
+
+    def _steepest(self, x: float, y: float) -> float:
+        """The slope from a point to the bound; small trees alone would not tell that large ones are cheap."""
+        n_rows, seconds = self.bound
+        return max(seconds - y, 0.0) / (n_rows - x) if n_rows > 2 * x else math.inf
 
     def estimate(self) -> Floats:
         """Seconds of passes of 0, 1, 2, ... rows, [2 * MAX_ROWS + 1]."""

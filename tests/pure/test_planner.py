@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cadcpp.config import TreeConfig
+from cadcpp.costs import RowCost
 from cadcpp.growth import Growth
 from cadcpp.planner import CostModel, Observation
 from cadcpp.tree import TokenTree
@@ -121,6 +122,14 @@ def test_it_notices_when_the_draft_gets_worse() -> None:
     plain = Device()
     plain.run(200, fixed=1)
     assert worse.rate > 0.88 * plain.rate
+
+
+def test_a_first_pass_bounds_what_rows_can_cost() -> None:
+    cost = RowCost()
+    cost.guess(64, 1.0)
+    for n_rows in (5, 6, 5, 6):
+        cost.add(n_rows, 0.25)
+    assert cost.estimate()[64] <= 1.0 + 1e-6
 
 
 def test_steps_of_the_kernels_are_found() -> None:
