@@ -25,6 +25,7 @@ class ContextConfig:
     n_outputs: int  # rows of one decode that ask for logits; buffers are made for at least n_seq
     n_seq: int  # KV sequences, at most 256
     n_threads: int
+    shared: bool = True  # cells are any sequence's; else each has its n_cells / n_seq, and attention reads no others
 
     def __post_init__(self) -> None:
         for name in ("n_cells", "n_batch", "n_ubatch", "n_outputs", "n_seq", "n_threads"):
@@ -76,7 +77,7 @@ class Context:
         config, params = self.config, api.llama_context_default_params()
         params.n_ctx = config.n_cells
         params.n_batch, params.n_ubatch = config.n_batch, config.n_ubatch
-        params.n_seq_max, params.kv_unified = config.n_seq, True
+        params.n_seq_max, params.kv_unified = config.n_seq, config.shared
         params.n_outputs_max = max(config.n_outputs, config.n_seq)  # fewer would abort the process
         params.n_threads = params.n_threads_batch = config.n_threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED

@@ -3,28 +3,47 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from cadcpp.errors import ToolError
 from cadcpp.ngram.estimate import estimate
 from cadcpp.ngram.file import pack
 from cadcpp.pair import fingerprint
 from cadcpp.tools.parts import new_file
+from cadcpp.tools.samples import Count, SampleConfig, sample
 
 
-def make_ngram(verifier: Path, texts: Sequence[Path], target: Path) -> int:
-    """Count what follows what in ``texts``, as ``verifier`` reads them; returns how many tokens they have."""
+def make_ngram(
+    path: Path,
+    texts: Sequence[Path],
+    target: Path,
+    sampling: SampleConfig | None = None,
+    progress: Count = lambda done, total: None,
+) -> int:
+    """Count what follows what in ``texts``, as the model in ``path`` reads them, and in what it writes by itself.
+
+    Either may be missing. Returns how many tokens they have. A sampling that was ended goes on with the same
+    call; until it is done, ``target`` has a neighbour that ends in .samples.
+    """
     from cadcpp.native.model import Model
 
-    model = Model(verifier, stub=True)  # only its vocabulary is needed
+    model = Model(path, stub=True)  # only its vocabulary is needed
     try:
-        ids = [model.tokenize(_read(path), add_special=False, parse_special=False) for path in texts]
-        n = sum(map(len, ids))
+        ids: list[ArrayLike] = [model.tokenize(_read(text), add_special=False, parse_special=False) for text in texts]
+        samples = target.with_name(f"{target.name}.samples")
+        if sampling is not None:
+            ids += sample(path, model, sampling, samples, progress)
+        n = sum(map(np.size, ids))
         if n < 3:
-            raise ToolError(f"{n} tokens in {len(texts)} files are too few for an n-gram model: give more text")
+            raise ToolError(f"{n} tokens are too few for an n-gram model: give more text, or let the model write some")
         data = pack(estimate(ids, model.n_vocab), fingerprint(model.header))
     finally:
         model.close()
     with new_file(target) as part:
         part.write_bytes(data)
+    if sampling is not None:
+        samples.unlink()
     return n
 
 
