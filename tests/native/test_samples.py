@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 from cadcpp.cli import main
 from cadcpp.errors import ToolError
 from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.gguf import read_header
 from cadcpp.native.model import Model
-from cadcpp.tools import wave
+from cadcpp.ngram.file import load
+from cadcpp.pair import fingerprint
+from cadcpp.tools import demo, wave
+from cadcpp.tools.demo import DemoPair
 from cadcpp.tools.ngram import make_ngram
 from cadcpp.tools.samples import SampleConfig, sample
 from tests.support.chi2 import p_value
@@ -118,6 +122,11 @@ def test_what_was_sampled_with_other_settings_is_not_continued(tiny: Callable[..
     assert sum(map(len, first)) == 500
 
 
+def test_no_wave_repeats_another(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    tokens = np.concatenate(write(tiny("llama"), tmp_path / "part", 2 * WAVE))
+    assert (tokens[:WAVE] != tokens[WAVE:]).any()
+
+
 def test_draws_follow_the_temperature() -> None:
     logits = np.array([[0.0, 1.0, 3.0, -np.inf, 2.0], [5.0, -1.0, 0.0, 2.0, 1.0]], np.float32)
     rng = np.random.default_rng(0)
@@ -128,6 +137,22 @@ def test_draws_follow_the_temperature() -> None:
         return p_value([(np.bincount(drawn[:, i], minlength=5), p[i] / p[i].sum()) for i in range(2)])
 
     assert fit(1.5) > 1e-3 > fit(1.0)
+
+
+def test_the_demo_has_one_beside_its_draft(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = tmp_path / "draft.gguf"
+    draft.symlink_to(tiny("llama"))
+    pair = DemoPair(draft=draft, verifier=draft)
+    monkeypatch.setattr(demo, "make_demo", lambda *args, **kwargs: pair)
+    made, found = (CliRunner().invoke(main, ["models", "demo", "--ngram"]) for _ in range(2))
+    ngram = draft.with_name(demo.NGRAM_NAME)
+    for result in (made, found):
+        assert (result.exit_code, result.stdout.split()) == (0, [str(draft), str(draft), str(ngram)])
+    assert "sampled 32768 of 32768 tokens" in made.stderr and found.stderr == ""
+    header = read_header(draft)
+    assert load(ngram, header.n_vocab, fingerprint(header)).n_vocab == header.n_vocab
 
 
 def test_texts_and_samples_are_counted_together(tiny: Callable[..., Path], tmp_path: Path) -> None:
