@@ -42,9 +42,9 @@ class SampleConfig:
 
 
 def sample(path: Path, vocabulary: Model, config: SampleConfig, part: Path, progress: Count) -> list[NDArray[np.int32]]:
-    """Texts of ``config.n_tokens`` tokens in all, which the model in ``path`` writes.
+    """Texts of ``config.n_tokens`` tokens or more, up to a whole wave, which the model in ``path`` writes.
 
-    ``part`` keeps every wave of them, so that the same call goes on where another one was ended. The same seed
+    ``part`` keeps every wave, so that the same call goes on where another one was ended. The same seed
     gives the same texts, interrupted or not.
     """
     start = opening(vocabulary)
@@ -60,18 +60,18 @@ def sample(path: Path, vocabulary: Model, config: SampleConfig, part: Path, prog
                 for number in range(done, n_waves):
                     rng = np.random.default_rng([config.seed, number])
                     wave = Wave(context, start, vocabulary.end_tokens(), config.temperature, rng)
-                    file.write(_gathered(wave.columns(n_steps), number * n_steps, config.n_tokens, progress))
+                    file.write(_gathered(wave.columns(n_steps), number * n_steps, n_waves * n_steps, progress))
                     file.flush()
-        tokens = np.fromfile(part, "<i4", config.n_tokens, offset=_KEY_BYTES)
+        tokens = np.fromfile(part, "<i4", n_waves * N_SEQ * n_steps, offset=_KEY_BYTES)
     return np.split(np.where(tokens < 0, ~tokens, tokens), np.flatnonzero(tokens < 0)[1:])
 
 
-def _gathered(columns: Iterable[NDArray[np.int32]], n_before: int, n_tokens: int, progress: Count) -> bytes:
-    """A wave, sequence by sequence, of which progress is told as it grows."""
+def _gathered(columns: Iterable[NDArray[np.int32]], n_before: int, n_steps: int, progress: Count) -> bytes:
+    """A wave, sequence by sequence; ``progress`` is told of the ``n_steps`` of all waves."""
     wave = []
     for column in columns:
         wave.append(column)
-        progress(min(N_SEQ * (n_before + len(wave)), n_tokens), n_tokens)
+        progress(N_SEQ * (n_before + len(wave)), N_SEQ * n_steps)
     return np.stack(wave, axis=1).astype("<i4").tobytes()
 
 

@@ -108,4 +108,4 @@ def draw(logits: NDArray[np.float32], temperature: float, rng: np.random.Generat
     weights = np.exp((logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature))
     up_to = np.cumsum(weights, axis=1)
     below = rng.random((len(logits), 1)) * up_to[:, -1:]
-    return np.argmax(up_to > below, axis=1).astype(np.int32)
+    return np.asarray(np.argmax(up_to > below, axis=1), np.int32)
