@@ -51,12 +51,7 @@ def demo(size: str, type_name: str, draft_type: str, directory: Path, ngram: boo
 @click.option("-m", "--model", required=True, type=Path, metavar="M.gguf", help="The verifier, or its draft.")
 @click.option("-o", "--output", required=True, type=Path, metavar="FILE", help="Where the n-gram model goes.")
 @click.option("--sample", "n_tokens", type=int, metavar="N", help="Count N tokens or more that the model writes.")
-@click.option(
-    "--temp",
-    default=0.8,
-    show_default=True,
-    help="Temperature of --sample.",
-)
+@click.option("--temp", default=0.8, show_default=True, help="Temperature of --sample.")
 @click.option("--seed", default=0, show_default=True, help="Same seed, same sample.")
 @click.argument("texts", nargs=-1, type=Path)
 def make_ngram(
