@@ -81,7 +81,8 @@ class SessionConfig:
     pager: bool = True  # False: leave paging to the kernel
     pipeline: bool = True  # False: disk, draft and verifier take turns
     tree: TreeConfig = field(default_factory=TreeConfig)
-    ngram: Path | None = None  # an n-gram model, to draft with where there is no draft model
+    speculative: Literal["auto", "off", "draft", "ngram", "staged"] = "auto"  # what drafts
+    ngram: Path | None = None  # an n-gram model, to draft with beside or without a draft model
     trace: Path | None = None  # where to write a trace
     fallback: Literal["cost", "llmcad", "none"] = "cost"  # what decides the size of a tree; none: it is fixed
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cadcpp.cache import Cache
 from cadcpp.config import TreeConfig
@@ -18,8 +17,15 @@ from cadcpp.tree import TokenTree
 class Drafter(Protocol):
     """Proposes continuations of a text."""
 
-    n_evaluated: int  # nodes that the last tree cost
-    n_kept: int  # ... and that had been evaluated ahead
+    @property
+    def n_evaluated(self) -> int:
+        """Nodes that the last tree cost."""
+        ...
+
+    @property
+    def n_kept(self) -> int:
+        """Nodes of the last tree that had been evaluated ahead."""
+        ...
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         """A tree whose root is the last of ``ids``, within the limits."""
@@ -95,7 +101,7 @@ class ModelDrafter:
             return TokenTree.root(ids[-1])
         growth = self._go_on(ids, config, max_depth) or self._start(ids, config, max_depth)
         self._branch(growth, lambda: True)
-        return growth.tree()
+        return self._tree(growth)
 
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
         """Evaluate up to ``n`` more nodes, the likeliest next text first, as long as ``may_go_on()``.
@@ -147,29 +153,27 @@ class ModelDrafter:
         below, rank = growth.below(row, config, max_depth)
         ends = {seq: rank[end] for seq, end in self._ends.items() if end in rank and end != row}
         self.cache.adopt(self._seqs[row], ids[len(self._text) :], ends.keys())
-        self._text = list(ids)
-        self._seqs = {rank[node]: seq for node, seq in self._seqs.items() if node in rank} | {0: 0}
         self._ends = {0: 0} | ends
-        self._growth, self.n_kept = below, len(self._seqs)
+        self._renumber(rank)
+        self._text, self._growth, self.n_kept = list(ids), below, len(self._seqs)
         return below
+
+    def _renumber(self, rank: dict[int, int]) -> None:
+        """Take over new numbers of evaluated nodes; those that have none are gone."""
+        self._seqs = {rank[node]: seq for node, seq in self._seqs.items() if node in rank} | {0: 0}
 
     def _start(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> Growth | PacedGrowth:
         self.cache.align(ids)
+        step = self.context.config.n_batch
+        self.cache.prefill(ids, len(self.cache) + (len(ids) - len(self.cache) - 1) // step * step)
         growth = (Growth if config.alpha is None else PacedGrowth)(ids[-1], config, max_depth, self._never)
-        growth.expand([0], self._evaluate_text(ids))
         self._text, self._growth, self._seqs, self._ends = list(ids), growth, {0: 0}, {0: 0}
-        return growth
-
-    def _evaluate_text(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        batch, step = self.context.batch, self.context.config.n_batch
-        n_whole = (len(ids) - len(self.cache) - 1) // step * step
-        self.cache.prefill(ids, len(self.cache) + n_whole)
         tail = ids[len(self.cache) :]
-        batch.clear()
-        batch.add(list(tail), len(self.cache), 0, 1, np.arange(len(tail)) == len(tail) - 1)
-        self._decode()
+        self.context.batch.clear()
+        self.context.batch.add(list(tail), len(self.cache), 0, 1, np.arange(len(tail)) == len(tail) - 1)
+        self._evaluate(growth, [0])
         self.cache.extend(tail)
-        return self.context.logits(1)
+        return growth
 
     def _branch(self, growth: Growth | PacedGrowth, may_go_on: Callable[[], bool]) -> None:
         while may_go_on():
@@ -180,12 +184,20 @@ class ModelDrafter:
             self.context.batch.clear()
             for row in rows:
                 self._add(growth, row)
-            self._decode()
-            growth.expand(rows, self.context.logits(len(rows)))
+            self._evaluate(growth, rows)
+
+    def _evaluate(self, growth: Growth | PacedGrowth, rows: list[int]) -> None:
+        """What may follow ``rows``, whose cells and nothing else that asks for logits are in the batch."""
+        self._decode()
+        growth.expand(rows, self.context.logits(len(rows)))
+        self.n_evaluated += len(rows)
+
+    def _tree(self, growth: Growth | PacedGrowth) -> TokenTree:
+        return growth.tree()
 
     def _add(self, growth: Growth | PacedGrowth, row: int) -> None:
         token, parent, depth = growth.position(row)
-        position = len(self.cache) + depth - 1
+        position = len(self._text) + depth - 1
         seq = self._seqs[parent]
         if self._ends[seq] != parent:
             source, seq = seq, next(s for s in range(self.context.config.n_seq) if s not in self._ends)
@@ -197,4 +209,3 @@ class ModelDrafter:
     def _decode(self) -> None:
         self.context.decode()
         self.n_decodes += 1
-        self.n_evaluated += self.context.batch.n

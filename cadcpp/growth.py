@@ -1,7 +1,8 @@
 """Best-first growth of a token tree: numbers in, decisions out, no model inside."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,9 @@ from cadcpp.prices import MAX_ROWS, Prices
 from cadcpp.tree import TokenTree
 
 _CHILDREN = 8  # best children of a node that are reckoned with
+_NEVER = 1e-30  # a probability whose logarithm can still be taken
 _Next = tuple[NDArray[np.int64], NDArray[np.float32]]  # tokens, and their log probabilities
+Mix = Callable[[NDArray[np.float32]], None]  # changes log probabilities, [n_vocab]
 
 
 class Growth:
@@ -40,24 +43,50 @@ class Growth:
             return []
         best = self._best()
         rows = best[self._open[best]]
-        rows = rows[self._pays(rows)]
+        rows = rows[self._pays(rows, self._node_price(), self._config.reach)]
         if len(rows) == 0:
             return []
         near = self._logp[rows] >= self._logp[rows[0]] + _log(self._config.focus)
         return [int(r) for r in rows[near][: self._config.width]]
 
-    def expand(self, rows: list[int], logits: NDArray[np.float32]) -> None:
+    def leaves(self) -> list[int]:
+        """Nodes of the tree that were not evaluated, as far as children might pay that cost nothing to know."""
+        best = self._best()
+        rows = best[self._open[best]]
+        return [int(r) for r in rows[self._pays(rows, 0.0, 1.0)]]
+
+    def wants(self, row: int) -> bool:
+        """Whether evaluating one node pays."""
+        return bool(self._open[row] and self._pays(np.array([row]), self._node_price(), 1.0)[0])
+
+    def expand(self, rows: list[int], logits: NDArray[np.float32], mix: Mix | None = None) -> None:
         """Hang the promising next tokens under ``rows``, given the draft's logits after each, [n, n_vocab]."""
         logits = logits / self._config.temperature
         top = logits.max(axis=1)
         total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
         for i, row in enumerate(rows):
-            self._hang(row, self._likely(logits[i] - total[i]))
+            logp = logits[i] - total[i]
+            if mix is not None:
+                mix(logp)
+            self._hang(row, self._likely(logp))
 
-    def learn(self, row: int, tokens: NDArray[np.int64], logp: NDArray[np.float32]) -> None:
-        """Hang given next tokens under a node, with their log probabilities after it, [n]."""
-        known = (logp > _log(self._config.cutoff)) & ~np.isin(tokens, self._never)
-        self._hang(row, (tokens[known], logp[known]))
+    def learn(self, row: int, tokens: NDArray[np.int64], p: NDArray[np.float32]) -> None:
+        """Hang given next tokens under a node, with their probabilities after it, [n]."""
+        known = (p > self._config.cutoff) & ~np.isin(tokens, self._never)
+        self._hang(row, (tokens[known], np.log(np.maximum(p[known], _NEVER))))
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """What is learned inside is forgotten afterwards."""
+        names = ("_token", "_parent", "_depth", "_logp", "_open", "_child", "_known", "_likeness")
+        saved = {name: getattr(self, name).copy() for name in names}
+        n_expanded, n_likeness = self._n_expanded, self._n_likeness
+        try:
+            yield
+        finally:
+            for name, value in saved.items():
+                setattr(self, name, value)
+            self._n_expanded, self._n_likeness = n_expanded, n_likeness
 
     def tree(self) -> TokenTree:
         """Of the likeliest ``rows`` nodes found as many as pay."""
@@ -73,6 +102,18 @@ class Growth:
     def position(self, row: int) -> tuple[int, int, int]:
         """Token, parent node and depth of one node."""
         return self._token[row], self._parent[row], self._depth[row]
+
+    def path(self, row: int) -> list[int]:
+        """The tokens from below the root down to ``row``."""
+        tokens = list[int]()
+        while row:
+            tokens.append(self._token[row])
+            row = self._parent[row]
+        return tokens[::-1]
+
+    def child(self, row: int, token: int) -> int | None:
+        """The node of ``token`` under ``row``, if there is one."""
+        return self._child.get((row, token))
 
     def go_beyond(self, n: int) -> None:
         """Let up to ``n`` more nodes be evaluated, whatever they cost: what may follow the tree."""
@@ -115,15 +156,18 @@ class Growth:
         """What nodes are expected to bring, or would so many levels further down."""
         return self._config.prices.gains(self._logp[rows], np.array(self._depth)[rows] + below)
 
-    def _pays(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _node_price(self) -> float:
+        prices = self._config.prices
+        return prices.node if self._n_expanded >= prices.free_nodes else 0.0
+
+    def _pays(self, rows: NDArray[np.int64], node: float, reach: float) -> NDArray[np.bool_]:
         """Whether evaluating nodes pays: their children must have a chance to stay in the tree, and be worth it."""
         config = self._config
-        node = config.prices.node if self._n_expanded >= config.prices.free_nodes else 0.0
         # A child is worth what it adds beyond the price of its row; how likely children are, other nodes' tell.
         children = self._gains(rows, 1)[:, None] * (self._likeness / self._n_likeness)
         pays = np.maximum(children - self._row_price(), 0).sum(axis=1) >= node
         if len(self._logp) >= config.rows:
-            pays &= self._logp[rows] >= self._nth(config.rows) + math.log(config.reach)
+            pays &= self._logp[rows] >= self._nth(config.rows) + math.log(reach)
         return np.asarray(pays | (rows == 0))
 
     def _floor(self) -> float:

@@ -84,22 +84,25 @@ class CostModel:
             return replace(config, rows=min(config.rows, 16))  # the first rounds measure
         if self.patience > _PROBE and self.trials > 0:
             config = replace(config, rows=min(config.rows, 4))
-        rate, rows = max(self._rate(), self._plain_rate()), self._round_s()[n_tail : n_tail + config.rows]
+        rate, rows = max(self.rate(), self._plain_rate()), self._round_s()[n_tail : n_tail + config.rows]
         free = int(min(self.ahead_s, self.stall_s) / self.node_s) if self.node_s > 0 else 0
         prices = Prices(
             rows=rate * (rows - rows[0]), node=rate * self.node_s, free_nodes=free, trust=self.trust.by_depth()
         )
         return replace(config, prices=prices)
 
-    def pays(self) -> bool:
-        """Whether to draft at all; after some rounds without, a few more to see."""
+    def pays(self, otherwise: float = 0.0) -> bool:
+        """Whether to draft at all; after some rounds without, a few more to see.
+
+        Not if plain decoding, or whatever brings ``otherwise`` tokens a second, is faster.
+        """
         if self.plain_rounds >= self.patience:
             self.patience = min(3 * self.patience, _MOST_PLAIN)
             self.trials, self.plain_rounds = _TRIALS // 2, 0
             self.trust.forget()
         if self.trials > 0 or not self.tokens.any() or self._costs_nothing():
-            return not self._must_see_plain()
-        pays = self._rate() >= _MARGIN * self._plain_rate()
+            return not self.must_see_plain
+        pays = self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
         self.patience = _PROBE if pays else self.patience
         return pays
 
@@ -120,26 +123,36 @@ class CostModel:
             self.plain_rounds += 1
             return
         self.plain_rounds, self.trials = 0, self.trials - 1
-        self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
-        self.draft_s = _mean(self.draft_s, seen.draft_s)
-        self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
+        if seen.n_prompt == 0 or self.node_s == 0.0:  # else the draft read the prompt as well
+            self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
+            self.draft_s = _mean(self.draft_s, seen.draft_s)
+            self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
         promised = np.bincount(seen.depth, np.exp(seen.logp)).astype(np.float64)
         self.trust.observe(promised, seen.n_accepted)
-        gains = Prices(trust=self.trust.by_depth()).gains(seen.logp, seen.depth)
+        self.expect(seen.logp, seen.depth)
+
+    def miss(self, seen: Observation) -> None:
+        """Learn from a round that another drafter's tree was used in."""
+        self.stream_s, self.ahead_s, self.stall_s = seen.stream_s, seen.ahead_s, _mean(self.stall_s, seen.stall_s)
+        self.plain_rounds += 1
+
+    def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32]) -> None:
+        """A tree, by its nodes' log probabilities and depth, [n]: others will promise about as much."""
+        gains = Prices(trust=self.trust.by_depth()).gains(logp, depth)
         tokens = 1 + np.cumsum(np.sort(gains)[::-1])[: len(gains) - 1]
         tokens = np.concatenate([[1.0], tokens, np.full(MAX_ROWS, tokens[-1] if len(tokens) else 1.0)])[:MAX_ROWS]
         self.tokens = _FORGET * self.tokens + (1 - _FORGET) * tokens if self.tokens.any() else tokens
 
     def describe(self) -> dict[str, float]:
         base_s, row_s = self.verify.line()
-        return {"rate": round(self._rate(), 3), "pass_s": base_s, "row_s": row_s, "node_s": self.node_s}
+        return {"rate": round(self.rate(), 3), "pass_s": base_s, "row_s": row_s, "node_s": self.node_s}
 
     def _round_s(self) -> Floats:
         """Seconds of rounds whose pass has 0, 1, 2, ... rows."""
         return np.maximum(self.verify.estimate() + self.draft_s, self.stream_s)
 
-    def _rate(self) -> float:
-        """Tokens a second of the best tree."""
+    def rate(self) -> float:
+        """Tokens a second of the best tree; 0 as long as there was none."""
         n, verify = np.arange(1, MAX_ROWS), self.verify.estimate()
         draft_s = np.maximum(self.nodes * n, 1) * self.node_s
         disk_s = self.stream_s + np.maximum(draft_s - self.ahead_s, 0)
@@ -149,7 +162,8 @@ class CostModel:
         """Whether drafting takes so little time that each tree may be judged by itself."""
         return 0 < self.draft_s < 0.01 * float(self.verify.estimate()[1])
 
-    def _must_see_plain(self) -> bool:
+    @property
+    def must_see_plain(self) -> bool:
         """Half through the trials, where a pass of one row might be faster than the disk and has not been seen."""
         halfway = self.trials == _TRIALS // 2 and bool(self.tokens.any())
         return halfway and self.verify.count[1] < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.stream_s

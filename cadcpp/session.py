@@ -11,11 +11,13 @@ from pathlib import Path
 import psutil
 
 from cadcpp.cache import Progress
+from cadcpp.choice import Choice, Switch
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.copier import Copier
 from cadcpp.drafter import Drafter, ModelDrafter, NoDrafter
 from cadcpp.engine import Engine, Round
 from cadcpp.errors import ConfigError
+from cadcpp.guesser import Guesser
 from cadcpp.llmcad import AdaptiveFallback
 from cadcpp.memory import available_bytes
 from cadcpp.native.context import Context, ContextConfig, Watcher
@@ -29,6 +31,7 @@ from cadcpp.pair import check_pair, fingerprint
 from cadcpp.pipeline import Steps, run
 from cadcpp.plan import Plan, batch_rows, draft_seqs, make_plan, wide_bytes, wide_rows
 from cadcpp.planner import CostModel, Policy
+from cadcpp.staged import StagedDrafter
 from cadcpp.stats import Stats
 from cadcpp.text import TextStream
 from cadcpp.trace import Trace
@@ -51,14 +54,16 @@ class Session:
     def __init__(
         self, verifier: str | Path, draft: str | Path | None = None, config: SessionConfig | None = None
     ) -> None:
-        self.config = config or SessionConfig()
+        self.config = _effective(config or SessionConfig(), draft)
+        draft = draft if self.config.speculative in ("draft", "staged", "auto") else None
         self._stack = ExitStack()
         start = time.perf_counter()
         try:
             self._trace = self._start_trace()
             self.plan = self._plan(_usable(verifier), _usable(draft) if draft else None)
             self.model = self._model(verifier, stub=self.plan.streams and self.config.pager)
-            drafter = self._drafter(draft)
+            policy = self._policy()
+            drafter = self._drafter(draft, policy)
             self.pager = self._start_pager()
             self.engine = Engine(
                 self._verifier(),
@@ -66,7 +71,7 @@ class Session:
                 self.config.n_ctx,
                 self.config.tree,
                 self.pager,
-                self._policy(),
+                policy,
                 self._trace,
                 ahead=self.config.pipeline and isinstance(self.pager, StreamingPager),
             )
@@ -180,15 +185,19 @@ class Session:
         self._stack.callback(context.close)
         return context
 
-    def _drafter(self, path: str | Path | None) -> Drafter:
-        if self.config.tree.rows == 1:
+    def _drafter(self, path: str | Path | None, policy: Policy | None) -> Drafter:
+        never = self.model.end_tokens()  # nothing follows an end, so none is drafted
+        if self.config.speculative == "off":
             return NoDrafter()
-        if path is None:
-            return Copier(self.model.end_tokens(), self._ngram())
-        model = self._model(path, draft=True)
+        if path is None or self.config.speculative == "ngram":
+            return Copier(Guesser(self._ngram()), never)
+        model, n_seq = self._model(path, draft=True), draft_seqs(self.config.tree.rows)
         n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
-        context = self._context(model, n_batch, self.config.tree.width, draft_seqs(self.config.tree.rows))
-        return ModelDrafter(context, self.model.end_tokens())  # nothing follows an end, so none is drafted
+        context = self._context(model, n_batch, n_seq, n_seq)
+        if self.config.speculative == "draft":
+            return ModelDrafter(context, never)
+        staged = StagedDrafter(context, never, guesser := Guesser(self._ngram()))
+        return Switch(policy, staged, Copier(guesser, never)) if isinstance(policy, Choice) else staged
 
     def _ngram(self) -> Katz | None:
         path, header = self.config.ngram, self.model.header
@@ -212,9 +221,11 @@ class Session:
                 yield context
 
     def _policy(self) -> Policy | None:
-        kinds: dict[str, type[CostModel] | type[AdaptiveFallback]] = {"cost": CostModel, "llmcad": AdaptiveFallback}
-        kind = kinds.get(self.config.fallback)
-        return kind() if kind else None
+        if self.config.fallback == "llmcad":
+            return AdaptiveFallback()
+        if self.config.fallback == "none":
+            return None
+        return Choice() if self.config.speculative == "auto" else CostModel()
 
     def _start_trace(self) -> Trace | None:
         if self.config.trace is None:
@@ -232,6 +243,19 @@ class Session:
         )
         self._stack.callback(pager.close)
         return pager
+
+
+def _effective(config: SessionConfig, draft: str | Path | None) -> SessionConfig:
+    """The settings with what follows from them, and from whether there is a draft model."""
+    if draft is None and config.speculative in ("draft", "staged"):
+        raise ConfigError(f"--speculative {config.speculative} needs a draft model: add -d D.gguf")
+    if config.ngram is not None and config.speculative in ("draft", "off"):
+        raise ConfigError(f"--speculative {config.speculative} does not use n-grams: leave out --ngram {config.ngram}")
+    if draft is None and config.speculative == "auto":
+        return replace(config, speculative="ngram")
+    if config.speculative == "off" or config.tree.rows == 1:
+        return replace(config, speculative="off", tree=replace(config.tree, rows=1))
+    return config
 
 
 def _usable(path: str | Path) -> Header:

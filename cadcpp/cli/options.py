@@ -61,17 +61,17 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
     click.option("--threads", type=int, default=None, help="Compute threads. [default: one per core]"),
     click.option(
         "--speculative",
-        type=click.Choice(["auto", "off", "draft", "ngram"]),
+        type=click.Choice(["auto", "off", "draft", "ngram", "staged"]),
         default="auto",
         show_default=True,
-        help="draft: by the model of -d. ngram: from what the text said before. auto: draft if -d is given, else "
-        "ngram. off: plain decoding. The text is the same.",
+        help="draft: by the model of -d. ngram: from what the text said before. staged: by the model, and n-grams "
+        "draft for it. auto: what turns out faster, staged or ngram. off: plain decoding. The text is the same.",
     ),
     click.option(
         "--ngram",
         type=Path,
         metavar="FILE",
-        help="An n-gram model that helps to draft without -d; `cadcpp models make-ngram` makes one.",
+        help="An n-gram model that helps to draft; `cadcpp models make-ngram` makes one.",
     ),
     click.option(
         "--fallback",
@@ -117,7 +117,7 @@ def open_session(
     draft: Path | None,
     ctx: int | None,
     threads: int | None,
-    speculative: str,
+    speculative: Literal["auto", "off", "draft", "ngram", "staged"],
     ngram: Path | None,
     rows: int,
     ram: str | None,
@@ -133,29 +133,23 @@ def open_session(
 
     if n_predict < 1:
         raise ConfigError(f"-n must be at least 1, got {n_predict}")
-    if speculative == "draft" and draft is None:
-        raise ConfigError("--speculative draft needs a draft model: add -d D.gguf")
-    if ngram is not None and (speculative == "draft" or (speculative == "auto" and draft is not None)):
-        raise ConfigError(f"--ngram {ngram} is for drafting without -d: leave one of them out")
-    if speculative == "auto":
-        speculative = "draft" if draft is not None else "ngram"
-    tree = TreeConfig(rows=rows)
     config = SessionConfig(
         n_ctx=_CTX if ctx is None else ctx,
         n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
         pager=not no_pager,
         pipeline=not no_pipeline,
-        ngram=ngram if speculative == "ngram" else None,
+        ngram=ngram,
+        speculative=speculative,
         trace=trace,
         fallback=fallback,
-        tree=tree if speculative != "off" else TreeConfig(rows=1),
+        tree=TreeConfig(rows=rows),
     )
     from cadcpp.session import Session
 
     if ctx is None:  # only now: numbers are checked before any file is opened
         config = replace(config, n_ctx=default_ctx(model))
-    return Session(model, draft if speculative == "draft" else None, config)
+    return Session(model, draft, config)
 
 
 def default_ctx(model: Path) -> int:

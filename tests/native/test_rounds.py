@@ -14,10 +14,12 @@ from cadcpp.copier import Copier
 from cadcpp.drafter import Drafter, ModelDrafter
 from cadcpp.engine import Engine
 from cadcpp.errors import ConfigError, ContextFull, NativeError
+from cadcpp.guesser import Guesser
 from cadcpp.llmcad import AdaptiveFallback
 from cadcpp.native.context import ContextConfig
 from cadcpp.native.lib import api
 from cadcpp.planner import CostModel, Policy
+from cadcpp.staged import StagedDrafter
 from cadcpp.tree import TokenTree
 from cadcpp.verifier import Verifier
 from tests.support.rig import Rig
@@ -40,10 +42,11 @@ def model_drafter(rig: Rig, tiny: Callable[..., Path]) -> ModelDrafter:
     return rig.model_drafter(tiny("llama", noise=0.02))
 
 
-@pytest.fixture
-def drafter(model_drafter: ModelDrafter) -> ModelDrafter:
-    model_drafter.context.clear()
-    return ModelDrafter(model_drafter.context)
+@pytest.fixture(params=["draft", "staged"])
+def drafter(model_drafter: ModelDrafter, request: pytest.FixtureRequest) -> ModelDrafter:
+    context = model_drafter.context
+    context.clear()
+    return ModelDrafter(context) if request.param == "draft" else StagedDrafter(context, [], Guesser())
 
 
 def text_of(seed: int, n: int) -> list[int]:
@@ -130,7 +133,7 @@ def test_drafting_from_the_text_itself_does_not_change_it(
     prompt = text_of(seed, 12) * 4
     sampling = SamplingConfig(seed=seed, temperature=0.3, top_k=3) if seed % 2 else GREEDY
     whole = write(rig.engine(), rig, prompt, 100, sampling)
-    engine = rig.engine(Copier([2]), ROWS)
+    engine = rig.engine(Copier(Guesser(), [2]), ROWS)
     engine.policy = policy() if policy else None
     assert write(engine, rig, prompt, 100, sampling) == whole
 
