@@ -5,7 +5,7 @@ VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
 
-.PHONY: setup chat ngram test test-slow lint type bench bench-ablation bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-chain profile clean
+.PHONY: setup chat ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-chain profile clean
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -46,6 +46,9 @@ bench: setup
 
 bench-ablation: setup  ## what trees, streaming, fallback and pipeline are worth
 	$(BIN)/python -m bench.ablation
+
+bench-staged: setup  ## the tables of Staged Speculative Decoding, in memory
+	$(BIN)/python -m bench.staged
 
 bench-wall: setup  ## plain llama.cpp against cadcpp in too little memory; root makes the wall
 	$(BIN)/python -m bench.behind

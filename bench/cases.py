@@ -5,6 +5,21 @@ sixth 11,800. Most of them work shifts at the hospital or in the bakeries along 
 a month, of which fares cover a third. The council wanted to end it in autumn, but the hospital offered to pay for half
 of what is missing, and the bakers' association for a tenth. A second line, to the station, starts in January."""
 
+_CODE = """def total(items):
+    x = 0
+    for item in items:
+        if item.price > 0:
+            x = x + item.price
+        else:
+            print("no price", item.name)
+    return x
+
+def average(items):
+    x = total(items)
+    if len(items) == 0:
+        return 0
+    return x / len(items)"""
+
 CASES = {
     "chat": "Hi! I have a free Saturday and it is going to rain. What could I do at home?",
     "story": "Tell a short story about a dragon and a baker.",
@@ -18,9 +33,15 @@ CASES = {
     "dialogue": "Write a dialogue between a customer and a watchmaker about an old watch that runs backwards.",
 }
 
+COPIES = {  # texts that say again what the prompt says
+    "edit": f"Rename the variable x to count in this Python code and write the whole code again:\n\n{_CODE}",
+    "quote": f"Repeat this report word for word:\n\n{_REPORT}",
+    "summary": CASES["summary"],
+}
+
 
 def in_template(case: str) -> str:
     """A case's prompt as SmolLM2's chat template writes it."""
     system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    turns = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{CASES[case]}<|im_end|>\n"
+    turns = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{(CASES | COPIES)[case]}<|im_end|>\n"
     return f"{turns}<|im_start|>assistant\n"

@@ -5,7 +5,7 @@ import json
 import os
 import time
 
-from llama_cpp import Llama
+from llama_cpp import Llama, llama_cpp
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
 
@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=16)
     parser.add_argument("--ctx", type=int, default=2048)
     options = parser.parse_args()
+    _without_repacking()
     start = time.perf_counter()
     llama = Llama(
         options.m,
@@ -44,6 +45,18 @@ def main() -> None:
             }
         )
     )
+
+
+def _without_repacking() -> None:
+    """As cadcpp loads a verifier; some virtual machines announce units that llama.cpp's repacked kernels then lack."""
+    made = llama_cpp.llama_model_default_params
+
+    def params() -> llama_cpp.llama_model_params:
+        found = made()
+        found.use_extra_bufts = False
+        return found
+
+    llama_cpp.llama_model_default_params = params
 
 
 if __name__ == "__main__":

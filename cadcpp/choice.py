@@ -76,6 +76,10 @@ class Switch:
     def n_kept(self) -> int:
         return self._now.n_kept
 
+    @property
+    def n_decodes(self) -> int:
+        return self._model.n_decodes
+
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         if self._choice.wants_to_know:
             self._choice.expect(self._text.grow(ids, config, max_depth))

@@ -27,6 +27,11 @@ class Drafter(Protocol):
         """Nodes of the last tree that had been evaluated ahead."""
         ...
 
+    @property
+    def n_decodes(self) -> int:
+        """Decodes of a draft model so far."""
+        ...
+
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         """A tree whose root is the last of ``ids``, within the limits."""
         ...
@@ -51,7 +56,7 @@ class Drafter(Protocol):
 class WithoutModel:
     """What a drafter has to do for a context, where there is none."""
 
-    n_evaluated = n_kept = 0
+    n_evaluated = n_kept = n_decodes = 0
 
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
         pass
@@ -83,6 +88,8 @@ class ModelDrafter:
     first evaluated child of a node goes on in its parent's sequence and every further one in a fork of it.
     When a part of the last tree, or of what was drafted below it, has become text, growth goes on from there.
     """
+
+    growth: type[Growth] = Growth
 
     def __init__(self, context: Context, never: Sequence[int] = ()) -> None:
         self.context = context
@@ -166,7 +173,7 @@ class ModelDrafter:
         self.cache.align(ids)
         step = self.context.config.n_batch
         self.cache.prefill(ids, len(self.cache) + (len(ids) - len(self.cache) - 1) // step * step)
-        growth = (Growth if config.alpha is None else PacedGrowth)(ids[-1], config, max_depth, self._never)
+        growth = (self.growth if config.alpha is None else PacedGrowth)(ids[-1], config, max_depth, self._never)
         self._text, self._growth, self._seqs, self._ends = list(ids), growth, {0: 0}, {0: 0}
         tail = ids[len(self.cache) :]
         self.context.batch.clear()

@@ -73,6 +73,7 @@ class Engine:
     trace: Trace | None = None
     ahead: bool = False  # whether to draft on while a pass waits for the disk
     calibration: Calibration = field(default_factory=Calibration)
+    n_decodes: int = 0  # of the draft, as far as they are counted
 
     def rounds(
         self,
@@ -167,6 +168,8 @@ class Engine:
         start, n_tail = time.perf_counter(), self.verifier.tail(work.ids)
         tree = self._grow(work.ids, work.limit - len(work.ids) - 1)
         n_evaluated = self.drafter.n_evaluated if len(tree) > 1 else 0
+        work.stats.draft_decodes += self.drafter.n_decodes - self.n_decodes
+        self.n_decodes = self.drafter.n_decodes
         stop = time.perf_counter()
         if self.trace is not None:
             self.trace.span(

@@ -139,7 +139,7 @@ class Growth:
         for node in self._known:
             if node:
                 children[self._parent[node]].append(self._token[node])
-        new, rank = Growth(self._token[row], config, max_depth, self._never), {row: 0}
+        new, rank = type(self)(self._token[row], config, max_depth, self._never), {row: 0}
         for node in sorted(self._known):  # parents stand before children
             if node != row and self._parent[node] in rank:
                 rank[node] = new._child[rank[self._parent[node]], self._token[node]]

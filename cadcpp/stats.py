@@ -12,6 +12,7 @@ class Stats:
     drafted: int = 0  # tree rows given to the verifier, roots not counted
     accepted: int = 0  # drafted tokens that became text
     emitted: int = 0  # tokens of the text, bonus tokens included
+    draft_decodes: int = 0  # of the draft model
     draft_seconds: float = 0.0
     verify_seconds: float = 0.0
     stall_seconds: float = 0.0  # of verify_seconds, waiting for streamed weights
