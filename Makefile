@@ -5,7 +5,7 @@ VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
 
-.PHONY: setup chat ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-chain profile clean
+.PHONY: setup chat ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-memory bench-chain profile clean
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -65,6 +65,9 @@ bench-first: setup  ## time to the first token behind the wall
 
 bench-mixture: setup  ## a mixture of experts behind the wall
 	$(BIN)/python -m bench.mixture
+
+bench-memory: setup  ## what the drop-in class holds in memory, beside upstream's
+	$(BIN)/python -m bench.memory
 
 bench-chain: setup  ## llama.cpp's own speculation, for bench-wall to compare with; needs cmake
 	$(BIN)/python -m bench.chain

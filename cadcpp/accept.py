@@ -18,18 +18,44 @@ class Accepted:
         return [int(tree.token[row]) for row in self.rows[1:]] + [self.bonus]
 
 
-def accept(tree: TokenTree, choose: Callable[[int], int]) -> Accepted:
-    """Walk down from the root while the target's choice is one of the children.
+class Walk:
+    """The accept walk, a draw at a time.
 
     ``choose(row)`` draws the target's next token after that row. It runs once per emitted token, in
     order, so a seeded sampler draws the same numbers as plain decoding does, and the text is what the
     target alone would have written ("sample and match").
     """
-    below = tree.children()
-    rows = [0]
-    while True:
-        token = choose(rows[-1])
-        row = next((r for r in below[rows[-1]] if tree.token[r] == token), None)
+
+    def __init__(self, tree: TokenTree, choose: Callable[[int], int]) -> None:
+        self._tree, self._choose, self._below = tree, choose, tree.children()
+        self._rows = [0]
+        self._bonus: int | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the last token drawn is not in the tree."""
+        return self._bonus is not None
+
+    def step(self) -> int:
+        """Draw one more token."""
+        token = self._choose(self._rows[-1])
+        row = next((r for r in self._below[self._rows[-1]] if self._tree.token[r] == token), None)
         if row is None:
-            return Accepted(rows, token)
-        rows.append(row)
+            self._bonus = token
+        else:
+            self._rows.append(row)
+        return token
+
+    def accepted(self) -> Accepted:
+        """What came of it, after one step at least; cut short, the last token drawn counts as the bonus."""
+        if self._bonus is not None:
+            return Accepted(self._rows, self._bonus)
+        return Accepted(self._rows[:-1], int(self._tree.token[self._rows[-1]]))
+
+
+def accept(tree: TokenTree, choose: Callable[[int], int]) -> Accepted:
+    """The whole walk: down from the root while the target's choice is one of the children."""
+    walk = Walk(tree, choose)
+    while not walk.over:
+        walk.step()
+    return walk.accepted()

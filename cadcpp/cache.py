@@ -109,6 +109,19 @@ class Cache:
             self.context.copy_to(other.context)
         other.tokens = list(self.tokens)
 
+    def assume(self, tokens: Sequence[int]) -> None:
+        """Take sequence 0 for a trunk of these tokens, whoever put it there."""
+        for seq in range(1, len(self._shared)):
+            self.context.trim(seq, 0)
+        self.tokens, self._shared = list(tokens), [0] * len(self._shared)
+
+    def load(self, data: bytes, tokens: Sequence[int]) -> None:
+        """Hold what `Context.save` gave when the trunk was a part of these tokens."""
+        self.context.clear()
+        self.tokens, self._shared = [], [0] * len(self._shared)
+        self.context.restore(data)
+        self.tokens = list(tokens[: self.context.n_held()])
+
     def settle(self) -> None:
         """Drop every cell that is not trunk. Leaves the cache valid after anything, at any time."""
         self.context.trim(0, len(self))

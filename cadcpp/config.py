@@ -78,10 +78,12 @@ class SessionConfig:
     n_batch: int = 512  # prompt tokens per pass
     n_threads: int | None = None  # None: one per core
     ram: int | None = None  # bytes that the process may use in all; None: what the system leaves
+    held: int | None = None  # bytes of it that the process holds before; None: those of a bare interpreter
     pager: bool = True  # False: leave paging to the kernel
     pipeline: bool = True  # False: disk, draft and verifier take turns
     tree: TreeConfig = field(default_factory=TreeConfig)
     speculative: Literal["auto", "off", "draft", "ngram", "staged"] = "auto"  # what drafts
+    logits_all: bool = False  # whether a pass may ask for the logits of all its rows
     ngram: Path | None = None  # an n-gram model, to draft with beside or without a draft model
     trace: Path | None = None  # where to write a trace
     fallback: Literal["cost", "llmcad", "none"] = "cost"  # what decides the size of a tree; none: it is fixed

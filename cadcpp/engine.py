@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cadcpp.accept import Accepted
+from cadcpp.accept import Accepted, Walk
 from cadcpp.cache import Progress
 from cadcpp.calibration import Calibration
 from cadcpp.config import TreeConfig
@@ -21,7 +21,7 @@ from cadcpp.planner import Observation, Policy
 from cadcpp.stats import Stats
 from cadcpp.trace import Trace
 from cadcpp.tree import TokenTree
-from cadcpp.verifier import Verifier
+from cadcpp.verifier import Draw, OnLogits, Verifier
 
 T = TypeVar("T")
 _COLD = 2  # passes until reads and memory have settled
@@ -43,7 +43,7 @@ class Work:
     """One text being written."""
 
     ids: list[int]
-    sampler: Sampler
+    draw: Draw
     limit: int  # tokens of the whole text
     stats: Stats
     progress: Progress | None
@@ -58,6 +58,42 @@ class Draft:
     n_evaluated: int
     n_tail: int  # tokens of text that the pass takes along, the tree's root included
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a pass took; seconds."""
+
+    start: float
+    stop: float
+    stalled: float  # waiting for streamed weights
+
+    @property
+    def seconds(self) -> float:
+        return self.stop - self.start
+
+
+@dataclass(slots=True)
+class OpenRound:
+    """A round whose walk is not over: its tokens are drawn one by one, as they are asked for."""
+
+    engine: "Engine"
+    work: Work
+    draft: Draft
+    cost: Cost
+    walk: Walk
+    stack: ExitStack  # of what the pass ran in
+
+    def close(self) -> Round:
+        """Keep what was drawn, at least one token, and let go of the rest of the tree."""
+        accepted, tree = self.walk.accepted(), self.draft.tree
+        with self.stack:
+            self.engine.verifier.keep(self.work.ids, tree, accepted)
+        if self.walk.over:  # a walk cut short says nothing about the draft
+            self.engine.account(self.work, self.draft, accepted, self.cost)
+        result = self.engine.result(self.work, tree, accepted)
+        self.work.ids += accepted.tokens(tree)
+        return result
 
 
 @dataclass(slots=True)
@@ -103,7 +139,7 @@ class Engine:
         """What `rounds` does, in steps. Closing it ends a pass that is under way."""
         self._check(prompt, n)
         limit = min(len(prompt) + n, self.n_ctx)
-        work = Work(list(prompt), sampler, limit, stats if stats is not None else Stats(), progress, len(prompt))
+        work = Work(list(prompt), sampler.draw, limit, stats if stats is not None else Stats(), progress, len(prompt))
         try:
             while True:
                 result = yield from self._round(work)
@@ -112,8 +148,28 @@ class Engine:
                 if result.finish:
                     return
         finally:
-            self._stop()
-            finish(self._settle)
+            self.stop()
+            finish(self.settle)
+
+    def open_round(self, work: Work) -> Step[OpenRound]:
+        """A round up to its walk. Whatever goes wrong leaves both caches valid."""
+        try:
+            with ExitStack() as stack:
+                yield from self._stage(self._prepare, work, stack)
+                draft = yield from self._stage(self._draft, work)
+                choose, cost = yield from self._stage(self._timed, self.verifier.evaluate, work, draft)
+                return OpenRound(self, work, draft, cost, Walk(draft.tree, choose), stack.pop_all())
+        except BaseException:
+            finish(self.settle)
+            raise
+
+    def read(self, ids: Sequence[int], on_logits: OnLogits | None = None) -> Step[None]:
+        """`Verifier.read` as a stage. Whatever goes wrong leaves both caches valid."""
+        try:
+            yield from self._stage(self.verifier.read, ids, on_logits)
+        except BaseException:
+            finish(self.settle)
+            raise
 
     def _check(self, prompt: Sequence[int], n: int) -> None:
         if not prompt:
@@ -130,21 +186,24 @@ class Engine:
             yield from self._stage(self._prepare, work, stack)
             draft = yield from self._stage(self._draft, work)
             accepted = yield from self._stage(self._verify, work, draft)
-        return self._result(work, draft.tree, accepted)
+        return self.result(work, draft.tree, accepted)
 
     def _stage(self, work: Callable[..., T], *args: Any) -> Step[T]:
-        return stage(self._stop, work, *args)
+        return stage(self.stop, work, *args)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End the decodes that are under way, from another thread, with Stopped; `settle` undoes it."""
         self.drafter.stop()
         self.verifier.stop()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Leave both caches valid, whatever was interrupted."""
         for cached in (self.drafter, self.verifier):
             cached.resume()
             cached.settle()
 
-    def _result(self, work: Work, tree: TokenTree, accepted: Accepted) -> Round:
+    def result(self, work: Work, tree: TokenTree, accepted: Accepted) -> Round:
+        """A round as it is told to others; counts it."""
         tokens = accepted.tokens(tree)
         ended = self.verifier.context.model.is_end(accepted.bonus)
         if ended:
@@ -187,25 +246,32 @@ class Engine:
         return self.drafter.grow(ids, self.policy.limits(config, self.verifier.tail(ids)), max_depth)
 
     def _verify(self, work: Work, draft: Draft) -> Accepted:
+        accepted, cost = self._timed(self.verifier.check, work, draft)
+        self.account(work, draft, accepted, cost)
+        return accepted
+
+    def _timed(self, check: Callable[..., T], work: Work, draft: Draft) -> tuple[T, Cost]:
         start, stalled = time.perf_counter(), self.pager.state().stall_seconds
         with beside(self._draft_ahead) if self.ahead else nullcontext():
-            accepted = self.verifier.check(work.ids, draft.tree, work.sampler.draw, work.progress)
-        stop = time.perf_counter()
-        self._learn(work, draft, accepted, stop - start, self.pager.state().stall_seconds - stalled)
+            checked = check(work.ids, draft.tree, work.draw, work.progress)
+        return checked, Cost(start, time.perf_counter(), self.pager.state().stall_seconds - stalled)
+
+    def account(self, work: Work, draft: Draft, accepted: Accepted, cost: Cost) -> None:
+        """Learn from a round, count and trace it."""
+        self._learn(work, draft, accepted, cost)
         work.stats.draft_seconds += draft.seconds
-        work.stats.verify_seconds += stop - start
+        work.stats.verify_seconds += cost.seconds
         if self.trace is not None:
             counts = {"rows": draft.n_tail - 1 + len(draft.tree), "tail": draft.n_tail}
             plan = self.policy.describe() if self.policy else {}
-            self.trace.span("verify", "pass", start, stop, **counts, accepted=len(accepted.rows) - 1, **plan)
-        return accepted
+            self.trace.span("verify", "pass", cost.start, cost.stop, **counts, accepted=len(accepted.rows) - 1, **plan)
 
     def _draft_ahead(self, over: Callable[[], bool]) -> None:
         n = self.policy.n_ahead(self.tree) if self.policy else self.tree.rows
         if n > 0:
             self.drafter.ahead(Gate(self.pager, over, self.trace), n)
 
-    def _learn(self, work: Work, draft: Draft, accepted: Accepted, verify_s: float, stall_s: float) -> None:
+    def _learn(self, work: Work, draft: Draft, accepted: Accepted, cost: Cost) -> None:
         tree, n_accepted = draft.tree, len(accepted.rows) - 1
         if len(tree) > 1:
             self.calibration.observe(n_accepted, float(np.exp(tree.logp[1:]).sum()))
@@ -224,8 +290,8 @@ class Engine:
                 logp=tree.logp,
                 depth=tree.depth,
                 draft_s=draft.seconds,
-                compute_s=verify_s - stall_s,
-                stall_s=stall_s,
+                compute_s=cost.seconds - cost.stalled,
+                stall_s=cost.stalled,
                 stream_s=now.pass_seconds,
                 ahead_s=now.ahead_seconds,
             )

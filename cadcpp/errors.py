@@ -2,10 +2,11 @@
 
 CadError
 ├── ConfigError (ValueError)   a setting or an argument that cannot work
-├── ModelError                 a model file that cannot be used
-│   └── PairError              a draft that does not fit its verifier
-├── NativeError                llama.cpp refused a call
-├── ContextFull                the text no longer fits the context
+├── ModelError (ValueError)    a model file that cannot be used
+│   ├── PairError              a draft that does not fit its verifier
+│   └── RecurrentError         a model that cannot take back a wrong draft
+├── NativeError (RuntimeError) llama.cpp refused a call
+├── ContextFull (RuntimeError) the text no longer fits the context
 └── ToolError                  making or fetching a file failed
 
 A message says what, which value, and what to do about it, in one line.
@@ -20,7 +21,7 @@ class ConfigError(CadError, ValueError):
     """A setting or an argument that cannot work."""
 
 
-class ModelError(CadError):
+class ModelError(CadError, ValueError):
     """A model file that cannot be used."""
 
 
@@ -28,11 +29,15 @@ class PairError(ModelError):
     """A draft model that does not fit its verifier."""
 
 
-class NativeError(CadError):
+class RecurrentError(ModelError):
+    """A model whose state cannot be taken back after a wrong draft."""
+
+
+class NativeError(CadError, RuntimeError):
     """llama.cpp refused a call."""
 
 
-class ContextFull(CadError):
+class ContextFull(CadError, RuntimeError):
     """The text no longer fits the context."""
 
 

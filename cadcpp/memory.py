@@ -20,6 +20,11 @@ def available_bytes(root: Path = Path("/")) -> int:
     return int(min(rooms))
 
 
+def resident_bytes() -> int:
+    """Resident set of this process."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def lockable_bytes() -> int:
     """How much this process may mlock."""
     if sys.platform != "linux":

@@ -23,9 +23,11 @@ BESIDE = ThreadPoolExecutor(1, "cadcpp-beside")
 _AGAIN_S = 0.05
 
 
-def stage(stop: Callable[[], None], work: Callable[..., T], *args: Any) -> Step[T]:
-    """``work`` on the computing thread. If the generator is closed meanwhile, ``stop`` ends it and it is waited for."""
-    future = COMPUTE.submit(work, *args)
+def stage(
+    stop: Callable[[], None], work: Callable[..., T], *args: Any, thread: ThreadPoolExecutor = COMPUTE
+) -> Step[T]:
+    """``work`` on the computing thread, or another. Closed meanwhile, it is ended by ``stop`` and waited for."""
+    future = thread.submit(work, *args)
     try:
         yield future
     except BaseException:

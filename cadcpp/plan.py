@@ -10,7 +10,7 @@ from cadcpp.native.gguf import Header
 
 _Q8_0 = 34 / 32  # bytes per element of the KV caches
 _PER_TOKEN = 350  # bytes that llama.cpp keeps for each token of a vocabulary, measured
-_PYTHON = 42 << 20  # interpreter, numpy, Jinja and llama.cpp's libraries, measured
+PYTHON = 42 << 20  # interpreter, numpy, Jinja and llama.cpp's libraries, measured
 _MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
 _WIDEST = 512  # rows of one pass; more is no faster and takes more memory
 _CELLS = 256  # llama.cpp rounds the number of KV cells up to this
@@ -71,20 +71,32 @@ class Plan:
         }
 
 
-def make_plan(verifier: Header, draft: Header | None, *, ram: int, n_ctx: int, rows: int) -> Plan:
+def make_plan(
+    verifier: Header,
+    draft: Header | None,
+    *,
+    ram: int,
+    n_ctx: int,
+    rows: int,
+    n_outputs: int | None = None,
+    python: int = PYTHON,
+) -> Plan:
     """Divide ``ram`` bytes among everything that a session needs, with trees of up to ``rows``.
+
+    ``n_outputs`` rows of a pass may ask for logits, those of a tree unless given; ``python`` bytes the process
+    holds before anything is loaded.
 
     Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
     """
     n_cells = -(-n_ctx // _CELLS) * _CELLS
     fixed: dict[str, int] = {
-        "python": _PYTHON,
+        "python": python,
         "draft": draft.n_bytes if draft else 0,
         "draft_cache": cache_bytes(draft, n_cells) if draft else 0,
         "draft_compute": compute_bytes(draft, batch_rows(0), draft_seqs(rows)) if draft else 0,
         "vocabulary": _vocabulary_bytes(verifier),
         "cache": cache_bytes(verifier, n_cells),
-        "compute": compute_bytes(verifier, batch_rows(rows), rows),
+        "compute": compute_bytes(verifier, batch_rows(rows), n_outputs or rows),
         "margin": _MARGIN,
     }
     room = ram - sum(fixed.values())

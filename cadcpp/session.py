@@ -29,7 +29,7 @@ from cadcpp.ngram.katz import Katz
 from cadcpp.pager import NullPager, Pager, PagerState, StreamingPager
 from cadcpp.pair import check_pair, fingerprint
 from cadcpp.pipeline import Steps, run
-from cadcpp.plan import Plan, batch_rows, draft_seqs, make_plan, wide_bytes, wide_rows
+from cadcpp.plan import PYTHON, Plan, batch_rows, draft_seqs, make_plan, wide_bytes, wide_rows
 from cadcpp.planner import CostModel, Policy
 from cadcpp.staged import StagedDrafter
 from cadcpp.stats import Stats
@@ -128,12 +128,13 @@ class Session:
                     if isinstance(step, Future):
                         yield step
                         continue
-                    self._count_paging(stats, before)
+                    self.count_paging(stats, before)
                     yield (chunk := self._chunk(step, text))
                     if chunk.finish:
                         return
 
-    def _count_paging(self, stats: Stats, before: PagerState) -> None:
+    def count_paging(self, stats: Stats, before: PagerState) -> None:
+        """Write into ``stats`` what the pager has done since ``before``."""
         now = self.pager.state()
         stats.pinned_bytes = now.pinned_bytes
         stats.stall_seconds = now.stall_seconds - before.stall_seconds
@@ -162,7 +163,9 @@ class Session:
             draft,
             ram=config.ram or available_bytes(),
             n_ctx=config.n_ctx,
+            python=PYTHON if config.held is None else config.held,
             rows=config.tree.rows,
+            n_outputs=batch_rows(config.tree.rows) if config.logits_all else config.tree.rows,
         )
 
     def _model(self, path: str | Path, *, draft: bool = False, stub: bool = False) -> Model:
@@ -207,7 +210,7 @@ class Session:
         config, rows = self.config, self.config.tree.rows
         n_batch = batch_rows(rows) if self.plan.streams else config.n_batch + rows
         watcher = self.pager if self.model.mapping is not None else None
-        context = self._context(self.model, n_batch, rows, rows, watcher)
+        context = self._context(self.model, n_batch, n_batch if config.logits_all else rows, rows, watcher)
         return Verifier(context, self._widen if isinstance(self.pager, StreamingPager) else None)
 
     @contextmanager
@@ -248,9 +251,9 @@ class Session:
 def _effective(config: SessionConfig, draft: str | Path | None) -> SessionConfig:
     """The settings with what follows from them, and from whether there is a draft model."""
     if draft is None and config.speculative in ("draft", "staged"):
-        raise ConfigError(f"--speculative {config.speculative} needs a draft model: add -d D.gguf")
+        raise ConfigError(f"speculative {config.speculative} needs a draft model: give one (-d D.gguf)")
     if config.ngram is not None and config.speculative in ("draft", "off"):
-        raise ConfigError(f"--speculative {config.speculative} does not use n-grams: leave out --ngram {config.ngram}")
+        raise ConfigError(f"speculative {config.speculative} does not use n-grams: leave out {config.ngram}")
     if draft is None and config.speculative == "auto":
         return replace(config, speculative="ngram")
     if config.speculative == "off" or config.tree.rows == 1:

@@ -3,11 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cadcpp.accept import Accepted, accept
 from cadcpp.cache import Cache, Progress, common_prefix, within
 from cadcpp.native.context import Context, OnLayer
 from cadcpp.tree import TokenTree
 
+Draw = Callable[[Context, int], int]  # a token, from the logits of a row of the context's last batch
+OnLogits = Callable[[int, NDArray[np.float32]], None]  # position of the first row, and the rows [n, n_vocab]
 Widen = Callable[[int, int], AbstractContextManager[Context]]  # rows of one pass, KV cells -> a context
 
 
@@ -28,6 +33,7 @@ class Verifier:
         self.context = context
         self.cache = Cache(context)
         self._widen = widen
+        self._n_seq = 1  # sequences that the last pass used
 
     @contextmanager
     def wide_enough(self, ids: Sequence[int], rows: int) -> Iterator[None]:
@@ -58,6 +64,23 @@ class Verifier:
         n_whole = (len(ids) - len(self.cache) - 1) // step * step
         self.cache.prefill(ids, len(self.cache) + n_whole, progress)
 
+    def read(self, ids: Sequence[int], on_logits: OnLogits | None = None) -> None:
+        """Evaluate a text to its end: the context then has the logits of its last token, as its last row.
+
+        ``on_logits`` is given those of all tokens that were not in the cache, as far as there were any.
+        """
+        context, batch = self.context, self.context.batch
+        self.cache.align(ids)
+        step = min(context.config.n_batch, context.config.n_outputs if on_logits else context.config.n_batch)
+        while len(self.cache) < len(ids):
+            chunk = list(ids[len(self.cache) : len(self.cache) + step])
+            batch.clear()
+            batch.add(chunk, len(self.cache), 0, 1, np.arange(len(chunk)) >= (0 if on_logits else len(chunk) - 1))
+            context.decode()
+            if on_logits is not None:
+                on_logits(len(self.cache), context.logits(len(chunk)))
+            self.cache.extend(chunk)
+
     def tail(self, ids: Sequence[int]) -> int:
         """How many tokens of the text the next pass evaluates, the tree's root included."""
         return len(ids) - len(self.cache)
@@ -67,22 +90,26 @@ class Verifier:
         config = self.context.config
         return min(config.n_batch, config.n_cells - len(self.cache)) - self.tail(ids) + 1
 
-    def check(
-        self,
-        ids: Sequence[int],
-        tree: TokenTree,
-        draw: Callable[[Context, int], int],
-        progress: Progress | None = None,
-    ) -> Accepted:
-        """One pass over the text's unevaluated tail and the tree; ``draw`` samples at a row of the batch."""
+    def check(self, ids: Sequence[int], tree: TokenTree, draw: Draw, progress: Progress | None = None) -> Accepted:
+        """A pass, the whole walk on what it gives, and what that leaves in the cache."""
+        accepted = accept(tree, self.evaluate(ids, tree, draw, progress))
+        self.keep(ids, tree, accepted)
+        return accepted
+
+    def evaluate(
+        self, ids: Sequence[int], tree: TokenTree, draw: Draw, progress: Progress | None = None
+    ) -> Callable[[int], int]:
+        """One pass over the text's unevaluated tail and the tree; gives what draws the token after a row of it."""
         self.cache.align(ids)
-        tail = list(ids[len(self.cache) :])
-        n_seq = self._decode(tail, tree, within(progress, len(self.cache), len(tail), len(ids)))
-        accepted = accept(tree, lambda row: draw(self.context, len(tail) - 1 + row))
-        self.cache.extend(tail, n_seq)
+        context, tail = self.context, list(ids[len(self.cache) :])
+        self._n_seq = self._decode(tail, tree, within(progress, len(self.cache), len(tail), len(ids)))
+        return lambda row: draw(context, len(tail) - 1 + row)
+
+    def keep(self, ids: Sequence[int], tree: TokenTree, accepted: Accepted) -> None:
+        """Of what `evaluate` left in the cache keep the text, and of the tree what was accepted in order."""
+        self.cache.extend(ids[len(self.cache) :], self._n_seq)
         self.cache.extend(tree.token[1 : in_order(accepted.rows)].tolist())
         self.cache.settle()
-        return accepted
 
     def _decode(self, tail: list[int], tree: TokenTree, on_layer: OnLayer | None = None) -> int:
         lo, hi = tree.spans()

@@ -12,7 +12,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 MAY_IMPORT = {
-    "llama_cpp": ("cadcpp.native", "cadcpp.tools"),
+    "llama_cpp": ("cadcpp.native", "cadcpp.tools", "cadcpp.llama"),
     "ctypes": ("cadcpp.native", "cadcpp.tools"),
     "click": ("cadcpp.cli",),
     "signal": ("cadcpp.cli", "cadcpp.tools"),

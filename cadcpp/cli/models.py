@@ -30,8 +30,8 @@ def demo(size: str, type_name: str, draft_type: str, directory: Path, ngram: boo
     without changing what it computes: its speed is that of a model of that size, its wit is SmolLM2's. The
     n-gram model, for --ngram, counts what the draft writes by itself; if that is ended, the same command goes on.
     """
+    from cadcpp.sizes import parse_size
     from cadcpp.tools.demo import make_demo, make_demo_ngram
-    from cadcpp.tools.sizes import parse_size
 
     with _progress() as progress:
         pair = make_demo(

@@ -129,7 +129,7 @@ def open_session(
 ) -> "Session":
     """A running session from the command line; checks every number before it loads anything."""
     from cadcpp.config import SessionConfig, TreeConfig
-    from cadcpp.tools.sizes import parse_size
+    from cadcpp.sizes import parse_size
 
     if n_predict < 1:
         raise ConfigError(f"-n must be at least 1, got {n_predict}")

@@ -21,7 +21,7 @@ def command(
     from cadcpp.memory import available_bytes, lockable_bytes
     from cadcpp.native.gguf import read_header
     from cadcpp.plan import make_plan
-    from cadcpp.tools.sizes import parse_size
+    from cadcpp.sizes import parse_size
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
     limit = parse_size(ram) if ram is not None else available_bytes()
@@ -54,7 +54,7 @@ _ROWS = (
 
 
 def _table(values: dict[str, Any]) -> str:
-    from cadcpp.tools.sizes import format_size
+    from cadcpp.sizes import format_size
 
     lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")

@@ -145,6 +145,10 @@ class Context:
         pointer = api.llama_get_logits(self.handle)
         return np.ctypeslib.as_array(pointer, shape=(n, self.model.n_vocab))
 
+    def logits_at(self, row: int) -> NDArray[np.float32]:
+        """Logits of one row of the last batch, [n_vocab]; a view, valid until the next decode."""
+        return np.ctypeslib.as_array(api.llama_get_logits_ith(self.handle, row), shape=(self.model.n_vocab,))
+
     # KV cache -------------------------------------------------------------------------------------
 
     def fork(self, source: int, target: int, start: int, stop: int) -> None:
@@ -158,11 +162,24 @@ class Context:
 
     def copy_to(self, other: "Context") -> None:
         """Make sequence 0 of another context on the same model hold what it holds here, bit for bit."""
+        other.restore(self.save())
+
+    def save(self) -> memoryview:
+        """What sequence 0 holds, in llama.cpp's own form."""
         n = api.llama_state_seq_get_size(self.handle, 0)
         buffer = (ctypes.c_uint8 * n)()
-        copied = api.llama_state_seq_get_data(self.handle, buffer, n, 0)
-        if copied == 0 or api.llama_state_seq_set_data(other.handle, buffer, copied, 0) == 0:
-            raise NativeError(f"llama.cpp could not move {n} bytes of KV cache: {last_error('no room?')}")
+        return memoryview(buffer)[: api.llama_state_seq_get_data(self.handle, buffer, n, 0)]
+
+    def restore(self, data: memoryview | bytes) -> None:
+        """Make sequence 0 hold what was saved."""
+        view = np.frombuffer(data, np.uint8)
+        source = view.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if len(view) == 0 or api.llama_state_seq_set_data(self.handle, source, len(view), 0) == 0:
+            raise NativeError(f"llama.cpp could not restore {len(view)} bytes of KV cache: {last_error('no room?')}")
+
+    def n_held(self) -> int:
+        """How many positions of text sequence 0 holds."""
+        return int(api.llama_memory_seq_pos_max(self.memory, 0)) + 1
 
     def clear(self) -> None:
         """Empty the cache."""

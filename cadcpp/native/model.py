@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cadcpp.errors import ConfigError, ModelError, NativeError
+from cadcpp.errors import ConfigError, ModelError, NativeError, RecurrentError
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.lib import api, last_error, listening
 from cadcpp.native.mapping import Mapping, forget, remap, stub_of
 
 # Some virtual machines announce these units without having them, which ends the process at their first use.
-_HAS_AMX = b"AMX_INT8 = 1" in api.llama_print_system_info()
+HAS_AMX = b"AMX_INT8 = 1" in api.llama_print_system_info()
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS; other numbers end the process
 
 
@@ -62,7 +62,7 @@ class Model:
     def _load(self, path: Path, draft: bool, on_progress: Callable[[], None] | None = None) -> None:
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
-        params.use_extra_bufts = draft and not _HAS_AMX
+        params.use_extra_bufts = draft and not HAS_AMX
         # A mapped file would keep in the page cache what is repacked besides.
         params.load_mode = api.LLAMA_LOAD_MODE_NONE if draft else api.LLAMA_LOAD_MODE_MMAP
         if draft:
@@ -79,7 +79,7 @@ class Model:
 
     def _check_rollback(self) -> None:
         if api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle):
-            raise ModelError(
+            raise RecurrentError(
                 f"{self.path} is a {self.header.architecture} model with recurrent state, which cannot be rolled back "
                 "after a wrong draft: choose a model with plain attention"
             )

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 
 from cadcpp.config import SamplingConfig
+from cadcpp.errors import ConfigError
 from cadcpp.native.context import Context
-from cadcpp.native.lib import api
+from cadcpp.native.lib import api, last_error
+from cadcpp.native.model import Model
 
 
 class Sampler:
@@ -26,11 +28,24 @@ class Sampler:
 
     def draw(self, context: Context, row: int) -> int:
         """Draw the next token from the logits of one row of the context's last batch, and remember it."""
-        return int(api.llama_sampler_sample(self.handle, context.handle, row))
+        return draw(self.handle, context, row)
 
     def close(self) -> None:
         """Free the chain. May be called twice."""
         self._stack.close()
+
+
+def check_grammar(model: Model, text: str, root: str) -> None:
+    """Raise ConfigError unless llama.cpp can read a grammar; a chain with one that it cannot ends the process."""
+    link = api.llama_sampler_init_grammar(model.vocab, text.encode(), root.encode())
+    if not link:
+        raise ConfigError(f"llama.cpp cannot read the grammar: {last_error(text[:60])}")
+    api.llama_sampler_free(link)
+
+
+def draw(chain: int, context: Context, row: int) -> int:
+    """Draw with any of llama.cpp's sampler chains, from the logits of one row of the context's last batch."""
+    return int(api.llama_sampler_sample(chain, context.handle, row))
 
 
 def _links(config: SamplingConfig, n_vocab: int) -> Iterable[ctypes.c_void_p]:

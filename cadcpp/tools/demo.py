@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cadcpp.errors import ConfigError
+from cadcpp.sizes import format_size
 from cadcpp.tools import wheel
 from cadcpp.tools.parts import reported, require_space, scratch_directory, sweep
 from cadcpp.tools.quantize import check_type, requantize
-from cadcpp.tools.sizes import format_size
 from cadcpp.tools.widen import Widenable
 
 DEFAULT_SIZE_BYTES = 1_200_000_000

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from cadcpp.errors import ToolError
-from cadcpp.tools.sizes import format_size
+from cadcpp.sizes import format_size
 
 _PART = re.compile(r".+\.([0-9]{1,10})\.part")
 

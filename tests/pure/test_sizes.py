@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cadcpp.errors import ConfigError
-from cadcpp.tools.sizes import format_size, parse_size
+from cadcpp.sizes import format_size, parse_size
 
 
 @pytest.mark.parametrize(

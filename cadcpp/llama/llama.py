@@ -1,0 +1,298 @@
+"""`Llama`: the class of llama-cpp-python, on cadcpp's engine."""
+
+import functools
+import inspect
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cadcpp.engine import Round, Work
+from cadcpp.errors import ConfigError, ContextFull, RecurrentError
+from cadcpp.llama.guesses import Guesses
+from cadcpp.llama.settings import Settings, n_ctx_of, signature, sort_out
+from cadcpp.llama.upstream import State, Upstream, construct, own_parts, session_parts
+from cadcpp.native.context import Context, Stopped
+from cadcpp.native.sampler import check_grammar, draw
+from cadcpp.session import Session
+from cadcpp.stats import Stats
+from cadcpp.writer import Writer, complete
+
+_GENERATE = inspect.signature(Upstream.generate)
+
+
+class Llama(Upstream):  # type: ignore[misc]
+    """`llama_cpp.Llama` with speculative decoding, for models that may be larger than memory.
+
+    Every argument and method of upstream's class is there and gives what upstream gives when it is made with
+    ``flash_attn=True, type_k=8, type_v=8`` (q8_0) and without repacked weights: exact verification rests on these
+    three, so they are always so here, and ``flash_attn`` is not looked at. Neither is what only decides where
+    weights lie and how they are computed with: ``n_gpu_layers``, ``split_mode``, ``main_gpu``, ``tensor_split``,
+    ``offload_kqv``, ``op_offload``, ``use_mmap``, ``use_mlock``, ``n_ubatch``, ``n_threads_batch``, ``swa_full``,
+    ``no_perf``. A pass has at most 160 rows, or ``n_batch``.
+
+    Of its own it has
+
+    - ``draft_model_path``: a small GGUF of the same vocabulary. Without one the text itself is drafted from;
+    - ``ram``: memory to use in all, in bytes or as in "900MiB"; what does not fit is streamed;
+    - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``rows``, ``fallback``, ``pipeline``,
+      ``pager``
+      and ``trace``: as the options of ``cadcpp generate``;
+    - ``on_round``: called with a `cadcpp.engine.Round` after each pass of the model;
+    - ``last_stats``: the `cadcpp.stats.Stats` of the last call.
+
+    Some settings the engine cannot serve: ``embedding``, ``vocab_only``, ``lora_path``, ``kv_overrides``, the rope,
+    yarn, pooling and attention settings, a ``type_k`` or ``type_v`` other than q8_0, an ``n_ctx`` beyond what the
+    model was trained for, and models with recurrent state. Such an object does everything as upstream does, with
+    neither speculation nor paging; ``speculates`` tells.
+
+    Raises TypeError for an unknown keyword argument, ConfigError (a ValueError) for a value that cannot work and
+    ModelError (a ValueError) for a file that cannot be used.
+    """
+
+    __signature__ = signature()
+
+    def __init__(self, model_path: str, *, on_round: Callable[[Round], None] | None = None, **options: Any) -> None:
+        self._stack = ExitStack()  # upstream's __del__ closes it, whatever happens here
+        self._session: Session | None = None
+        self._writer: Writer | None = None  # whose text the context holds
+        self._n_logits = 0  # tokens at the text's end that the context has the logits of
+        self._n_wanted = 0  # tokens that the call under way will take at most; 0: nobody knows
+        self._stopped = self._closed = False
+        self._options, self.on_round, self.last_stats = options, on_round, Stats()
+        settings, upstream = sort_out(options)
+        draft_model = upstream.pop("draft_model")
+        n_ctx = n_ctx_of(model_path, upstream)
+        if n_ctx is None:
+            construct(self, own_parts(), model_path, draft_model=draft_model, **upstream)
+            return
+        try:
+            self._start(model_path, settings, upstream, n_ctx, draft_model)
+        except RecurrentError:
+            construct(self, own_parts(), model_path, draft_model=draft_model, **upstream)
+
+    def _start(
+        self, model_path: str, settings: Settings, upstream: dict[str, Any], n_ctx: int, draft_model: Any
+    ) -> None:
+        config = settings.session(upstream, n_ctx)
+        parts = session_parts(lambda: Session(model_path, settings.draft_model_path, config))
+        construct(self, parts, model_path, **upstream)
+        session = self._session = self._model.session
+        if draft_model is not None and settings.draft_model_path is None:
+            session.engine.drafter = Guesses(draft_model)
+        self.draft_model = draft_model
+        cells = session.engine.verifier.context.config
+        self.n_batch: int = min(upstream["n_batch"], cells.n_batch)
+        self.input_ids = np.zeros(cells.n_cells + 1, np.intc)
+        self.scores = np.zeros((cells.n_cells if self._logits_all else 1, self._n_vocab), np.single)
+
+    @property
+    def speculates(self) -> bool:
+        """Whether the engine does the work; if not, everything is upstream's."""
+        return self._session is not None
+
+    def __enter__(self) -> "Llama":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        now = {"seed": self._seed, "chat_format": self.chat_format, "chat_handler": self.chat_handler}
+        return {**self._options, **now, "model_path": self.model_path, "on_round": self.on_round}
+
+    def close(self) -> None:
+        """Free contexts and models. May be called twice."""
+        if self._writer is not None and not self._closed:
+            self._writer.settle()
+        self._closed, self._writer = True, None
+        super().close()
+
+    def stop(self) -> None:
+        """End the call that is under way, from another thread, within a layer: it raises native.context.Stopped."""
+        self._stopped = True
+        if self._session is not None:
+            self._session.engine.stop()
+
+    # writing ----------------------------------------------------------------------------------------------
+
+    def _create_completion(self, *args: Any, max_tokens: int | None = 16, **kwargs: Any) -> Iterator[Any]:
+        self._n_wanted = max(max_tokens or 0, 0)  # so that no tree is larger than what is left to write
+        yield from super()._create_completion(*args, max_tokens=max_tokens, **kwargs)
+
+    @functools.wraps(Upstream.generate)
+    def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
+        if self._session is None:
+            return self._generate_plainly(super().generate(*args, **kwargs))
+        call = _GENERATE.bind(self, *args, **kwargs)
+        call.apply_defaults()
+        return self._generate(**{name: value for name, value in call.arguments.items() if name != "self"})
+
+    def _generate(
+        self, tokens: Sequence[int], reset: bool, stopping_criteria: Any, **sampling: Any
+    ) -> Generator[int, Sequence[int] | None, None]:
+        if sampling["grammar"] is not None:
+            check_grammar(self._started().model, sampling["grammar"]._grammar, sampling["grammar"]._root)
+        self._sampler = sampler = self._init_sampler(**sampling)
+        start = [] if reset else self._input_ids.tolist()
+        writer = self._begin([*start, *map(int, tokens)], sampler)
+        try:
+            while True:
+                token = complete(writer.next())
+                if stopping_criteria is not None and stopping_criteria(self._input_ids, self._scores[0, :]):
+                    return
+                yield token  # tokens that are sent in return are guesses to upstream, and change no text
+                self._go_on(writer, token)
+        finally:
+            writer.settle()
+
+    def _generate_plainly(
+        self, tokens: Generator[int, Sequence[int] | None, None]
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """Upstream's tokens, between which it can be stopped."""
+        self._stopped, sent = False, None
+        with closing(tokens):
+            while not self._stopped:
+                try:
+                    token = tokens.send(sent)
+                except StopIteration:
+                    return
+                sent = yield token
+        raise Stopped
+
+    def _begin(self, text: list[int], sampler: Any) -> Writer:
+        """Start to write after a text."""
+        if not text:
+            raise ConfigError("there is nothing to continue: give at least one token")
+        session = self._take()
+        self._replace(text)
+        if self._logits_all and len(text) > 1:
+            complete(session.engine.read(text[:-1], self._keep_logits))
+        self._n_logits = 0
+        self.last_stats, self._paged = Stats(load_seconds=session.load_seconds), session.pager.state()
+        n_cells = len(self.input_ids) - 1
+        limit = min(len(text) + (self._n_wanted or n_cells), n_cells + 1)
+        self._n_wanted = 0
+        work = Work(text, functools.partial(self._draw, sampler), limit, self.last_stats, None, len(text))
+        self._writer = Writer(session.engine, work, self._count)
+        return self._writer
+
+    def _draw(self, sampler: Any, context: Context, row: int) -> int:
+        if self._logits_all:
+            self.scores[self.n_tokens - 1] = context.logits_at(row)
+        return draw(sampler.sampler, context, row)
+
+    def _go_on(self, writer: Writer, token: int) -> None:
+        """Count as text what was drawn."""
+        if self._writer is writer:
+            self._extend([token])
+        else:  # another call has had the context meanwhile
+            self._take()
+            self._replace(writer.text())
+            self._writer = writer
+
+    def _replace(self, text: Sequence[int]) -> None:
+        self.n_tokens = 0
+        self._extend(text)
+
+    def _extend(self, tokens: Sequence[int]) -> None:
+        stop = self.n_tokens + len(tokens)
+        if stop >= len(self.input_ids):
+            raise ContextFull(f"a text of {stop} tokens exceeds the context of {len(self.input_ids) - 1}: raise n_ctx")
+        self.input_ids[self.n_tokens : stop] = tokens
+        self.n_tokens = stop
+
+    def _keep_logits(self, position: int, rows: NDArray[np.float32]) -> None:
+        self.scores[position : position + len(rows)] = rows
+        self._n_logits = len(rows)
+
+    def _count(self, result: Round) -> None:
+        self._started().count_paging(self.last_stats, self._paged)
+        if self.on_round is not None:
+            self.on_round(result)
+
+    # the context ------------------------------------------------------------------------------------------
+
+    def _started(self) -> Session:
+        if self._closed or self._session is None:
+            raise RuntimeError("this Llama is closed: make another one")
+        return self._session
+
+    def _take(self) -> Session:
+        """The session, for something else than the text that was being written."""
+        session = self._started()
+        self._settle()
+        self._writer = None
+        return session
+
+    def _settle(self) -> None:
+        """End the open round, and take into account what others have done to the context."""
+        if self._writer is not None:
+            self._writer.settle()
+        session = self._started()
+        session.engine.settle()
+        verifier = session.engine.verifier
+        n_held = verifier.context.n_held()
+        if n_held != len(verifier.cache):
+            verifier.cache.assume(self.input_ids[:n_held].tolist())
+
+    def reset(self) -> None:
+        """Start a new text."""
+        if self._session is not None:
+            self._take()
+        super().reset()
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Evaluate tokens after those that there are. Raises ContextFull if they do not fit."""
+        if self._session is None:
+            super().eval(tokens)
+            return
+        engine = self._take().engine
+        start = self.n_tokens
+        self._extend(tokens)
+        try:
+            complete(engine.read(self._input_ids.tolist(), self._keep_logits if self._logits_all else None))
+        except BaseException:
+            self.n_tokens = start
+            raise
+        self._n_logits = self._n_logits if self._logits_all else 1
+
+    def sample(self, *args: Any, idx: int | None = None, **kwargs: Any) -> int:
+        """Sample a token from the logits at ``idx``, by default those of the last token."""
+        if self._session is not None and self.n_tokens:
+            self._need_logits(1 if idx is None else self.n_tokens - idx)
+        return int(super().sample(*args, idx=idx, **kwargs))
+
+    def _need_logits(self, n_back: int) -> None:
+        """See to it that the context has the logits of the text's last tokens."""
+        self._settle()
+        if self._n_logits == 0:
+            self.eval([])
+        if not 1 <= n_back <= self._n_logits:
+            raise ConfigError(f"the logits of the last {self._n_logits} tokens are there, not those {n_back} back")
+
+    # states -----------------------------------------------------------------------------------------------
+
+    def save_state(self) -> Any:
+        """The text and what the model has made of it, for `load_state`."""
+        if self._session is None:
+            return super().save_state()
+        self._settle()
+        verifier = self._session.engine.verifier
+        verifier.cache.align([*self._input_ids.tolist(), -1])  # what was held beyond the text is nobody's
+        data = bytes(verifier.context.save())
+        return State(self.input_ids.copy(), self._scores.copy(), self.n_tokens, data, len(data), self._seed)
+
+    def load_state(self, state: Any) -> None:
+        """Go on from where `save_state` was called. Raises ContextFull if the text does not fit."""
+        if self._session is None:
+            super().load_state(state)
+            return
+        cache = self._take().engine.verifier.cache
+        self._replace(state.input_ids[: state.n_tokens])
+        if self._logits_all:
+            self.scores[: len(state.scores)] = state.scores
+        self._n_logits, self._seed = 0, state.seed
+        cache.load(state.llama_state, self._input_ids.tolist())
