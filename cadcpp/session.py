@@ -251,7 +251,7 @@ class Session:
 def _effective(config: SessionConfig, draft: str | Path | None) -> SessionConfig:
     """The settings with what follows from them, and from whether there is a draft model."""
     if draft is None and config.speculative in ("draft", "staged"):
-        raise ConfigError(f"speculative {config.speculative} needs a draft model: give one (-d D.gguf)")
+        raise ConfigError(f"speculative {config.speculative} needs a draft model: give one with -d or draft_model_path")
     if config.ngram is not None and config.speculative in ("draft", "off"):
         raise ConfigError(f"speculative {config.speculative} does not use n-grams: leave out {config.ngram}")
     if draft is None and config.speculative == "auto":

@@ -391,7 +391,7 @@ def test_unknown_arguments(small: Path, options: dict[str, Any], message: str) -
         ({"ram": "much"}, "much"),
         ({"ram": 5}, "too few"),
         ({"rows": 0}, "rows.*0"),
-        ({"ngram": "x", "draft_model_path": "y"}, "ngram.*leave one"),
+        ({"ngram": "x", "speculative": "off"}, "leave out x"),
         ({"n_threads": 5000}, "threads.*5000"),
     ],
 )

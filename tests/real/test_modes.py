@@ -1,0 +1,94 @@
+"""Whoever drafts, the text is the same: a model, n-grams, both in stages, or what turns out faster."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.session import Session
+from cadcpp.stats import Stats
+from cadcpp.tools.demo import DemoPair
+from tests.support.prompts import prompt
+
+pytestmark = pytest.mark.real
+
+N = 40
+SAMPLINGS = {
+    "greedy": SamplingConfig(temperature=0.0),
+    "drawn": SamplingConfig(temperature=1.0, top_k=50, top_p=1.0, min_p=0.0, seed=6, repeat_penalty=1.1),
+}
+CODE = """def total(items):
+    x = 0
+    for item in items:
+        if item.price > 0:
+            x = x + item.price
+        else:
+            print("no price", item.name)
+    return x
+
+def average(items):
+    x = total(items)
+    if len(items) == 0:
+        return 0
+    return x / len(items)"""
+COPY = (
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    "<|im_start|>user\nRename the variable x to count in this Python code and write the whole code again:\n\n"
+    f"{CODE}<|im_end|>\n<|im_start|>assistant\n"
+)
+MODES: list[tuple[Literal["draft", "staged", "ngram", "auto"], Literal["cost", "none", "llmcad"]]] = [
+    ("staged", "none"),
+    ("staged", "cost"),
+    ("staged", "llmcad"),
+    ("ngram", "cost"),
+    ("auto", "cost"),
+]
+
+
+@pytest.fixture(scope="module")
+def plain(smollm2: Callable[[str], Path]) -> Iterator[Session]:
+    with Session(smollm2("Q8_0"), None, SessionConfig(n_ctx=1024, speculative="off")) as session:
+        yield session
+
+
+def texts(session: Session) -> dict[tuple[str, str], list[int]]:
+    """A text of each kind, all in one session, so that what it has learned of one is there for the next."""
+    found = {}
+    for name in ("code", "copy"):
+        ids = session.model.tokenize(COPY) if name == "copy" else prompt(session.model, name)
+        for sampling, settings in SAMPLINGS.items():
+            stats = Stats()
+            found[name, sampling] = [t for c in session.stream(ids, settings, N, stats=stats) for t in c.tokens]
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(plain: Session) -> dict[tuple[str, str], list[int]]:
+    return texts(plain)
+
+
+@pytest.mark.parametrize(("mode", "fallback"), MODES)
+def test_the_text_is_that_of_plain_decoding(
+    smollm2: Callable[[str], Path],
+    demo: DemoPair,
+    expected: dict[tuple[str, str], list[int]],
+    mode: Literal["draft", "staged", "ngram", "auto"],
+    fallback: Literal["cost", "none", "llmcad"],
+) -> None:
+    config = SessionConfig(n_ctx=1024, speculative=mode, fallback=fallback, tree=TreeConfig(rows=16))
+    with Session(smollm2("Q8_0"), demo.draft, config) as session:
+        assert texts(session) == expected
+
+
+def test_the_second_stage_saves_decodes_where_text_repeats(smollm2: Callable[[str], Path], demo: DemoPair) -> None:
+    decodes, passes = {}, {}
+    for mode in ("draft", "staged"):
+        config = SessionConfig(n_ctx=1024, speculative=mode, fallback="none", tree=TreeConfig(rows=32))  # type: ignore[arg-type]
+        with Session(smollm2("Q8_0"), demo.draft, config) as session:
+            stats = Stats()
+            list(session.stream(session.model.tokenize(COPY), SAMPLINGS["greedy"], 60, stats=stats))
+            decodes[mode], passes[mode] = stats.draft_decodes, stats.passes
+    assert decodes["staged"] <= 0.7 * decodes["draft"]
+    assert passes["staged"] <= passes["draft"] + 1
