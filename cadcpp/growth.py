@@ -31,7 +31,7 @@ class Growth:
         self._config, self._max_depth, self._never = config, max_depth, never
         self._token, self._parent, self._depth = [root], [-1], [0]
         self._logp = np.zeros(1, np.float32)
-        self._open = np.array([True])
+        self._open, self._guessed = np.array([True]), [False]
         self._child: dict[tuple[int, int], int] = {}  # node and the token after it -> its row
         self._known: dict[int, _Next] = {}  # what may follow evaluated nodes
         self._n_expanded, self._most = 0, config.rows
@@ -69,16 +69,18 @@ class Growth:
             if mix is not None:
                 mix(logp)
             self._hang(row, self._likely(logp))
+            self._guessed += [False] * (len(self._token) - len(self._guessed))
 
     def learn(self, row: int, tokens: NDArray[np.int64], p: NDArray[np.float32]) -> None:
         """Hang given next tokens under a node, with their probabilities after it, [n]."""
         known = (p > self._config.cutoff) & ~np.isin(tokens, self._never)
         self._hang(row, (tokens[known], np.log(np.maximum(p[known], _NEVER))))
+        self._guessed += [True] * (len(self._token) - len(self._guessed))
 
     @contextmanager
     def trial(self) -> Iterator[None]:
         """What is learned inside is forgotten afterwards."""
-        names = ("_token", "_parent", "_depth", "_logp", "_open", "_child", "_known", "_likeness")
+        names = ("_token", "_parent", "_depth", "_logp", "_open", "_guessed", "_child", "_known", "_likeness")
         saved = {name: getattr(self, name).copy() for name in names}
         n_expanded, n_likeness = self._n_expanded, self._n_likeness
         try:
@@ -97,6 +99,7 @@ class Growth:
             [self._token[i] for i in keep],
             [rank.get(self._parent[i], -1) for i in keep],
             self._logp[keep].tolist(),
+            [self._guessed[i] for i in keep],
         )
 
     def position(self, row: int) -> tuple[int, int, int]:
@@ -145,7 +148,7 @@ class Growth:
                 rank[node] = new._child[rank[self._parent[node]], self._token[node]]
             if node in rank:
                 new._hang(rank[node], self._known[node], children[node])
-        new._n_expanded = 0
+        new._n_expanded, new._guessed = 0, [False] * len(new._token)
         return new, rank
 
     def _best(self, floor: float = -math.inf) -> NDArray[np.int64]:

@@ -72,11 +72,6 @@ class Guesser:
         tokens, logp = self._katz.lookup([pair[0] for pair in last], [pair[1] for pair in last], _WIDEST)
         return [_merged(mine, t.astype(np.int64), np.exp(p)) for mine, t, p in zip(copied, tokens, logp, strict=True)]
 
-    def copy(self, path: list[int], n: int) -> tuple[tuple[int, ...], int]:
-        """How the text would go on for ``n`` tokens after a path if it repeated itself, and the length of the match."""
-        found = self._lookup.propose(n, 1, path)
-        return (found[0].tokens, found[0].match) if found else ((), 0)
-
     def _copied(self, path: list[int]) -> Guess:
         found = self._lookup.propose(1, _WIDTH, path)
         tokens = np.array([c.tokens[0] for c in found], np.int64)

@@ -20,6 +20,7 @@ class TokenTree:
     parent: NDArray[np.int32]  # [n], -1 for the root
     depth: NDArray[np.int32]  # [n], root 0
     logp: NDArray[np.float32]  # [n], cumulative natural log probability under the draft, root 0
+    guessed: NDArray[np.bool_]  # [n], whether n-grams alone proposed it
 
     @classmethod
     def root(cls, token: int) -> "TokenTree":
@@ -27,7 +28,9 @@ class TokenTree:
         return cls.build([token], [-1], [0.0])
 
     @classmethod
-    def build(cls, token: Sequence[int], parent: Sequence[int], logp: Sequence[float]) -> "TokenTree":
+    def build(
+        cls, token: Sequence[int], parent: Sequence[int], logp: Sequence[float], guessed: Sequence[bool] = ()
+    ) -> "TokenTree":
         """A tree from rows in any order that has parents before children; rows are put in canonical order."""
         order = _canonical_order(parent, logp)
         rank = {old: new for new, old in enumerate(order)}
@@ -40,6 +43,7 @@ class TokenTree:
             np.array(new_parent, np.int32),
             np.array(depth, np.int32),
             np.array([logp[old] for old in order], np.float32),
+            np.array([bool(guessed) and guessed[old] for old in order], np.bool_),
         )
 
     def __len__(self) -> int:
@@ -98,7 +102,7 @@ class TokenTree:
         keep = sorted(sorted(rows, key=lambda r: (-self.logp[r], r))[: max(n, 1)])
         rank = {old: new for new, old in enumerate(keep)}
         parent = [rank.get(int(self.parent[r]), -1) for r in keep]
-        return TokenTree.build(self.token[keep].tolist(), parent, self.logp[keep].tolist())
+        return TokenTree.build(self.token[keep].tolist(), parent, self.logp[keep].tolist(), self.guessed[keep].tolist())
 
     def draw(self, text: Callable[[int], str] = str, accepted: Sequence[int] = ()) -> str:
         """The tree for people: a line per row with its probability; accepted rows carry a star."""
