@@ -93,6 +93,8 @@ class ModelDrafter:
 
     def __init__(self, context: Context, never: Sequence[int] = ()) -> None:
         self.context = context
+        # A verifier may have special tokens that the draft lacks; any other in their place costs a guess at most.
+        context.batch.last_token = context.model.n_vocab - 1
         self.cache = Cache(context)
         self.n_decodes = self.n_evaluated = self.n_kept = 0
         self._never = np.array(never, np.int32)  # tokens not to draft

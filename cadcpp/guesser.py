@@ -49,10 +49,11 @@ class Belief:
 
 
 class Guesser:
-    """Guesses the next tokens of one text; `read` tells it the text."""
+    """Guesses the next tokens of one text, below ``n_vocab``; `read` tells it the text."""
 
-    def __init__(self, katz: Katz | None = None) -> None:
+    def __init__(self, katz: Katz | None = None, n_vocab: int | None = None) -> None:
         self._lookup, self._belief, self._katz = ContextLookup(LONGEST), Belief(), katz
+        self._n_vocab = n_vocab
         self._ids: list[int] = []
 
     def read(self, ids: Sequence[int]) -> None:
@@ -65,12 +66,19 @@ class Guesser:
 
     def after(self, paths: Sequence[list[int]]) -> list[Guess]:
         """What may follow the text and each path: what the text says, and as far as it is silent, what n-grams say."""
+        return [self._usable(guess) for guess in self._after(paths)]
+
+    def _after(self, paths: Sequence[list[int]]) -> list[Guess]:
         copied = [self._copied(path) for path in paths]
         if self._katz is None or not paths:
             return copied
         last = [([-1, *self._ids[-2:], *path])[-2:] for path in paths]
         tokens, logp = self._katz.lookup([pair[0] for pair in last], [pair[1] for pair in last], _WIDEST)
         return [_merged(mine, t.astype(np.int64), np.exp(p)) for mine, t, p in zip(copied, tokens, logp, strict=True)]
+
+    def _usable(self, guess: Guess) -> Guess:
+        known = guess.tokens < (self._n_vocab or np.inf)
+        return guess if known.all() else Guess(guess.tokens[known], guess.p[known], guess.match)
 
     def _copied(self, path: list[int]) -> Guess:
         found = self._lookup.propose(1, _WIDTH, path)

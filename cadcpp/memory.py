@@ -27,7 +27,7 @@ def resident_bytes() -> int:
 
 def lockable_bytes() -> int:
     """How much this process may mlock."""
-    if sys.platform != "linux":
+    if sys.platform not in ("linux", "android"):
         return 0
     import resource
 

@@ -1,24 +1,35 @@
-"""Whether a draft fits its verifier: a drafted id must mean the same token to both."""
+"""Whether a draft fits its verifier: a drafted id must mean the same text to both."""
 
+from collections.abc import Iterator
 from hashlib import sha256
+from itertools import zip_longest
 
 from cadcpp.errors import PairError
-from cadcpp.native.gguf import Header, read_vocabulary
+from cadcpp.native.gguf import TOKEN_BYTE, TOKEN_NORMAL, Header, read_token_types, read_vocabulary
+
+_Token = tuple[bytes | None, int]  # its text, None beyond the vocabulary's end, and its kind
 
 
 def check_pair(verifier: Header, draft: Header) -> None:
-    """Raise PairError, naming the first difference, unless both models have the same vocabulary."""
-    ours, theirs = read_vocabulary(verifier), read_vocabulary(draft)
-    if len(ours) != len(theirs):
-        _refuse(verifier, draft, f"{len(ours)} tokens against {len(theirs)}")
-    for token, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        if mine != other:
+    """Raise PairError, naming the first difference, unless both models spell text with the same ids.
+
+    Special tokens and padding may differ: a wrong guess of them is refused like any other.
+    """
+    for token, mine, other in differences(verifier, draft):
+        if is_text(mine) or is_text(other):
             _refuse(verifier, draft, f"token {token} is {_show(mine)} against {_show(other)}")
-    for name in ("bos", "eos"):
-        key = f"tokenizer.ggml.{name}_token_id"
-        a, b = verifier.metadata.get(key), draft.metadata.get(key)
-        if None not in (a, b) and a != b:
-            _refuse(verifier, draft, f"the {name} token is {a} against {b}")
+
+
+def differences(verifier: Header, draft: Header) -> Iterator[tuple[int, _Token, _Token]]:
+    """Every id that the two vocabularies spell differently, with what it is in either."""
+    for token, (mine, other) in enumerate(zip_longest(_tokens(verifier), _tokens(draft), fillvalue=(None, 0))):
+        if mine[0] != other[0]:
+            yield token, mine, other
+
+
+def is_text(token: _Token) -> bool:
+    """Whether a token stands for text."""
+    return token[0] is not None and token[1] in (TOKEN_NORMAL, TOKEN_BYTE)
 
 
 def fingerprint(header: Header) -> bytes:
@@ -29,12 +40,19 @@ def fingerprint(header: Header) -> bytes:
     return digest.digest()
 
 
-def _show(text: bytes) -> str:
-    return repr(text.decode("utf-8", "replace"))
+def _tokens(header: Header) -> list[_Token]:
+    texts = read_vocabulary(header)
+    types = read_token_types(header) or [TOKEN_NORMAL] * len(texts)
+    return list(zip(texts, types, strict=False))
+
+
+def _show(token: _Token) -> str:
+    return "missing" if token[0] is None else repr(token[0].decode("utf-8", "replace"))
 
 
 def _refuse(verifier: Header, draft: Header, difference: str) -> None:
+    sizes = f"{verifier.n_vocab} tokens against {draft.n_vocab}, " if verifier.n_vocab != draft.n_vocab else ""
     raise PairError(
-        f"draft {draft.path} and verifier {verifier.path} have different vocabularies ({difference}): "
-        "use a draft of the same model family"
+        f"draft {draft.path} and verifier {verifier.path} have different vocabularies ({sizes}{difference}): "
+        f"use a draft of the same model family, or make one with `cadcpp models make-draft {verifier.path}`"
     )

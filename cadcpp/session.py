@@ -197,9 +197,11 @@ class Session:
         model, n_seq = self._model(path, draft=True), draft_seqs(self.config.tree.rows)
         n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
         context = self._context(model, n_batch, n_seq, n_seq)
+        unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
         if self.config.speculative == "draft":
-            return ModelDrafter(context, never)
-        staged = StagedDrafter(context, never, guesser := Guesser(self._ngram()))
+            return ModelDrafter(context, [*never, *unknown])
+        guesser = Guesser(self._ngram(), model.n_vocab)
+        staged = StagedDrafter(context, [*never, *unknown], guesser)
         return Switch(policy, staged, Copier(guesser, never)) if isinstance(policy, Choice) else staged
 
     def _ngram(self) -> Katz | None:

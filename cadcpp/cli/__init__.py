@@ -10,7 +10,7 @@ import click
 from cadcpp._version import __version__
 from cadcpp.errors import CadError, ConfigError
 
-_COMMANDS = {"generate": "generate", "chat": "chat", "plan": "plan", "models": "models", "trace": "trace"}
+_COMMANDS = {name: name for name in ("generate", "chat", "plan", "models", "trace", "doctor")}
 _INTERRUPTED = 130  # what a shell reports of a command that SIGINT ended
 
 

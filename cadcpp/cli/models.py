@@ -4,17 +4,23 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from cadcpp.cli.catalog import list_models, pull
 from cadcpp.cli.countdown import Countdown
-from cadcpp.cli.options import note
+from cadcpp.cli.inspect import check, inspect
+from cadcpp.cli.options import default_ctx, note
 from cadcpp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cadcpp.tools.make_draft import Variant
 
 
 @click.group("models")
 def command() -> None:
-    """Make model files to run."""
+    """Find, fetch, make and look at model files."""
 
 
 @command.command("demo")
@@ -73,6 +79,60 @@ def make_ngram(
     n = ngram.make_ngram(model, texts, output, sampling, Countdown("sampled"))
     note(f"{n} tokens, {output.stat().st_size / 1e6:.1f} MB")
     click.echo(output)
+
+
+@command.command("make-draft")
+@click.argument("verifier", type=Path, metavar="V.gguf")
+@click.option("-o", "--output", type=Path, metavar="FILE", help="Where the draft goes. [default: V-draft.gguf]")
+@click.option("--ram", metavar="SIZE", help="Memory that the pair will have in all. [default: what the system leaves]")
+@click.option("--disk-speed", metavar="SIZE", help="Bytes per second, such as 100MiB. [default: measured on the file]")
+@click.option("--ctx", type=int, help="Tokens of text that fit. [default: 4096, or what the model was trained for]")
+def make_draft(verifier: Path, output: Path | None, ram: str | None, disk_speed: str | None, ctx: int | None) -> None:
+    """Make a draft from the verifier itself; prints its path.
+
+    For a verifier that has no small model of its family. Tries smaller weight types, and then leaves layers out,
+    those first that are missed least. The verifier writes some text, each draft guesses it, and the one that is
+    expected to be the fastest in the given memory and from the given disk is kept.
+    """
+    from cadcpp.tools import make_draft as tool
+    from cadcpp.tools.sizes import parse_size
+
+    place = tool.place_of(
+        verifier,
+        parse_size(ram) if ram else None,
+        parse_size(disk_speed) if disk_speed else None,
+        default_ctx(verifier) if ctx is None else ctx,
+    )
+    target = output or verifier.with_name(f"{verifier.stem}-draft.gguf")
+    with _progress() as progress:
+        best = tool.make_draft(verifier, target, place, _Table().add, progress)
+    note(f"{best.name} is expected to be the fastest")
+    click.echo(target)
+
+
+class _Table:
+    """Variants as they are measured, a line each."""
+
+    def __init__(self) -> None:
+        self._head = (
+            f"{'draft':<20}{'size':>9}{'agrees':>8}{'tokens/pass':>13}{'ms/token':>10}{'tokens/s expected':>19}\n"
+        )
+
+    def add(self, variant: "Variant") -> None:
+        from cadcpp.tools.sizes import format_size
+
+        drafting, clear = variant.drafting, "\r\033[K" if sys.stderr.isatty() else ""
+        note(
+            f"{clear}{self._head}{variant.name:<20}{format_size(variant.n_bytes):>9}{drafting.agreement:>8.0%}"
+            f"{drafting.tokens[-1]:>13.1f}{drafting.node_s * 1e3:>10.1f}{variant.tokens_per_s:>19.2f}"
+        )
+        self._head = ""
+
+
+command.add_command(list_models)
+command.add_command(pull)
+command.add_command(inspect)
+command.add_command(check)
 
 
 @contextmanager

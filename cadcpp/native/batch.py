@@ -21,6 +21,7 @@ class Batch:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.n = 0
+        self.last_token = 2**31 - 1  # larger ids are written as this one
         self.token = np.zeros(capacity, np.int32)
         self.pos = np.zeros(capacity, np.int32)
         self.n_seq = np.zeros(capacity, np.int32)
@@ -54,7 +55,7 @@ class Batch:
         if self.n + k > self.capacity:
             raise ConfigError(f"a batch of {self.n + k} rows exceeds its capacity of {self.capacity}")
         rows = slice(self.n, self.n + k)
-        self.token[rows] = tokens
+        self.token[rows] = np.minimum(tokens, self.last_token)
         self.pos[rows] = pos + np.arange(k) if isinstance(pos, int) else pos
         self._seq[rows] = self._ids.ctypes.data + 4 * np.asarray(lo, np.uint64)
         self.n_seq[rows] = np.subtract(hi, lo)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ModelError
-from cadcpp.native.lib import ggml_base, last_error
+from cadcpp.native.ggml import ggml_base, last_error
 
 MAGIC = b"GGUF"
+TOKEN_NORMAL, TOKEN_BYTE = 1, 6  # kinds of tokens that stand for text; others are control tokens, padding, ...
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
@@ -42,7 +43,8 @@ _tensor_ne = _declare(ggml_base, "get_tensor_ne", ctypes.POINTER(_i64), _ptr, _i
 _arr_type = _declare(ggml_base, "get_arr_type", ctypes.c_int, _ptr, _i64)
 _arr_n = _declare(ggml_base, "get_arr_n", _size, _ptr, _i64)
 _arr_str = _declare(ggml_base, "get_arr_str", _str, _ptr, _i64, _size)
-_STRING, _ARRAY = 8, 9  # value types
+_arr_data = _declare(ggml_base, "get_arr_data", _ptr, _ptr, _i64)
+_I32, _STRING, _ARRAY = 5, 8, 9  # value types
 _tensor_type = _declare(ggml_base, "get_tensor_type", ctypes.c_int, _ptr, _i64)
 
 # One reader per value type; asking for another type than the key has would abort the process.
@@ -131,6 +133,15 @@ def read_vocabulary(header: Header) -> list[bytes]:
         if key < 0 or _kv_type(handle, key) != _ARRAY or _arr_type(handle, key) != _STRING:
             return []
         return [_arr_str(handle, key, i) for i in range(_arr_n(handle, key))]
+
+
+def read_token_types(header: Header) -> list[int]:
+    """The kind of every token, by id, such as TOKEN_NORMAL; empty if the file does not tell."""
+    with _opened(header.path) as handle:
+        key = _find_key(handle, b"tokenizer.ggml.token_type")
+        if key < 0 or _kv_type(handle, key) != _ARRAY or _arr_type(handle, key) != _I32:
+            return []
+        return list((ctypes.c_int32 * _arr_n(handle, key)).from_address(_arr_data(handle, key)))
 
 
 @contextmanager

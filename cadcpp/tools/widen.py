@@ -5,16 +5,15 @@ Rows are appended to ``ffn_gate`` and ``ffn_up`` (copies of the rows already the
 model, the function is the old one. Weights are copied as they are stored, so nothing is rounded again.
 """
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ConfigError, ToolError
 from cadcpp.tools.parts import new_file
+from cadcpp.tools.rewrite import NewTensor, Progress, open_gguf, rewrite, stored_shape
 
 N_FF_STEP = 256  # the block of the K-quants, the largest block of all types
-
-Progress = Callable[[float], None]
 
 _GROWS_IN_ROWS = (".ffn_gate.weight", ".ffn_up.weight")
 _GROWS_IN_COLUMNS = (".ffn_down.weight",)
@@ -25,7 +24,7 @@ class Widenable:
     """A model file with gated feed-forward layers, open for reading."""
 
     def __init__(self, src: Path) -> None:
-        self._reader = _read(src)
+        self._reader = open_gguf(src)
         growing = [tensor for tensor in self._reader.tensors if tensor.name.endswith(_GROWS)]
         field = self._reader.get_field(_n_ff_key(self._reader))
         if not growing or field is None:
@@ -56,60 +55,25 @@ def widen(src: Path, dst: Path, n_ff: int, *, progress: Progress = lambda fracti
     Widenable(src).write(dst, n_ff, progress=progress)
 
 
-def _read(src: Path) -> Any:
-    import gguf
-
-    try:
-        return gguf.GGUFReader(src)
-    except (OSError, ValueError) as error:
-        raise ToolError(f"cannot read {src} as GGUF: {error}; check the path") from error
-
-
 def _n_ff_key(reader: Any) -> str:
     return f"{reader.get_field('general.architecture').contents()}.feed_forward_length"
 
 
 def _write(reader: Any, part: Path, old_ff: int, n_ff: int, progress: Progress) -> None:
-    import gguf
-
-    writer = gguf.GGUFWriter(part, reader.get_field("general.architecture").contents())
-    try:
-        writer.data_alignment = reader.alignment
-        _copy_metadata(reader, writer, old_ff, n_ff)
-        for tensor in reader.tensors:
-            _announce(writer, tensor, old_ff, n_ff)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for n_done, tensor in enumerate(reader.tensors, start=1):
-            writer.write_tensor_data(_grown(tensor, old_ff, n_ff))
-            progress(n_done / len(reader.tensors))
-    finally:
-        writer.close()
-
-
-def _copy_metadata(reader: Any, writer: Any, old_ff: int, n_ff: int) -> None:
+    tensors = [
+        NewTensor(tensor, tensor.name, _grown_shape(tensor, old_ff, n_ff), partial(_grown, tensor, old_ff, n_ff))
+        for tensor in reader.tensors
+    ]
     changed: dict[str, object] = {_n_ff_key(reader): n_ff}
     if n_ff != old_ff:
         name = reader.get_field("general.name")
         old_name = name.contents() if name else "model"
         changed["general.name"] = f"{old_name}, widened from n_ff {old_ff} to {n_ff} (same function, real speed)"
-    for key, field in reader.fields.items():
-        # the writer adds these itself
-        if not key.startswith("GGUF.") and key != "general.architecture":
-            value = changed.get(key, field.contents())
-            writer.add_key_value(key, value, field.types[0], sub_type=field.types[-1])
-
-
-def _announce(writer: Any, tensor: Any, old_ff: int, n_ff: int) -> None:
-    shape = _grown_shape(tensor, old_ff, n_ff)
-    n_bytes = shape[0] * shape[1] * tensor.data.itemsize if len(shape) == 2 else tensor.data.nbytes
-    writer.add_tensor_info(tensor.name, shape, tensor.data.dtype, n_bytes, raw_dtype=tensor.tensor_type)
+    rewrite(reader, part, changed, tensors, progress)
 
 
 def _grown_shape(tensor: Any, old_ff: int, n_ff: int) -> tuple[int, ...]:
-    """The shape as stored: rows first, and the last axis in bytes where blocks are opaque."""
-    shape = tuple(int(length) for length in tensor.data.shape)
+    shape = stored_shape(tensor)
     if tensor.name.endswith(_GROWS_IN_ROWS):
         return (n_ff, shape[1])
     if tensor.name.endswith(_GROWS_IN_COLUMNS):

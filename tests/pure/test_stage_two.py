@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cadcpp.guesser import Guess
+from cadcpp.guesser import Guess, Guesser
 from cadcpp.mixture import Mixture
 from cadcpp.recycle import Recycler
 from cadcpp.ride import Ride, Use
@@ -70,3 +70,11 @@ def test_weights_find_what_the_text_was_made_of(share: float) -> None:
             found.append(mixture.weight(4))
     assert np.mean(found) == pytest.approx(share, abs=0.08)
     assert mixture.weight(3) == Mixture().weight(3)
+
+
+def test_no_token_is_guessed_that_the_draft_does_not_have() -> None:
+    whole, small = Guesser(), Guesser(n_vocab=50)
+    for guesser in (whole, small):
+        guesser.read([1, 2, 60, 1, 2, 40, 1, 2])
+    assert set(whole.after([[]])[0].tokens.tolist()) == {40, 60}
+    assert small.after([[]])[0].tokens.tolist() == [40]

@@ -28,26 +28,30 @@ def tiny_llama(
     n_ctx_train: int = 2048,
     type_name: str = "F32",
     other_vocab: bool = False,
+    n_padding: int = 0,
+    begin: str = "<s>",
     chat_template: str | None = None,
 ) -> Path:
     """A decoder of the llama architecture; 0.5 MB with the defaults.
 
     The same ``seed`` gives the same weights. ``noise``, in parts of each weight's spread, makes of it a draft that
-    agrees less often the higher the noise is. ``other_vocab`` changes the text of one token. Heads are 32 wide,
+    agrees less often the higher the noise is. ``other_vocab`` changes the text of one token, ``begin`` that of a
+    control token, and ``n_padding`` tokens stand for nothing. Heads are 32 wide,
     because a q8_0 cache needs multiples of 32.
     """
     n_kv = n_embd // n_head * n_head_kv
-    shapes: Shapes = {"token_embd.weight": (n_vocab, n_embd)}
+    n_tokens = n_vocab + n_padding
+    shapes: Shapes = {"token_embd.weight": (n_tokens, n_embd)}
     for i in range(n_layer):
         shapes |= _attention(f"blk.{i}.", n_embd, n_kv) | _feed_forward(f"blk.{i}.", n_embd, n_ff)
-    shapes |= {"output_norm.weight": (n_embd,), "output.weight": (n_vocab, n_embd)}
+    shapes |= {"output_norm.weight": (n_embd,), "output.weight": (n_tokens, n_embd)}
     settings = {
         **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff, n_ctx_train=n_ctx_train),
         **_heads(n_head, n_head_kv),
         "rope.dimension_count": n_embd // n_head,
-        "vocab_size": n_vocab,
+        "vocab_size": n_tokens,
     }
-    vocabulary = {"n_vocab": n_vocab, "differs": other_vocab}
+    vocabulary = {"n_vocab": n_vocab, "differs": other_vocab, "n_padding": n_padding, "begin": begin}
     return _write(path, "llama", settings, shapes, _random(seed, noise), type_name, vocabulary, chat_template)
 
 

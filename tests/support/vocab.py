@@ -16,26 +16,29 @@ _WORDS = [f"{_SPACE}the", f"{_SPACE}th", f"{_SPACE}an", f"{_SPACE}and", f"{_SPAC
 _PIECES = [_SPACE, *_LETTERS, *(_SPACE + letter for letter in _LETTERS), *_PAIRS, *_WORDS, *".,!?'-():"]
 
 
-def tokens(n_vocab: int = N_VOCAB, *, differs: bool = False) -> tuple[list[str], list[int]]:
-    """Texts and types of all tokens; with ``differs`` the last token has another text."""
-    texts = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *_PIECES]
+def tokens(
+    n_vocab: int = N_VOCAB, *, differs: bool = False, n_padding: int = 0, begin: str = "<s>"
+) -> tuple[list[str], list[int]]:
+    """Texts and types of all tokens; with ``differs`` the last text has another spelling. Padding comes behind."""
+    texts = ["<unk>", begin, "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *_PIECES]
     texts += [f"extra{number}" for number in range(n_vocab - len(texts))]
     if len(texts) != n_vocab:
         raise ValueError(f"n_vocab must be at least {len(texts)}, got {n_vocab}")
     if differs:
         texts[-1] = "different"
     types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, *[TokenType.BYTE] * 256]
-    types += [TokenType.NORMAL] * (n_vocab - len(types))
+    types += [TokenType.NORMAL] * (n_vocab - len(types)) + [TokenType.UNUSED] * n_padding
+    texts += [f"[PAD{number}]" for number in range(n_vocab, n_vocab + n_padding)]
     return texts, [int(kind) for kind in types]
 
 
-def add_vocabulary(writer: Any, n_vocab: int = N_VOCAB, *, differs: bool = False) -> None:
-    """Put the tokenizer into a GGUF."""
-    texts, types = tokens(n_vocab, differs=differs)
+def add_vocabulary(writer: Any, n_vocab: int = N_VOCAB, **options: Any) -> None:
+    """Put the tokenizer into a GGUF; ``options`` as for `tokens`."""
+    texts, types = tokens(n_vocab, **options)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(texts)
-    writer.add_token_scores([float(-number) for number in range(n_vocab)])
+    writer.add_token_scores([float(-number) for number in range(len(texts))])
     writer.add_token_types(types)
     writer.add_token_type_count(2)
     writer.add_unk_token_id(UNK)

@@ -1,0 +1,28 @@
+"""`cadcpp doctor`: what is wrong or slow here, and what helps."""
+
+from pathlib import Path
+
+import click
+
+_WRONG = 1
+
+
+@click.command("doctor")
+@click.option(
+    "--dir", "models", type=Path, default="models", show_default=True, envvar="CADCPP_MODELS", help="Where models are."
+)
+@click.pass_context
+def command(ctx: click.Context, models: Path) -> None:
+    """Check the installation and the device, and print what is slow or missing and what helps.
+
+    The exit code is 1 if something is wrong; what is only slow does not count.
+    """
+    from cadcpp.tools.doctor import examine
+
+    states = set()
+    for finding in examine(models):
+        states.add(finding.state)
+        click.echo(f"{finding.state:<6} {finding.what}")
+        if finding.remedy:
+            click.echo(f"{'':<6} -> {finding.remedy}")
+    ctx.exit(_WRONG if "wrong" in states else 0)

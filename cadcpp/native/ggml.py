@@ -1,0 +1,78 @@
+"""ggml's base library by itself: its log, and the door to its GGUF reader. Needs neither numpy nor the binding."""
+
+import contextlib
+import ctypes
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger("cadcpp.llama")
+logger.addHandler(logging.NullHandler())
+
+_GGML_ERROR = 4
+_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _GGML_ERROR: logging.ERROR}
+_errors: list[str] = []
+_listeners: list[Callable[[str], None]] = []
+
+
+def binding_folder() -> Path:
+    """Where llama-cpp-python is installed; it is not imported."""
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        raise ImportError("llama-cpp-python is not installed: pip install llama-cpp-python")
+    return Path(spec.origin).parent
+
+
+def _on_log(level: int, text: bytes, _user_data: int | None) -> None:
+    line = text.decode("utf-8", "replace").rstrip()
+    if level == _GGML_ERROR and line:
+        _errors.append(line)
+        del _errors[8:]
+    logger.log(_LEVELS.get(level, logging.DEBUG), line)
+    for listener in _listeners:
+        listener(line)
+
+
+on_log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_on_log)  # ggml's and llama.cpp's
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Inside, ``listener`` is called with every line that llama.cpp logs, on the thread that logs it."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def last_error(default: str) -> str:
+    """The first error line that llama.cpp logged since the last call, else ``default``."""
+    line = _errors[0] if _errors else default  # the first says why, the rest say that it failed
+    _errors.clear()
+    return line.split(": ", 1)[-1]
+
+
+def _load_base() -> Any:
+    # Through libllama where that is loaded: the same library from another of its file names would be a second copy,
+    # with a log of its own. The other way round the loader notices that libllama's dependency is there.
+    library = getattr(sys.modules.get("llama_cpp.llama_cpp"), "_lib", None)
+    if hasattr(library, "gguf_init_from_file"):
+        return library
+    folder = binding_folder() / "lib"
+    found = sorted(folder.glob("*ggml-base.so*")) or sorted(folder.glob("*ggml-base.*"))
+    return ctypes.CDLL(str(found[0]))
+
+
+ggml_base = _load_base()
+ggml_base.ggml_log_set(on_log, None)
+_type_name = ggml_base.ggml_type_name
+_type_name.restype, _type_name.argtypes = ctypes.c_char_p, (ctypes.c_int,)
+
+
+def type_name(kind: int) -> str:
+    """The name of a tensor type, such as ``q8_0``."""
+    return str(_type_name(kind).decode())

@@ -1,0 +1,83 @@
+"""`cadcpp models inspect` and `check`."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import pytest
+from click.testing import CliRunner
+
+from cadcpp.cli import main
+
+
+def invoke(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, ["models", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_inspect_tells_what_the_gguf_package_tells(tiny: Callable[..., Path]) -> None:
+    path = tiny(type_name="Q8_0", n_padding=10)
+    code, out, _ = invoke("inspect", path, "--json")
+    card, tensors = json.loads(out), gguf.GGUFReader(path).tensors
+    assert code == 0
+    assert card["n_parameters"] == sum(int(tensor.n_elements) for tensor in tensors)
+    assert card["types"] == {"q8_0": sum(int(tensor.n_bytes) for tensor in tensors if len(tensor.shape) == 2)}
+    assert (card["n_layer"], card["n_embd"], card["head_size"], card["n_vocab"]) == (2, 64, 32, 364)
+    assert card["n_bytes"] == path.stat().st_size
+
+
+def test_inspect_for_people(tiny: Callable[..., Path]) -> None:
+    code, out, _ = invoke("inspect", tiny(type_name="F16"))
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines() if " " in line)
+    assert code == 0 and rows["architecture"] == "llama"
+    assert "f16 is rounded differently in batches" in rows["weights"]
+
+
+def test_inspect_loads_neither_numpy_nor_llama_cpp_nor_the_vocabulary(tiny: Callable[..., Path]) -> None:
+    code = (
+        "import sys; from cadcpp.cli import main; import cadcpp.native.gguf as g\n"
+        "g.read_vocabulary = g.read_token_types = None\n"
+        f"main(['models', 'inspect', {str(tiny())!r}], standalone_mode=False)\n"
+        "print([name for name in ('numpy', 'llama_cpp', 'llama_cpp.llama_cpp', 'gguf') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_check_of_a_pair_that_fits(tiny: Callable[..., Path]) -> None:
+    code, out, _ = invoke("check", tiny(type_name="Q8_0"), tiny(type_name="Q8_0", noise=0.02), "--measure")
+    rows = dict(line.split("  ", maxsplit=1) for line in out.replace("special tokens", "special  ").splitlines())
+    assert code == 0 and list(rows)[1] == "vocabulary"
+    assert "the same 354 tokens" in rows["vocabulary"]
+    assert "token for token" in rows["exactness"]
+    assert 0 < int(rows["agreement"].split("%")[0]) <= 100
+
+
+def test_check_tells_what_differs_and_does_no_harm(tiny: Callable[..., Path]) -> None:
+    code, out, _ = invoke("check", tiny(type_name="F16"), tiny(n_padding=30, begin="<|x|>"))
+    assert code == 0
+    assert "31 special or padding tokens differ (1 to 383)" in out
+    assert "f16 weights are rounded differently" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        pytest.param({"other_vocab": True}, ["token 353", "make-draft"], id="another vocabulary"),
+        pytest.param({"n_head": 4}, ["heads of 16", "multiples of 32"], id="heads that a q8_0 cache cannot hold"),
+    ],
+)
+def test_check_of_a_pair_that_does_not_fit(
+    tiny: Callable[..., Path], options: dict[str, object], words: list[str]
+) -> None:
+    code, _, err = invoke("check", tiny(), tiny(**options))
+    assert code == 1 and len(err.splitlines()) == 1
+    assert all(word in err for word in words), err
+
+
+def test_check_of_a_draft_that_cannot_be_rolled_back(tiny: Callable[..., Path]) -> None:
+    code, _, err = invoke("check", tiny(), tiny("mamba"))
+    assert code == 1 and len(err.splitlines()) == 1 and "recurrent" in err or "heads" in err

@@ -1,0 +1,111 @@
+"""Drafts made from their verifier: what is left out, and what is kept."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cadcpp.cli import main
+from cadcpp.errors import ToolError
+from cadcpp.native.gguf import read_header
+from cadcpp.pair import check_pair
+from cadcpp.plan import make_plan
+from cadcpp.tools.agreement import QUESTIONS, Drafting, Text, agreement, measure, write_texts
+from cadcpp.tools.layers import drop_layers, silenced
+from cadcpp.tools.make_draft import Place, Variant, make_draft
+from cadcpp.tools.narrow import narrow
+from cadcpp.tools.widen import widen
+from tests.native.test_widen import answers
+
+CLOSE = 1e-4
+
+
+def differ(a: Path, b: Path) -> float:
+    return float(np.abs(answers(a) - answers(b)).max())
+
+
+@pytest.mark.parametrize("type_name", ["F32", "Q8_0"])
+def test_narrowing_takes_back_what_widening_added(tiny: Callable[..., Path], tmp_path: Path, type_name: str) -> None:
+    plain, wide, back = tiny(type_name=type_name), tmp_path / "wide.gguf", tmp_path / "back.gguf"
+    widen(plain, wide, 128 + 1024)
+    assert narrow(wide, back)
+    assert read_header(back).get("feed_forward_length") == 256
+    assert differ(plain, back) < CLOSE
+
+
+def test_a_model_without_idle_neurons_is_left_alone(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    for path in (tiny(), tiny("mixture"), tiny("mamba")):
+        assert not narrow(path, tmp_path / "narrow.gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_silenced_layer_is_as_good_as_dropped_and_comes_back(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    whole, tried, dropped = tiny(n_layer=3, type_name="Q8_0"), tmp_path / "tried.gguf", tmp_path / "dropped.gguf"
+    tried.write_bytes(whole.read_bytes())
+    drop_layers(whole, dropped, [1])
+    assert read_header(dropped).get("block_count") == 2
+    with silenced(read_header(tried), 1):
+        assert differ(tried, dropped) < CLOSE < differ(tried, whole)
+    assert tried.read_bytes() == whole.read_bytes()
+
+
+def test_agreement_counts_guesses(tiny: Callable[..., Path]) -> None:
+    verifier, draft = tiny(type_name="Q8_0"), tiny(type_name="Q8_0", noise=0.1)
+    texts, costs = write_texts(verifier, None)
+    assert agreement(verifier, texts) == 1
+    assert agreement(draft, texts) < 0.9
+    assert costs.known
+    others = [Text(text.prompt, [(token + 1) % 354 for token in text.reply]) for text in texts]
+    assert agreement(verifier, others) < 0.1
+
+
+def test_a_draft_that_is_the_verifier_promises_more_tokens_than_a_poor_one(tiny: Callable[..., Path]) -> None:
+    verifier = tiny(type_name="Q8_0")
+    texts, _ = write_texts(verifier, None)
+    same, poor = measure(verifier, texts), measure(tiny(type_name="Q8_0", noise=0.1), texts)
+    for drafting in (same, poor):
+        assert drafting.tokens[0] == 1 and (np.diff(drafting.tokens) >= 0).all()
+    assert same.tokens[-1] > poor.tokens[-1] >= 1
+
+
+def test_the_draft_with_the_best_expected_speed_is_kept(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cadcpp.tools.agreement.QUESTIONS", QUESTIONS[:2])
+    verifier = tiny(n_layer=8, n_embd=256, n_head=8, n_head_kv=2, n_ff=1536)
+    header = read_header(verifier)
+    ram = make_plan(header, None, ram=1 << 40, n_ctx=256, rows=64).fixed + (40 << 20)
+    assert make_plan(header, header, ram=ram + header.n_bytes, n_ctx=256, rows=64).streams
+    place, seen = Place(ram=ram, disk_bytes_per_s=1e6, n_ctx=256), list[Variant]()
+    best = make_draft(verifier, tmp_path / "draft.gguf", place, seen.append)
+    assert best.tokens_per_s == max(variant.tokens_per_s for variant in seen)
+    assert {variant.name for variant in seen} == {*"Q2_K Q3_K_M Q4_K_M Q8_0".split(), *less_layers(seen)}
+    assert len(less_layers(seen)) == 2
+    check_pair(header, read_header(tmp_path / "draft.gguf"))
+    assert [path.name for path in tmp_path.iterdir()] == ["draft.gguf"]
+
+
+def less_layers(variants: list[Variant]) -> list[str]:
+    return [variant.name for variant in variants if "less" in variant.name]
+
+
+def test_a_draft_that_does_not_pay_is_not_kept(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    useless = Drafting(agreement=0.0, tokens=np.ones(256), node_s=1.0, nodes=1.0)
+    monkeypatch.setattr("cadcpp.tools.make_draft.measure", lambda path, texts: useless)
+    target = tmp_path / "draft.gguf"
+    result = CliRunner().invoke(main, ["models", "make-draft", str(tiny(n_layer=1)), "-o", str(target), "--ctx", "256"])
+    rows = [line for line in result.stderr.splitlines() if not line.startswith("making ")]
+    assert [row.split()[0] for row in rows] == "draft Q2_K Q3_K_M Q4_K_M Q8_0 cadcpp:".split()
+    assert "plain decoding is expected" in rows[-1] and "take a small model of the same family" in rows[-1]
+    assert (result.exit_code, result.stdout, list(tmp_path.iterdir())) == (1, "", [])
+
+
+def test_memory_that_leaves_no_room_for_a_draft(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    place = Place(ram=30 << 20, disk_bytes_per_s=1e9, n_ctx=256)
+    with pytest.raises(ToolError, match="no variant of .* fits beside it into 31.5 MB"):
+        make_draft(tiny(n_layer=1), tmp_path / "draft.gguf", place, lambda variant: None)
+    assert list(tmp_path.iterdir()) == []
