@@ -5,7 +5,7 @@ VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
 
-.PHONY: setup chat ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-memory bench-chain profile clean
+.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-memory bench-chain profile clean
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -23,6 +23,9 @@ $(DRAFT): | $(VERIFIER)
 
 chat: setup  ## talk with the demo pair
 	$(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT)
+
+chat-wall: setup  ## the same in 900 MiB, which root makes a wall; ARGS="--speculative off" is plain decoding
+	$(BIN)/python -m bench.room 900MiB $(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT) --ram 900MiB $(ARGS)
 
 ngram: $(NGRAM)  ## an n-gram model of what the demo draft writes; a minute or two
 $(NGRAM): | $(VERIFIER) $(DRAFT)

@@ -7,12 +7,11 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
-_NAME = "cadcpp-wall"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,13 @@ class Wall:
 
     ram_bytes: int | None = None
     disk_bytes_per_s: int | None = None
+    name: str = "cadcpp-wall"  # of the control group
+
+    @contextlib.contextmanager
+    def groups(self, disk: Path) -> Iterator[Callable[[], None]]:
+        """Inside the wall stands; a new process goes behind it by calling what this yields."""
+        with _groups(self, _device(disk)) as groups:
+            yield lambda: _enter(groups)
 
     def run(self, command: list[str], disk: Path) -> tuple[subprocess.CompletedProcess[str], Usage]:
         """Run ``command`` behind the wall with cold caches; ``disk`` is a file on the throttled disk.
@@ -78,7 +84,7 @@ def _v2() -> bool:
 
 @contextlib.contextmanager
 def _groups(wall: Wall, device: str) -> Iterator[list[Path]]:
-    groups = [_ROOT / kind / _NAME for kind in ("memory", "blkio")] if _v1() else [_ROOT / _NAME]
+    groups = [_ROOT / kind / wall.name for kind in ("memory", "blkio")] if _v1() else [_ROOT / wall.name]
     for group in groups:
         if group.exists():  # of a bench that was killed; its limits must not live on
             _remove(group)

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from cadcpp.tree import TokenTree
+
+Origin = Literal["draft", "n-gram", "own"]  # who proposed an accepted row; the verifier's own next word
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,11 @@ class Accepted:
     def tokens(self, tree: TokenTree) -> list[int]:
         """The new tokens of the text: the accepted drafts, then the bonus."""
         return [int(tree.token[row]) for row in self.rows[1:]] + [self.bonus]
+
+    def origins(self, tree: TokenTree) -> list[Origin]:
+        """Where each of the new tokens came from."""
+        drafted: list[Origin] = ["n-gram" if tree.guessed[row] else "draft" for row in self.rows[1:]]
+        return [*drafted, "own"]
 
 
 class Walk:

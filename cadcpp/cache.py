@@ -103,8 +103,7 @@ class Cache:
 
     def copy_to(self, other: "Cache") -> None:
         """Make another cache hold this trunk and nothing else."""
-        other.context.clear()
-        other.tokens, other._shared = [], [0] * len(other._shared)
+        other.clear()
         if self.tokens:
             self.context.copy_to(other.context)
         other.tokens = list(self.tokens)
@@ -117,10 +116,14 @@ class Cache:
 
     def load(self, data: bytes, tokens: Sequence[int]) -> None:
         """Hold what `Context.save` gave when the trunk was a part of these tokens."""
-        self.context.clear()
-        self.tokens, self._shared = [], [0] * len(self._shared)
+        self.clear()
         self.context.restore(data)
         self.tokens = list(tokens[: self.context.n_held()])
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.context.clear()
+        self.tokens, self._shared = [], [0] * len(self._shared)
 
     def settle(self) -> None:
         """Drop every cell that is not trunk. Leaves the cache valid after anything, at any time."""

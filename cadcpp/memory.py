@@ -15,7 +15,7 @@ def available_bytes(root: Path = Path("/")) -> int:
 
     Page cache counts as free, since the kernel gives it up. ``root`` is where /proc and /sys are.
     """
-    own = psutil.Process().memory_info().rss
+    own = resident_bytes()
     rooms = [psutil.virtual_memory().available + own, *(room for room in _group_rooms(root))]
     return int(min(rooms))
 
@@ -58,7 +58,7 @@ def _group_rooms(root: Path) -> Iterator[int]:
         bytes_max = _read_int(group / limit)
         if bytes_max is not None and bytes_max < _NO_LIMIT:
             used = _read_int(group / usage) or 0
-            yield max(bytes_max - used + _reclaimable(group) + psutil.Process().memory_info().rss, 0)
+            yield max(bytes_max - used + _reclaimable(group) + resident_bytes(), 0)
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:

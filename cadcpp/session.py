@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -52,8 +52,14 @@ class Session:
     """Owns everything that one running pair of models needs. Use it as a context manager, or close it."""
 
     def __init__(
-        self, verifier: str | Path, draft: str | Path | None = None, config: SessionConfig | None = None
+        self,
+        verifier: str | Path,
+        draft: str | Path | None = None,
+        config: SessionConfig | None = None,
+        *,
+        planned: Callable[[Plan], None] | None = None,
     ) -> None:
+        """Load both models. ``planned`` is shown where the memory will go, before anything is loaded."""
         self.config = _effective(config or SessionConfig(), draft)
         draft = draft if self.config.speculative in ("draft", "staged", "auto") else None
         self._stack = ExitStack()
@@ -61,6 +67,8 @@ class Session:
         try:
             self._trace = self._start_trace()
             self.plan = self._plan(_usable(verifier), _usable(draft) if draft else None)
+            if planned is not None:
+                planned(self.plan)
             self.model = self._model(verifier, stub=self.plan.streams and self.config.pager)
             policy = self._policy()
             drafter = self._drafter(draft, policy)
@@ -89,6 +97,14 @@ class Session:
     def close(self) -> None:
         """Free contexts, then models. May be called twice."""
         self._stack.close()
+
+    @property
+    def resident_share(self) -> float | None:
+        """Share of the verifier's weights that stay in memory; None where the kernel decides."""
+        if not self.plan.streams:
+            return 1.0
+        pinned = self.pager.state().pinned_bytes
+        return pinned / self.model.header.n_bytes if isinstance(self.pager, StreamingPager) else None
 
     def stream(
         self,

@@ -17,6 +17,14 @@ ROOT = Path(__file__).parents[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where chats are kept; not the user's own place, and not there yet."""
+    directory = tmp_path_factory.mktemp("home") / "state"
+    monkeypatch.setenv("XDG_STATE_HOME", str(directory))
+    return directory
+
+
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     """Where real models are kept between runs."""

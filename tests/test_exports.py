@@ -7,7 +7,7 @@ import pytest
 
 import cadcpp
 
-HEAVY = ("numpy", "llama_cpp", "gguf", "jinja2")
+HEAVY = ("numpy", "llama_cpp", "gguf", "jinja2", "psutil", "prompt_toolkit")
 
 
 def test_all_is_sorted_and_importable() -> None:

@@ -51,7 +51,7 @@ def _size(model: "Entry") -> str:
 
 
 def _format(n_bytes: int) -> str:
-    from cadcpp.tools.sizes import format_size
+    from cadcpp.sizes import format_size
 
     return format_size(n_bytes)
 

@@ -8,15 +8,8 @@ from typing import Any
 
 import click
 
-from cadcpp.cli.options import (
-    MODEL_OPTIONS,
-    SAMPLING_OPTIONS,
-    answer,
-    make_sampling,
-    note,
-    open_session,
-    prefill_progress,
-)
+from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
+from cadcpp.cli.terminal import answer, note, prefill_progress
 from cadcpp.errors import ConfigError
 
 
@@ -49,8 +42,11 @@ def command(
 
         ids = _tokenize(session, text, chat)
         recorder = Recorder(len(ids))
-        chunks = session.stream(ids, sampling, n_predict, stats=recorder.stats, progress=prefill_progress(recorder))
-        with closing(chunks):  # before the session: on Ctrl-C or a broken pipe it still has caches to settle
+        with (
+            prefill_progress(recorder) as progress,
+            # Closed before the session: on Ctrl-C or a broken pipe it still has caches to settle.
+            closing(session.stream(ids, sampling, n_predict, stats=recorder.stats, progress=progress)) as chunks,
+        ):
             for chunk in chunks:
                 recorder.add(chunk)
                 if not as_json:

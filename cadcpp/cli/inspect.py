@@ -24,7 +24,7 @@ def inspect(model: Path, as_json: bool) -> None:
 
 
 def _table(card: "Card") -> str:
-    from cadcpp.tools.sizes import format_size
+    from cadcpp.sizes import format_size
 
     files = f" in {card.n_files} files" if card.n_files > 1 else ""
     experts = f", {card.n_experts} experts" if card.n_experts else ""

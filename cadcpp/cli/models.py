@@ -94,8 +94,8 @@ def make_draft(verifier: Path, output: Path | None, ram: str | None, disk_speed:
     those first that are missed least. The verifier writes some text, each draft guesses it, and the one that is
     expected to be the fastest in the given memory and from the given disk is kept.
     """
+    from cadcpp.sizes import parse_size
     from cadcpp.tools import make_draft as tool
-    from cadcpp.tools.sizes import parse_size
 
     place = tool.place_of(
         verifier,
@@ -119,7 +119,7 @@ class _Table:
         )
 
     def add(self, variant: "Variant") -> None:
-        from cadcpp.tools.sizes import format_size
+        from cadcpp.sizes import format_size
 
         drafting, clear = variant.drafting, "\r\033[K" if sys.stderr.isatty() else ""
         note(

@@ -1,8 +1,6 @@
 """Options that several commands share, and the objects made from them."""
 
-import os
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from cadcpp.cli.terminal import note as note
 from cadcpp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cadcpp.cache import Progress
-    from cadcpp.config import SamplingConfig
-    from cadcpp.report import Recorder
+    from cadcpp.config import SamplingConfig, SessionConfig
+    from cadcpp.plan import Plan
     from cadcpp.session import Session
 
 _CTX = 4096
@@ -126,8 +124,12 @@ def open_session(
     no_pager: bool,
     trace: Path | None,
     n_predict: int,
+    planned: "Callable[[Plan, SessionConfig], None] | None" = None,
 ) -> "Session":
-    """A running session from the command line; checks every number before it loads anything."""
+    """A running session from the command line; checks every number before it loads anything.
+
+    ``planned`` is shown what will run, right before it is loaded.
+    """
     from cadcpp.config import SessionConfig, TreeConfig
     from cadcpp.sizes import parse_size
 
@@ -149,7 +151,8 @@ def open_session(
 
     if ctx is None:  # only now: numbers are checked before any file is opened
         config = replace(config, n_ctx=default_ctx(model))
-    return Session(model, draft, config)
+    show = None if planned is None else (lambda plan: planned(plan, config))
+    return Session(model, draft, config, planned=show)
 
 
 def default_ctx(model: Path) -> int:
@@ -158,31 +161,3 @@ def default_ctx(model: Path) -> int:
 
     trained = int(read_header(model).get("context_length", _CTX))
     return max(2, min(_CTX, trained))
-
-
-def answer(text: str) -> None:
-    """A piece of the answer, on stdout and nothing else with it."""
-    try:
-        click.echo(text, nl=False)
-    except BrokenPipeError:
-        raise  # click ends quietly: whoever read has read enough
-    except OSError as error:
-        # What waits in the buffer cannot be written either; Python would try at exit and print a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise click.ClickException(f"cannot write to standard output: {error.strerror}; make room there") from None
-
-
-def note(message: str) -> None:
-    """A line for people, on stderr."""
-    click.echo(message, err=True)
-
-
-def prefill_progress(recorder: "Recorder") -> "Progress":
-    """Tells on a line how far the prompt is, until the answer begins; on a terminal only."""
-
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty() and not recorder.tokens:
-            line = f"\rreading the prompt: {done} of {total} tokens" + ("\r\033[K" if done >= total else "")
-            click.echo(line, err=True, nl=False)
-
-    return show

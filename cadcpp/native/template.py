@@ -1,6 +1,7 @@
 """The model's own chat template, rendered by sandboxed Jinja."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -47,6 +48,12 @@ class Template:
     def tokenize(self, text: str) -> list[int]:
         """Token ids of rendered text, which brings its own start tokens."""
         return self._model.tokenize(text, add_special=False)
+
+    def spells(self, tokens: Sequence[int], text: str) -> bool:
+        """Whether these are ids of the model, and ``text`` is what they say."""
+        if not all(0 <= token < self._model.n_vocab for token in tokens):
+            return False
+        return b"".join(map(self._model.piece, tokens)).decode("utf-8", "replace") == text
 
 
 class _Generation(Extension):

@@ -13,7 +13,7 @@ from typing import Literal
 
 from cadcpp.disk import disk_bytes_per_s
 from cadcpp.memory import available_bytes, lockable_bytes
-from cadcpp.tools.sizes import format_size
+from cadcpp.sizes import format_size
 
 _LITTLE_BYTES = 700_000_000  # less leaves a verifier worth the trouble nothing to stream through
 _SLOW_DISK = 100_000_000  # bytes per second; SD cards are slower

@@ -15,12 +15,12 @@ from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.model import Model
 from cadcpp.plan import Plan, make_plan
 from cadcpp.planner import CostModel
+from cadcpp.sizes import format_size
 from cadcpp.tools.agreement import Drafting, Text, agreement, measure, write_texts
 from cadcpp.tools.layers import drop_layers, silenced
 from cadcpp.tools.narrow import narrow
 from cadcpp.tools.parts import reported, require_space, scratch_directory
 from cadcpp.tools.quantize import requantize
-from cadcpp.tools.sizes import format_size
 
 _TYPES = {"Q2_K": 3.0, "Q3_K_M": 3.9, "Q4_K_M": 4.9, "Q8_0": 8.5}  # with about the bits of a weight
 _SHARES = (0.03, 0.1, 0.2)  # of the layers to leave out

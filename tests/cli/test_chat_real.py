@@ -1,22 +1,28 @@
 """The command line with real models: in a pipe, over two turns, and in a terminal."""
 
-import os
-import subprocess
+import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import cadcpp.disk
 from cadcpp.chat import Conversation
+from cadcpp.cli import main
+from cadcpp.cli.chat.screen import screen
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.drafter import ModelDrafter
 from cadcpp.native.context import Context, OnLayer
+from cadcpp.native.gguf import read_header
 from cadcpp.native.template import Template
+from cadcpp.plan import make_plan
 from cadcpp.session import Chunk, Session
+from cadcpp.sizes import format_size
 from cadcpp.tools.demo import DemoPair
-from tests.support.command import COMMAND, ROOT, run
+from tests.support.command import COMMAND, run
+from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.real
 
@@ -68,6 +74,21 @@ class Counter:
         return self.positions.pop(id(context))
 
 
+def test_a_chat_that_goes_on_is_the_chat_that_never_ended(pair: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*pair, "--temp", 0, "-n", 16]
+    whole = run("chat", *options, "--system", "You are a sailor.", stdin=b"Name three colours.\nWhich is warm?\n")
+    first = run("chat", *options, "--system", "You are a sailor.", "--keep-cache", stdin=b"Name three colours.\n")
+    counter = Counter(monkeypatch)
+    second = CliRunner().invoke(main, ["chat", *map(str, options), "--continue"], input="Which is warm?\n")
+    assert (second.exit_code, first.stdout + second.stdout) == (0, whole.stdout)
+    head, *foot = second.stderr.splitlines()
+    assert head.startswith("goes on with ") and head.endswith(", 1 question")
+    assert re.fullmatch(r"\[16 tokens, .*/s, .* a pass, .*B read a token, 100% resident\]", foot[0])
+    assert foot[1:] == ["[cut after 16 tokens: /set n 32 allows longer replies]"]
+    of_draft, of_verifier = sorted(min(positions) for positions in counter.positions.values())
+    assert of_draft == 0 and of_verifier > 30  # the verifier need not read the first turn again
+
+
 def test_a_second_turn_evaluates_only_what_is_new(
     verifier: Path, demo: DemoPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,75 +122,51 @@ def finish(conversation: Conversation, prompt: list[int], chunks: list[Chunk]) -
     return prompt + tokens
 
 
-class Terminal:
-    """A pseudo terminal with `cadcpp chat` in it."""
-
-    def __init__(self, *arguments: object) -> None:
-        import pty
-
-        self._fd, self._inner = pty.openpty()  # the inner end stays open here, or reading fails until sh opens it
-        # The first terminal that a new session opens is the one whose Ctrl-C it gets.
-        script = 'exec "$@" <"$0" >"$0" 2>&1'
-        command = ["sh", "-c", script, os.ttyname(self._inner), *COMMAND, *map(str, arguments)]
-        self._process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TERM": "dumb"}, start_new_session=True)
-
-    def type(self, text: str) -> None:
-        os.write(self._fd, text.encode())
-
-    def read_until(self, end: str, at_least: int = 0) -> str:
-        """What comes up to ``end``, which comes after at least so many letters."""
-        import select
-
-        data, stop = b"", time.monotonic() + 300
-        while not (len(data) >= at_least and data.decode("utf-8", "ignore").endswith(end)):
-            assert time.monotonic() < stop, f"no {end!r} in {data!r}"
-            if select.select([self._fd], [], [], 0.1)[0]:
-                data += os.read(self._fd, 1024)
-        return data.decode().replace("\r\n", "\n")
-
-    def wait(self) -> int:
-        return self._process.wait(60)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._fd)
-        os.close(self._inner)
-
-
 @pytest.fixture
 def terminal(pair: list[object]) -> Iterator[Terminal]:
     if sys.platform == "win32":
         pytest.skip("no pseudo terminals here")
-    shown = Terminal("chat", *pair, "--temp", 0, "-n", 300)
+    shown = Terminal([*COMMAND, "chat", *pair, "--temp", 0, "-n", 300], term="dumb")
     yield shown
     shown.close()
 
 
 def test_ctrl_c_stops_the_reply_and_not_the_session(terminal: Terminal, pair: list[object]) -> None:
-    assert "/help" in terminal.read_until("> ")
-    terminal.type("Count from one to a thousand, in words.\n")
+    start = terminal.read_until("> ")
+    assert all(
+        word in start for word in ("verifier", "drafting", "context", "1024 tokens", "all stay in memory", "/help")
+    )
+    terminal.type("Count from one to a thousand, in words.\r")
     terminal.read_until("", at_least=80)
     terminal.type("\x03")
-    end = terminal.read_until("\n> ")
+    end = terminal.read_until("resident]\n> ")
     assert "Traceback" not in end and "[cut after" not in end  # the reply would have gone on
-    terminal.type("/reset\n")
+    terminal.type("/tree\r")
+    assert "the verifier's own: " in terminal.read_until("\n> ")
+    terminal.type("/reset\r")
     assert "forgotten" in terminal.read_until("> ")
 
     question = "What is a cat?"
     alone = run("generate", *pair, "--chat", "--temp", 0, "-n", 300, "-p", question).stdout
-    terminal.type(f"{question}\n")
-    assert terminal.read_until("\n> ").startswith(f"{question}\n{alone}")
-    terminal.type("/quit\n")
+    terminal.type(f"{question}\r")
+    assert terminal.read_until("resident]\n> ").startswith(f"{question}\n{alone}[")
+    terminal.type("/quit\r")
     assert terminal.wait() == 0
 
 
-def test_ctrl_c_and_ctrl_d_at_the_prompt(terminal: Terminal) -> None:
-    terminal.read_until("> ")
-    terminal.type("half a line")
-    terminal.read_until("half a line")
-    time.sleep(0.2)  # a signal that comes right before Python waits for input is seen only after the wait
-    terminal.type("\x03")
-    terminal.read_until("\n> ")
-    terminal.type("\x04")
-    assert terminal.wait() == 0
+def test_what_will_run_behind_the_wall(verifier: Path, demo: DemoPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cadcpp.disk, "disk_bytes_per_s", lambda *_: 100e6)
+    headers = read_header(verifier), read_header(demo.draft)
+    config = SessionConfig(n_ctx=1024)
+    plan = make_plan(*headers, ram=320 << 20, n_ctx=1024, rows=64)
+    assert plan.streams
+    lines = dict(line.split(maxsplit=1) for line in screen(plan, config, (verifier, demo.draft)).splitlines())
+    read, alone, together = format_size(plan.read_bytes), plan.read_bytes / 100e6, plan.read_bytes / 500e6
+    assert lines == {
+        "verifier": f"{verifier.name}, {format_size(sum(t.n_bytes for t in headers[0].tensors))}",
+        "drafting": f"{demo.draft.name}, {format_size(headers[1].n_bytes)}",
+        "context": "1024 tokens",
+        "memory": f"{format_size(plan.peak)} of 336 MB",
+        "weights": f"{format_size(plan.layout.pinned_bytes)} stay in memory, {read} are streamed",
+        "speed": f"a pass reads {read} at 100 MB/s: {alone:.2g} s a token or more, {together:.2g} s at 5 tokens a pass",
+    }

@@ -238,8 +238,9 @@ def test_a_context_that_is_too_large(models: Path, name: str, options: Sequence[
         check(done.returncode, done.stdout, done.stderr, WRONG_ARGUMENT, *words)
 
 
-def test_memory_that_is_too_little(models: Path) -> None:
-    done = run("generate", "-m", models / "good.gguf", "-p", "Hi", "-n", 4, "--ram", "1MiB")
+@pytest.mark.parametrize("command", [["generate", "-p", "Hi"], ["chat"]], ids=["generate", "chat"])
+def test_memory_that_is_too_little(models: Path, command: Sequence[object]) -> None:
+    done = run(*command, "-m", models / "good.gguf", "-n", 4, "--ram", "1MiB")
     check(done.returncode, done.stdout, done.stderr, WRONG_ARGUMENT, "1 MiB", "--ram", "--ctx")
 
 

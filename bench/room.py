@@ -1,0 +1,27 @@
+"""`python -m bench.room SIZE COMMAND...`: a command in so much memory, page cache included; root makes the wall."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.wall import Wall, why_not
+from cadcpp.sizes import parse_size
+
+
+def main() -> None:
+    """Run the command and end as it does."""
+    size, *command = sys.argv[1:]
+    if (reason := why_not()) is not None:
+        print(f"no wall around this ({reason})", file=sys.stderr)
+        os.execvp(command[0], command)
+    with Wall(ram_bytes=parse_size(size), name=f"cadcpp-room-{os.getpid()}").groups(Path(command[0])) as enter:
+        process = subprocess.Popen(command, preexec_fn=enter)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
+        code = process.wait()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

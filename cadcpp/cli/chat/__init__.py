@@ -1,0 +1,119 @@
+"""`cadcpp chat`: a conversation in the terminal."""
+
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cadcpp.cli.chat.lines import Lines, Pipe
+from cadcpp.cli.chat.places import cache_of, history, last_chat, state_dir
+from cadcpp.cli.chat.screen import Pair, screen
+from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
+from cadcpp.cli.terminal import is_terminal, loading, note
+from cadcpp.errors import ConfigError
+from cadcpp.transcript import Message, load
+
+if TYPE_CHECKING:
+    from cadcpp.cli.chat.settings import Settings
+    from cadcpp.cli.chat.talk import Talk
+    from cadcpp.config import SessionConfig
+    from cadcpp.plan import Plan
+    from cadcpp.session import Session
+
+
+@click.command("chat")
+@MODEL_OPTIONS
+@SAMPLING_OPTIONS
+@click.option("--system", metavar="TEXT", help="The system prompt.")
+@click.option("--continue", "resume", is_flag=True, help="Go on with the last chat.")
+@click.option("--keep-cache", is_flag=True, help="At the end keep what was read, so that --continue need not read it.")
+@click.option("--show", type=click.Choice(["draft"]), help="Show in colour what was drafted.")
+def command(
+    n_predict: int,
+    temp: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repeat_penalty: float,
+    seed: int | None,
+    system: str | None,
+    resume: bool,
+    keep_cache: bool,
+    show: str | None,
+    **model_options: Any,
+) -> None:
+    """Talk with a model. Type /help for commands."""
+    from cadcpp.cli.chat.settings import Settings
+
+    settings = Settings(make_sampling(temp, top_k, top_p, min_p, repeat_penalty, seed), n_predict, show is not None)
+    earlier = _earlier() if resume else None
+    pair = model_options["model"], model_options["draft"]
+    with ExitStack() as stack:
+        bar = stack.enter_context(ExitStack())
+        session = stack.enter_context(
+            open_session(n_predict=n_predict, planned=partial(_announce, bar, pair), **model_options)
+        )
+        bar.close()
+        talk = _talk(session, settings, pair, system)
+        if earlier is not None:
+            _resume(talk, *earlier, system)
+        if keep_cache:
+            stack.callback(talk.keep_cache)
+        from cadcpp.cli.chat.repl import Repl
+
+        Repl(talk, _lines()).run()
+
+
+def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | None) -> "Talk":
+    from cadcpp.chat import Conversation
+    from cadcpp.cli.chat.talk import Talk
+    from cadcpp.native.template import Template
+
+    conversation = Conversation(Template(session.model), system)
+    return Talk(session, conversation, settings, lambda: screen(session.plan, session.config, pair))
+
+
+def _resume(talk: "Talk", path: Path, messages: list[Message], system: str | None) -> None:
+    """Go on with an earlier chat, under its own system prompt or another one."""
+    from cadcpp.cli.chat.talk import resumed
+    from cadcpp.keep import restore
+
+    earlier = talk.conversation.replay(messages)
+    talk.begin(earlier.with_system(system) if system else earlier)
+    restore(talk.session.engine.verifier.cache, cache_of(path))
+    note(resumed(talk, path))
+
+
+def _earlier() -> tuple[Path, list[Message]]:
+    """The last chat, read before anything is loaded."""
+    path = last_chat()
+    if path is None:
+        raise ConfigError(f"no chat to go on with in {state_dir()}: leave out --continue")
+    return path, load(path)
+
+
+def _is_interactive() -> bool:
+    return is_terminal(sys.stdin) and is_terminal(sys.stderr)
+
+
+def _announce(bar: ExitStack, pair: Pair, plan: "Plan", config: "SessionConfig") -> None:
+    """Say what will run; then a bar follows how it is loaded."""
+    from cadcpp.memory import resident_bytes
+
+    if _is_interactive():
+        note(screen(plan, config, pair))
+        weights = 0 if plan.streams else plan.layout.pinned_bytes + plan.layout.expert_bytes
+        bar.enter_context(loading(plan.draft + weights, resident_bytes))
+
+
+def _lines() -> Lines:
+    if not _is_interactive():
+        return Pipe()
+    from cadcpp.cli.chat.commands import COMMANDS
+    from cadcpp.cli.chat.editor import Editor
+
+    note("/help lists the commands.")
+    return Editor(history(), [command.name for command in COMMANDS])

@@ -1,0 +1,54 @@
+"""Typing at a terminal: line editing, history and completion, by prompt_toolkit."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import create_output
+
+
+class Editor:
+    """Lines from a keyboard. Prompts are on stderr, since stdout holds nothing but answers."""
+
+    interactive = True
+
+    def __init__(self, history: Path, words: Iterable[str]) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            history=_history(history),
+            output=create_output(sys.stderr),
+            key_bindings=_keys(),
+            completer=WordCompleter(sorted(words), sentence=True),
+            complete_while_typing=False,
+            enable_open_in_editor=True,
+        )
+
+    def read(self, prompt: str, text: str = "") -> str | None:
+        try:
+            line = self._session.prompt(prompt, default=text)
+        except EOFError:
+            return None
+        return line.encode("utf-8", "replace").decode()  # bytes that are no text come as lone surrogates
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+def _history(path: Path) -> History:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's business
+    except OSError:
+        return InMemoryHistory()
+    return FileHistory(path)
