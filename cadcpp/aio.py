@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cadcpp.cache import Progress
 from cadcpp.config import SamplingConfig
@@ -37,11 +37,18 @@ async def run(steps: Steps[T]) -> AsyncGenerator[T, None]:
     try:
         for step in steps:
             if isinstance(step, Future):
-                await asyncio.wait((asyncio.wrap_future(step),))
+                await asyncio.wait((_awaited(step),))
             else:
                 yield step
     finally:
         await _close(steps)
+
+
+def _awaited(step: "Future[Any]") -> "asyncio.Future[Any]":
+    """The future, for asyncio, which would complain of an error that nobody takes from it: ``steps`` does."""
+    future = asyncio.wrap_future(step)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
 
 
 async def _close(steps: Steps[T]) -> None:

@@ -1,7 +1,7 @@
 """Frozen settings, checked where they are made."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -98,3 +98,14 @@ class SessionConfig:
             self.n_threads,
             f"between 1 and {MAX_THREADS}",
         )
+
+    def beside(self, draft: bool) -> "SessionConfig":
+        """The settings with what follows from them where there is a draft model, or none. Raises ConfigError."""
+        mode = self.speculative
+        if not draft and mode in ("draft", "staged"):
+            raise ConfigError(f"speculative {mode} needs a draft model: give one with -d or draft_model_path")
+        if self.ngram is not None and mode in ("draft", "off"):
+            raise ConfigError(f"speculative {mode} does not use n-grams: leave out {self.ngram}")
+        if mode == "off" or self.tree.rows == 1:
+            return replace(self, speculative="off", tree=replace(self.tree, rows=1))
+        return replace(self, speculative="ngram") if not draft and mode == "auto" else self

@@ -36,7 +36,7 @@ def restore(cache: Cache, path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             head = json.loads(file.readline())
-            data = bytearray(file.read())
+            data = file.read()
     except (OSError, ValueError):
         return False
     if not _fits(head, data, cache):
@@ -50,14 +50,14 @@ def restore(cache: Cache, path: Path) -> bool:
     return True
 
 
-def _fits(head: Any, data: bytearray, cache: Cache) -> bool:
+def _fits(head: Any, data: bytes, cache: Cache) -> bool:
     if not isinstance(head, dict) or head.get("sha256") != _digest(head.get("tokens"), data):
         return False
     same = _identity(cache.context.model.header).items() <= head.items()
     return same and len(head["tokens"]) < cache.context.config.n_cells
 
 
-def _digest(tokens: object, data: bytearray) -> str:
+def _digest(tokens: object, data: bytes | memoryview) -> str:
     digest = sha256(json.dumps(tokens).encode())
     digest.update(data)
     return digest.hexdigest()

@@ -60,7 +60,7 @@ class Session:
         planned: Callable[[Plan], None] | None = None,
     ) -> None:
         """Load both models. ``planned`` is shown where the memory will go, before anything is loaded."""
-        self.config = _effective(config or SessionConfig(), draft)
+        self.config = (config or SessionConfig()).beside(draft is not None)
         draft = draft if self.config.speculative in ("draft", "staged", "auto") else None
         self._stack = ExitStack()
         start = time.perf_counter()
@@ -171,7 +171,7 @@ class Session:
 
     def _plan(self, verifier: Header, draft: Header | None) -> Plan:
         config = self.config
-        _check_context(config.n_ctx, verifier)
+        check_context(config.n_ctx, verifier)
         if draft is not None:
             check_pair(verifier, draft)
         return make_plan(
@@ -266,26 +266,14 @@ class Session:
         return pager
 
 
-def _effective(config: SessionConfig, draft: str | Path | None) -> SessionConfig:
-    """The settings with what follows from them, and from whether there is a draft model."""
-    if draft is None and config.speculative in ("draft", "staged"):
-        raise ConfigError(f"speculative {config.speculative} needs a draft model: give one with -d or draft_model_path")
-    if config.ngram is not None and config.speculative in ("draft", "off"):
-        raise ConfigError(f"speculative {config.speculative} does not use n-grams: leave out {config.ngram}")
-    if draft is None and config.speculative == "auto":
-        return replace(config, speculative="ngram")
-    if config.speculative == "off" or config.tree.rows == 1:
-        return replace(config, speculative="off", tree=replace(config.tree, rows=1))
-    return config
-
-
 def _usable(path: str | Path) -> Header:
     header = read_header(Path(path))
     check_generative(header)
     return header
 
 
-def _check_context(n_ctx: int, verifier: Header) -> None:
+def check_context(n_ctx: int, verifier: Header) -> None:
+    """Raises ConfigError for more tokens than the model was trained for."""
     trained = verifier.get("context_length", n_ctx)
     if n_ctx > trained:
         raise ConfigError(

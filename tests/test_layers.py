@@ -12,11 +12,15 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 MAY_IMPORT = {
-    "llama_cpp": ("cadcpp.native", "cadcpp.tools", "cadcpp.llama"),
+    "llama_cpp": ("cadcpp.native", "cadcpp.tools", "cadcpp.llama", "cadcpp.server"),
     "ctypes": ("cadcpp.native", "cadcpp.tools"),
     "click": ("cadcpp.cli",),
     "signal": ("cadcpp.cli", "cadcpp.tools"),
     "threading": ("cadcpp.cli", "cadcpp.pager", "cadcpp.pipeline"),
+    "fastapi": ("cadcpp.server",),
+    "starlette": ("cadcpp.server",),
+    "uvicorn": ("cadcpp.server",),
+    "cadcpp.server": ("cadcpp.cli.serve", "cadcpp.server"),
     "cadcpp.cli": ("cadcpp.cli", "cadcpp.__main__"),
     "cadcpp.tools": ("cadcpp.cli", "cadcpp.tools"),
 }

@@ -10,7 +10,7 @@ import click
 from cadcpp._version import __version__
 from cadcpp.errors import CadError, ConfigError
 
-_COMMANDS = {name: name for name in ("generate", "chat", "plan", "models", "trace", "doctor")}
+_COMMANDS = {name: name for name in ("generate", "chat", "serve", "plan", "models", "trace", "doctor")}
 _INTERRUPTED = 130  # what a shell reports of a command that SIGINT ended
 
 
@@ -21,7 +21,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"cadcpp.cli.{_COMMANDS[cmd_name]}").command
+        command: click.Command = importlib.import_module(f"cadcpp.cli.{cmd_name}").command
         return command
 
     def main(

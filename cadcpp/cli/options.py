@@ -110,9 +110,7 @@ def make_sampling(
     )
 
 
-def open_session(
-    model: Path,
-    draft: Path | None,
+def session_config(
     ctx: int | None,
     threads: int | None,
     speculative: Literal["auto", "off", "draft", "ngram", "staged"],
@@ -123,19 +121,12 @@ def open_session(
     no_pipeline: bool,
     no_pager: bool,
     trace: Path | None,
-    n_predict: int,
-    planned: "Callable[[Plan, SessionConfig], None] | None" = None,
-) -> "Session":
-    """A running session from the command line; checks every number before it loads anything.
-
-    ``planned`` is shown what will run, right before it is loaded.
-    """
+) -> "SessionConfig":
+    """Settings from the command line; checks every number."""
     from cadcpp.config import SessionConfig, TreeConfig
     from cadcpp.sizes import parse_size
 
-    if n_predict < 1:
-        raise ConfigError(f"-n must be at least 1, got {n_predict}")
-    config = SessionConfig(
+    return SessionConfig(
         n_ctx=_CTX if ctx is None else ctx,
         n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
@@ -147,6 +138,23 @@ def open_session(
         fallback=fallback,
         tree=TreeConfig(rows=rows),
     )
+
+
+def open_session(
+    model: Path,
+    draft: Path | None,
+    n_predict: int,
+    ctx: int | None,
+    planned: "Callable[[Plan, SessionConfig], None] | None" = None,
+    **settings: Any,
+) -> "Session":
+    """A running session from the command line; checks every number before it loads anything.
+
+    ``planned`` is shown what will run, right before it is loaded.
+    """
+    if n_predict < 1:
+        raise ConfigError(f"-n must be at least 1, got {n_predict}")
+    config = session_config(ctx, **settings).beside(draft is not None)
     from cadcpp.session import Session
 
     if ctx is None:  # only now: numbers are checked before any file is opened

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -16,6 +16,7 @@ from cadcpp.llama.settings import Settings, n_ctx_of, signature, sort_out
 from cadcpp.llama.upstream import State, Upstream, construct, own_parts, session_parts
 from cadcpp.native.context import Context, Stopped
 from cadcpp.native.sampler import check_grammar, draw
+from cadcpp.plan import Plan
 from cadcpp.session import Session
 from cadcpp.stats import Stats
 from cadcpp.writer import Writer, complete
@@ -92,6 +93,11 @@ class Llama(Upstream):  # type: ignore[misc]
         """Whether the engine does the work; if not, everything is upstream's."""
         return self._session is not None
 
+    @property
+    def plan(self) -> Plan | None:
+        """Where the memory goes; None if everything is upstream's."""
+        return self._session.plan if self._session is not None else None
+
     def __enter__(self) -> "Llama":
         return self
 
@@ -115,9 +121,20 @@ class Llama(Upstream):  # type: ignore[misc]
         if self._session is not None:
             self._session.engine.stop()
 
+    @functools.wraps(Upstream.detokenize)
+    def detokenize(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> bytes:
+        self._check_tokens(tokens)  # llama.cpp would end the process
+        return bytes(super().detokenize(tokens, *args, **kwargs))
+
+    def _check_tokens(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
+            if not 0 <= token < self._n_vocab:
+                raise ConfigError(f"there is no token {token}: they go from 0 to {self._n_vocab - 1}")
+
     # writing ----------------------------------------------------------------------------------------------
 
     def _create_completion(self, *args: Any, max_tokens: int | None = 16, **kwargs: Any) -> Iterator[Any]:
+        self._check_tokens(map(int, kwargs.get("logit_bias") or ()))  # upstream would print an error for each token
         self._n_wanted = max(max_tokens or 0, 0)  # so that no tree is larger than what is left to write
         yield from super()._create_completion(*args, max_tokens=max_tokens, **kwargs)
 

@@ -1,7 +1,7 @@
 """`AsyncLlama`: the calls of `Llama` for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
@@ -51,16 +51,19 @@ class AsyncLlama:
 
     __call__ = create_completion
 
-    def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        call = partial(method, *args, **kwargs)
-        return self._stream(call) if kwargs.get("stream") else self._result(call)
-
-    async def _result(self, call: Callable[[], Any]) -> Any:
-        async with aclosing(self._run(self._once(call))) as results:
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What ``function``, which works with `llama`, returns."""
+        async with aclosing(self._run(self._once(partial(function, *args, **kwargs)))) as results:
             return await anext(results)
 
-    def _stream(self, call: Callable[[], Any]) -> AsyncGenerator[Any, None]:
-        return self._run(self._chunks(call))
+    def read(self, chunks: Iterator[Any]) -> AsyncGenerator[Any, None]:
+        """The chunks of a stream of `llama`."""
+        return self._run(self._chunks(lambda: chunks))
+
+    def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.get("stream"):
+            return self.call(method, *args, **kwargs)
+        return self._run(self._chunks(partial(method, *args, **kwargs)))
 
     async def _run(self, steps: Steps[Any]) -> AsyncGenerator[Any, None]:
         async with self._turn, aclosing(run(steps)) as results:

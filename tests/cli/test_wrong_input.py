@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -58,7 +59,11 @@ def check(code: int, out: str, err: str, wanted: int, *words: str) -> None:
         pytest.param(["--rows", "300", "-d", "none.gguf"], ["rows", "300"], id="rows 300"),
         pytest.param(["--rows", "300"], ["rows", "300"], id="rows without a draft"),
         pytest.param(["--speculative", "draft"], ["-d"], id="no draft"),
-        pytest.param(["-d", "none.gguf", "--ngram", "x.katz"], ["--ngram", "x.katz", "-d"], id="ngram and a draft"),
+        pytest.param(["--speculative", "staged"], ["staged", "-d"], id="no draft to stage"),
+        pytest.param(
+            ["--speculative", "draft", "-d", "none.gguf", "--ngram", "x.katz"], ["draft", "x.katz"], id="unused ngram"
+        ),
+        pytest.param(["--speculative", "off", "--ngram", "x.katz"], ["off", "x.katz"], id="ngram and off"),
         pytest.param(["--speculative", "maybe"], ["maybe", "auto"], id="no such mode"),
         pytest.param(["--ram", "0"], ["ram", "0"], id="ram 0"),
         pytest.param(["--ram", "-1GB"], ["-1GB", "900MiB"], id="ram negative"),
@@ -86,6 +91,27 @@ def test_an_argument_that_cannot_work(name: str, arguments: Sequence[str], words
 def test_a_command_line_that_cannot_work(arguments: Sequence[str], words: Sequence[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     check(result.exit_code, result.stdout, result.stderr, WRONG_ARGUMENT, *words, "--help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--port", "99999"], ["--port", "99999"], id="port"),
+        pytest.param(["--api-key", " "], ["--api-key", "empty"], id="empty key"),
+        pytest.param(["--ctx", "0"], ["ctx", "0"], id="ctx 0"),
+        pytest.param(["--ram", "much"], ["much", "900MiB"], id="ram no size"),
+        pytest.param(["--rows", "300"], ["rows", "300"], id="rows"),
+    ],
+)
+def test_a_server_that_cannot_work(arguments: Sequence[str], words: Sequence[str]) -> None:
+    result = CliRunner().invoke(main, ["serve", "-m", "none.gguf", *arguments])
+    check(result.exit_code, result.stdout, result.stderr, WRONG_ARGUMENT, *words)
+
+
+def test_a_server_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cadcpp.cli.serve.find_spec", lambda name: None if name == "uvicorn" else name)
+    result = CliRunner().invoke(main, ["serve", "-m", "none.gguf"])
+    check(result.exit_code, result.stdout, result.stderr, WRONG_FILE, "uvicorn", "pip install 'cadcpp[server]'")
 
 
 # Prompts. ---------------------------------------------------------------------------------------------
@@ -272,6 +298,34 @@ def test_a_chat_template_that_cannot_work(models: Path, name: str, code: int, wo
 def test_a_chat_without_a_template(models: Path) -> None:
     done = run("chat", "-m", models / "good.gguf", stdin=b"Hi\n")
     check(done.returncode, done.stdout, done.stderr, WRONG_FILE, "good.gguf", "no chat template")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "code", "words"),
+    [
+        pytest.param("missing.gguf", ["--ctx", 64], WRONG_FILE, ["no model file"], id="missing"),
+        pytest.param("bert.gguf", [], WRONG_FILE, ["embedding model"], id="embedding"),
+        pytest.param("broken-template.gguf", [], WRONG_FILE, ["chat template"], id="broken template"),
+        pytest.param("good.gguf", ["-d", "other-size.gguf"], WRONG_FILE, ["354", "400"], id="another vocabulary"),
+        pytest.param("good.gguf", ["--ctx", 4096], WRONG_ARGUMENT, ["4096", "2048"], id="context"),
+        pytest.param("good.gguf", ["--ram", "1MiB"], WRONG_ARGUMENT, ["1 MiB", "--ram"], id="memory"),
+    ],
+)
+def test_models_that_cannot_be_served(
+    models: Path, name: str, options: Sequence[object], code: int, words: Sequence[str]
+) -> None:
+    pytest.importorskip("fastapi", reason="the extra `server` is not installed")
+    options = [models / o if str(o).endswith(".gguf") else o for o in options]
+    done = run("serve", "-m", models / name, "--port", 0, *options)
+    check(done.returncode, done.stdout, done.stderr, code, *words)
+
+
+def test_a_port_that_is_in_use(models: Path) -> None:
+    pytest.importorskip("fastapi", reason="the extra `server` is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run("serve", "-m", models / "good.gguf", "--port", port)
+    check(done.returncode, done.stdout, done.stderr, WRONG_ARGUMENT, str(port), "--port")
 
 
 # The other end of a pipe, and the keyboard. -----------------------------------------------------------

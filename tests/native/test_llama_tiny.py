@@ -446,6 +446,15 @@ def test_recurrent_models_are_upstreams(tiny: Callable[..., Path], architecture:
         assert take(mine, 8) == take(theirs, 8)
 
 
+@pytest.mark.parametrize("token", [-1, 354])
+def test_tokens_that_do_not_exist(mine: Llama, token: int) -> None:
+    """With upstream they end the process, or print an error for each token of the text."""
+    with pytest.raises(ConfigError, match=f"no token {token}: .* 353"):
+        mine.detokenize([5, token])
+    with pytest.raises(ConfigError, match=f"no token {token}: .* 353"):
+        mine("Hi", max_tokens=2, logit_bias={token: 1.0})
+
+
 @pytest.mark.parametrize("text", ["root ::= (((", "other ::= [a-z]"])
 def test_grammars_that_cannot_be_read(mine: Llama, text: str) -> None:
     """With upstream they end the process."""

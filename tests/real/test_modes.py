@@ -40,7 +40,6 @@ COPY = (
 )
 MODES: list[tuple[Literal["draft", "staged", "ngram", "auto"], Literal["cost", "none", "llmcad"]]] = [
     ("staged", "none"),
-    ("staged", "cost"),
     ("staged", "llmcad"),
     ("ngram", "cost"),
     ("auto", "cost"),

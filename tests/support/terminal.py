@@ -42,6 +42,13 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
+    def press_until_it_ends(self, key: str) -> None:
+        """A key again and again; the second time at the earliest when the first was taken in."""
+        while self._process.poll() is None:
+            self.type(key)
+            self._read()
+            time.sleep(0.2)
+
     def resize(self, columns: int) -> None:
         self._set_size(columns)
         self._screen.resize(_LINES, columns)

@@ -42,9 +42,9 @@ class Talk:
         if self._transcript is None or not self._transcript.path.exists():
             return
         path = cache_of(self._transcript.path)
-        for old in path.parent.glob(f"*{path.suffix}"):
-            old.unlink()
         try:
+            for old in path.parent.glob(f"*{path.suffix}"):
+                old.unlink()
             keep(self.session.engine.verifier.cache, path)
         except OSError as error:
             note(f"cadcpp: cannot write {path}: {error.strerror}; the next chat will read this one again")

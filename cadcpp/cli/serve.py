@@ -1,0 +1,136 @@
+"""`cadcpp serve`: the models behind OpenAI's API."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cadcpp.cli.options import MODEL_OPTIONS, default_ctx, note, session_config
+from cadcpp.errors import ConfigError, ModelError, ToolError
+
+if TYPE_CHECKING:
+    import socket
+
+    from cadcpp.llama.llama import Llama
+
+_NEEDED = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@click.command("serve")
+@MODEL_OPTIONS
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", default=8000, show_default=True, help="The port; 0: any that is free.")
+@click.option(
+    "--api-key",
+    envvar="CADCPP_API_KEY",
+    metavar="KEY",
+    help="Answer only who sends this key. Rather set CADCPP_API_KEY: other users can see arguments.",
+)
+@click.option("--alias", metavar="NAME", help="What requests call the model. [default: its file's name]")
+@click.option(
+    "--logprobs",
+    is_flag=True,
+    help="Answer requests for logprobs. It takes up to 4 bytes for each entry of the vocabulary and token of --ctx.",
+)
+def command(
+    model: Path,
+    draft: Path | None,
+    ctx: int | None,
+    host: str,
+    port: int,
+    api_key: str | None,
+    alias: str | None,
+    logprobs: bool,
+    **engine: Any,
+) -> None:
+    """Serve a model over HTTP, as OpenAI's API: completions, chat, streams, models."""
+    _check(port, api_key)
+    session_config(ctx=ctx, **engine).beside(draft is not None)  # for its checks, before anything is loaded
+    n_ctx = _context(model, ctx)
+    with _listen(host, port) as listener, redirect_stdout(sys.stderr):  # upstream's application prints
+        from cadcpp.server.run import serve  # first: memory is planned around what the process holds
+
+        options = {"draft_model_path": draft, "n_ctx": n_ctx, "logits_all": logprobs, **_options(**engine)}
+        with _load(model, options) as llama:
+            name = alias or model.stem
+            _tell(llama, name, draft, n_ctx)
+            note(f"serving {_url(listener)}; Ctrl-C ends it")
+            serve(llama, name, api_key, listener)
+
+
+def _check(port: int, api_key: str | None) -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ToolError(f"cadcpp serve needs {missing[0]}, which is not installed: pip install 'cadcpp[server]'")
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"--port must be between 0 and 65535, got {port}")
+    if api_key is not None and not api_key.strip():
+        raise ConfigError("--api-key is empty: give a key, or leave it out to answer everybody")
+
+
+def _context(model: Path, ctx: int | None) -> int:
+    """Tokens of context. The class would leave a larger one, or a file that is no model, to upstream."""
+    from cadcpp.native.gguf import read_header
+    from cadcpp.session import check_context
+
+    n_ctx = default_ctx(model) if ctx is None else ctx
+    check_context(n_ctx, read_header(model))
+    return n_ctx
+
+
+def _options(ram: str | None, threads: int | None, no_pipeline: bool, no_pager: bool, **same: Any) -> dict[str, Any]:
+    """The engine's options, as the class calls them."""
+    return {"ram": ram, "n_threads": threads, "pipeline": not no_pipeline, "pager": not no_pager, **same}
+
+
+def _load(model: Path, options: dict[str, Any]) -> "Llama":
+    from jinja2 import TemplateError
+
+    from cadcpp.llama.llama import Llama
+
+    try:
+        return Llama(str(model), verbose=False, **options)
+    except TemplateError as error:
+        raise ModelError(f"the chat template of {model} is broken ({error}): take another file") from None
+
+
+@contextmanager
+def _listen(host: str, port: int) -> "Iterator[socket.socket]":
+    """Listen before anything is loaded, since that may take a minute; who connects early waits."""
+    import socket
+
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"cannot listen at {host} port {port}: {reason}; give another --host or --port") from None
+    with listener:
+        if host not in _LOOPBACK:
+            note(f"cadcpp: everybody who reaches {host} can use this server; --api-key asks for a key")
+        yield listener
+
+
+def _tell(llama: "Llama", name: str, draft: Path | None, n_ctx: int) -> None:
+    """What is served, and where the memory goes."""
+    from cadcpp.sizes import format_size
+
+    plan = llama.plan
+    if plan is None:
+        note(f"{name}: {n_ctx} tokens of context; llama.cpp alone serves it, with neither drafts nor paging")
+        return
+    reads = f"every pass reads {format_size(plan.read_bytes)}" if plan.streams else "everything fits"
+    note(
+        f"{name}: {n_ctx} tokens of context, {f'draft: {draft.stem}' if draft else 'no draft model'}; "
+        f"memory: {format_size(plan.peak)} of {format_size(plan.ram)} planned, {reads}"
+    )
+
+
+def _url(listener: "socket.socket") -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"

@@ -1,0 +1,66 @@
+"""What went wrong with a request, as OpenAI's API says it."""
+
+import logging
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from jinja2 import TemplateError
+from starlette.exceptions import HTTPException
+
+from cadcpp.errors import CadError, ConfigError, ContextFull, NativeError
+
+logger = logging.getLogger("cadcpp.server")
+
+_TOO_LONG = "exceed context window"  # as upstream says it
+_OTHERWISE_MADE = "must be created with"  # for embeddings
+_WITHOUT_LOGITS = "logits_all=False"
+
+
+class UnknownModel(ConfigError):
+    """A request for a model that is not served."""
+
+
+def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
+    """The HTTP status, and the value of ``error`` in the answer."""
+    error = _first(error)
+    status, code = _status(error)
+    if status >= 500 and not isinstance(error, HTTPException):
+        logger.error("a request failed", exc_info=error)
+    kind = "internal_server_error" if status >= 500 else "invalid_request_error"
+    return status, {"message": _message(error), "type": kind, "param": None, "code": code}
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that a task group, or whoever came too late to report it, has wrapped."""
+    while True:
+        inside = getattr(error, "exceptions", None)
+        if inside:
+            error = inside[0]
+        elif isinstance(error, RuntimeError) and isinstance(error.__cause__, HTTPException):
+            error = error.__cause__
+        else:
+            return error
+
+
+def _status(error: BaseException) -> tuple[int, str | None]:
+    if isinstance(error, HTTPException):
+        return error.status_code, "invalid_api_key" if error.status_code == 401 else None
+    if isinstance(error, UnknownModel):
+        return 404, "model_not_found"
+    if isinstance(error, ContextFull) or _TOO_LONG in str(error):
+        return 400, "context_length_exceeded"
+    if isinstance(error, NativeError):
+        return 500, None
+    refused = (CadError, RequestValidationError, ValueError, AssertionError, TemplateError)
+    return 400 if isinstance(error, refused) or _OTHERWISE_MADE in str(error) else 500, None
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, HTTPException):
+        return str(error.detail)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'][1:])) or 'the body'}: {first['msg']}"
+    if _WITHOUT_LOGITS in str(error):
+        return "this server gives no logprobs: start it with --logprobs"
+    return str(error) or "the request asks for what this server does not do, such as several prompts at once"
