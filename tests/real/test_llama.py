@@ -36,11 +36,11 @@ WEATHER = {
 SCHEMA = {
     "type": "object",
     "properties": {
-        "name": {"type": "string", "maxLength": 8},
+        "born": {"type": "string", "format": "date"},  # upstream's grammar lets raw line ends into free strings
         "kind": {"enum": ["cat", "dog", "bird"]},
         "tame": {"type": "boolean"},
     },
-    "required": ["name", "kind", "tame"],
+    "required": ["born", "kind", "tame"],
 }
 ASK = [{"role": "user", "content": "What is the weather in Rome for 2 days?"}]
 
@@ -255,7 +255,7 @@ def test_a_schema_gives_valid_json(mine: Llama, plain: Llama, seed: int) -> None
     messages = [{"role": "user", "content": "Describe a pet."}]
     results = [whole(llama.create_chat_completion(messages, max_tokens=80, **options)) for llama in (mine, plain)]
     pet = json.loads(results[0]["choices"][0]["message"]["content"])
-    assert pet["kind"] in ("cat", "dog", "bird") and isinstance(pet["tame"], bool) and len(pet["name"]) <= 8
+    assert pet["kind"] in ("cat", "dog", "bird") and isinstance(pet["tame"], bool) and len(pet["born"]) == 10
     assert results[0] == results[1]
 
 
