@@ -35,7 +35,7 @@ SAMPLINGS = {
     "greedy": (SamplingConfig(temperature=0.0), Settings()),
     "drawn": (SamplingConfig(**DRAWN, repeat_penalty=1.1), Settings(**DRAWN, penalty=1.1)),
 }
-RARE = (("Q4_K_M", 1), ("Q4_K_M", 192), ("Q8_0", 1))  # tested with the slow ones
+RARE = (("Q4_K_M", 1), ("Q4_K_M", 8), ("Q4_K_M", 192), ("Q8_0", 1))  # tested with the slow ones
 # Row k of the square takes the prompts k, k + 1, ... in turn, so sizes and prompts meet in ever new pairs.
 COVER = [
     pytest.param(

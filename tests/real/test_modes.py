@@ -38,9 +38,10 @@ COPY = (
     "<|im_start|>user\nRename the variable x to count in this Python code and write the whole code again:\n\n"
     f"{CODE}<|im_end|>\n<|im_start|>assistant\n"
 )
-MODES: list[tuple[Literal["draft", "staged", "ngram", "auto"], Literal["cost", "none", "llmcad"]]] = [
+MODES = [
     ("staged", "none"),
-    ("staged", "llmcad"),
+    pytest.param("staged", "llmcad", marks=pytest.mark.slow),
+    pytest.param("staged", "cost", marks=pytest.mark.slow),
     ("ngram", "cost"),
     ("auto", "cost"),
 ]
