@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from cadcpp.errors import ConfigError
+from cadcpp.modes import Fallback, Speculative
 from cadcpp.prices import MAX_ROWS, Prices
 
 MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS; more end the process
@@ -82,11 +82,11 @@ class SessionConfig:
     pager: bool = True  # False: leave paging to the kernel
     pipeline: bool = True  # False: disk, draft and verifier take turns
     tree: TreeConfig = field(default_factory=TreeConfig)
-    speculative: Literal["auto", "off", "draft", "ngram", "staged"] = "auto"  # what drafts
+    speculative: Speculative = "auto"  # what drafts
     logits_all: bool = False  # whether a pass may ask for the logits of all its rows
     ngram: Path | None = None  # an n-gram model, to draft with beside or without a draft model
     trace: Path | None = None  # where to write a trace
-    fallback: Literal["cost", "llmcad", "none"] = "cost"  # what decides the size of a tree; none: it is fixed
+    fallback: Fallback = "cost"  # what decides the size of a tree; none: it is fixed
 
     def __post_init__(self) -> None:
         _check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")

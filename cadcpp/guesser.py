@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cadcpp.lookup import ContextLookup, Continuation
 from cadcpp.ngram.katz import Katz
+from cadcpp.shares import Shares
 
 LONGEST = 6  # tokens of a match
 _WIDTH = 4  # next tokens to consider
@@ -28,21 +29,21 @@ class Guess:
 class Belief:
     """How often what followed a match follows it again, by the length of the match; learned from the text."""
 
-    right: NDArray[np.float64] = field(default_factory=lambda: np.ones(LONGEST + 1))
-    seen: NDArray[np.float64] = field(default_factory=lambda: np.full(LONGEST + 1, 4.0))
+    right: Shares = field(
+        default_factory=lambda: Shares(np.ones(LONGEST + 1), np.full(LONGEST + 1, 4.0), forget=_FORGET)
+    )
 
     def observe(self, found: Sequence[Continuation], token: int) -> None:
         """One token that came, and what had been found for its place."""
         for match in {c.match for c in found}:
             share = sum(c.count / c.total for c in found if c.match == match and c.tokens[0] == token)
-            self.right[match] = _FORGET * self.right[match] + share
-            self.seen[match] = _FORGET * self.seen[match] + 1
+            self.right.learn(match, share)
 
     def probabilities(self, found: Sequence[Continuation]) -> NDArray[np.float32]:
         """Of what was found, [n]; a shorter match has its say as far as longer ones leave room."""
         left, chances = 1.0, dict[int, float]()
         for match in sorted({c.match for c in found}, reverse=True):
-            believed = float(self.right[match] / self.seen[match])
+            believed = self.right.at(match)
             chances[match] = left * believed
             left *= 1 - believed
         return np.array([chances[c.match] * c.count / c.total for c in found], np.float32)
@@ -54,11 +55,11 @@ class Guesser:
     def __init__(self, katz: Katz | None = None, n_vocab: int | None = None) -> None:
         self._lookup, self._belief, self._katz = ContextLookup(LONGEST), Belief(), katz
         self._n_vocab = n_vocab
-        self._ids: list[int] = []
+        self._last: list[int] = []  # two tokens of the text, at most
 
     def read(self, ids: Sequence[int]) -> None:
         """Take up the new text, and learn from each of its tokens what matches are worth."""
-        self._ids = list(ids)
+        self._last = list(ids[-2:])
         self._lookup.align(ids[: len(self._lookup)])
         for token in ids[len(self._lookup) :]:
             self._belief.observe(self._lookup.propose(1, _WIDTH), token)
@@ -72,7 +73,7 @@ class Guesser:
         copied = [self._copied(path) for path in paths]
         if self._katz is None or not paths:
             return copied
-        last = [([-1, *self._ids[-2:], *path])[-2:] for path in paths]
+        last = [([-1, *self._last, *path])[-2:] for path in paths]
         tokens, logp = self._katz.lookup([pair[0] for pair in last], [pair[1] for pair in last], _WIDEST)
         return [_merged(mine, t.astype(np.int64), np.exp(p)) for mine, t, p in zip(copied, tokens, logp, strict=True)]
 

@@ -42,11 +42,10 @@ def restore(cache: Cache, path: Path) -> bool:
     if not _fits(head, data, cache):
         return False
     try:
-        cache.context.restore(data)
+        cache.load(data, head["tokens"])
     except NativeError:
         cache.clear()
         return False
-    cache.tokens = head["tokens"]
     return True
 
 

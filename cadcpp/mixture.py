@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.guesser import LONGEST, Guess
+from cadcpp.shares import Shares
 
 _FORGET = 0.99
 _PRIOR = 10.0  # tokens that the first weights count for
@@ -19,11 +20,10 @@ class Mixture:
     They are learned by expectation maximisation, one step for each token of text that both had an opinion on.
     """
 
-    ngram: NDArray[np.float64] = field(default_factory=lambda: _PRIOR * _FIRST)
-    seen: NDArray[np.float64] = field(default_factory=lambda: np.full(LONGEST + 1, _PRIOR))
+    ngram: Shares = field(default_factory=lambda: Shares(_PRIOR * _FIRST, np.full(LONGEST + 1, _PRIOR), forget=_FORGET))
 
     def weight(self, match: int) -> float:
-        return float(self.ngram[match] / self.seen[match])
+        return self.ngram.at(match)
 
     def mix(self, guess: Guess, p_draft: NDArray[np.floating]) -> NDArray[np.float64]:
         """Probabilities of the guessed tokens, given the draft's own, [n]."""
@@ -39,5 +39,4 @@ class Mixture:
         if len(here):
             i = int(here[0])
             share = self.weight(guess.match) * float(guess.p[i]) / float(self.mix(guess, p_draft)[i])
-        self.ngram[guess.match] = _FORGET * self.ngram[guess.match] + share
-        self.seen[guess.match] = _FORGET * self.seen[guess.match] + 1
+        self.ngram.learn(guess.match, share)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cadcpp.guesser import Guess
 from cadcpp.recycle import LONGEST, Recycler
+from cadcpp.shares import Shares
 
 _FORGET = 0.99
 _BINS = 10
@@ -18,21 +18,25 @@ _NGRAM = 0  # sources; 1, 2 and 3 are the draft itself, after as many tokens tha
 class Use:
     """How often a guess is of use to a draft's tree, by its source and by how likely that held it."""
 
-    useful: NDArray[np.float64] = field(
-        default_factory=lambda: np.tile(_PRIOR * (np.arange(_BINS) + 0.5) / _BINS, (LONGEST + 1, 1))
+    useful: Shares = field(
+        default_factory=lambda: Shares(
+            np.tile(_PRIOR * (np.arange(_BINS) + 0.5) / _BINS, (LONGEST + 1, 1)),
+            np.full((LONGEST + 1, _BINS), _PRIOR),
+            forget=_FORGET,
+        )
     )
-    seen: NDArray[np.float64] = field(default_factory=lambda: np.full((LONGEST + 1, _BINS), _PRIOR))
 
     def chance(self, source: int, p: float) -> float:
         """That a guess will be."""
-        at = source, min(int(p * _BINS), _BINS - 1)
-        return float(self.useful[at] / self.seen[at])
+        return self.useful.at(_place(source, p))
 
     def observe(self, source: int, p: float, useful: bool) -> None:
         """Whether one was."""
-        at = source, min(int(p * _BINS), _BINS - 1)
-        self.useful[at] = _FORGET * self.useful[at] + useful
-        self.seen[at] = _FORGET * self.seen[at] + 1
+        self.useful.learn(_place(source, p), useful)
+
+
+def _place(source: int, p: float) -> tuple[int, int]:
+    return source, min(int(p * _BINS), _BINS - 1)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cadcpp.cli.options import note
+from cadcpp.cli.terminal import note
 
 if TYPE_CHECKING:
     from cadcpp.catalog import Entry

@@ -11,6 +11,7 @@ import click
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
 from cadcpp.cli.terminal import answer, note, prefill_progress
 from cadcpp.errors import ConfigError
+from cadcpp.textfile import read_text
 
 
 @click.command("generate")
@@ -24,19 +25,14 @@ def command(
     prompt: str | None,
     prompt_file: Path | None,
     n_predict: int,
-    temp: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    repeat_penalty: float,
-    seed: int | None,
+    sampling: dict[str, Any],
     chat: bool,
     as_json: bool,
     **model_options: Any,
 ) -> None:
     """Continue a prompt: -p, -f, or standard input."""
     text = _read_prompt(prompt, prompt_file)
-    sampling = make_sampling(temp, top_k, top_p, min_p, repeat_penalty, seed)
+    config = make_sampling(**sampling)
     with open_session(n_predict=n_predict, **model_options) as session:
         from cadcpp.report import Recorder
 
@@ -45,7 +41,7 @@ def command(
         with (
             prefill_progress(recorder) as progress,
             # Closed before the session: on Ctrl-C or a broken pipe it still has caches to settle.
-            closing(session.stream(ids, sampling, n_predict, stats=recorder.stats, progress=progress)) as chunks,
+            closing(session.stream(ids, config, n_predict, stats=recorder.stats, progress=progress)) as chunks,
         ):
             for chunk in chunks:
                 recorder.add(chunk)
@@ -57,19 +53,10 @@ def command(
 def _read_prompt(prompt: str | None, file: Path | None) -> str:
     if prompt is not None and file is not None:
         raise ConfigError("-p and -f both give a prompt: leave one out")
-    text = _read_file(file) if file is not None else _read_stdin() if prompt is None else prompt
+    text = read_text(file, "prompt file ") if file is not None else _read_stdin() if prompt is None else prompt
     if not text.strip():
         raise ConfigError("the prompt is empty: give -p TEXT, -f FILE, or text on standard input")
     return text
-
-
-def _read_file(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read prompt file {file}: {error.strerror}; check the path") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"prompt file {file} is not UTF-8 text: convert it, or name another file") from None
 
 
 def _read_stdin() -> str:

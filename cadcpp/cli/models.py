@@ -11,7 +11,8 @@ import click
 from cadcpp.cli.catalog import list_models, pull
 from cadcpp.cli.countdown import Countdown
 from cadcpp.cli.inspect import check, inspect
-from cadcpp.cli.options import default_ctx, note
+from cadcpp.cli.options import default_ctx
+from cadcpp.cli.terminal import note
 from cadcpp.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -3,13 +3,14 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
 
-from cadcpp.cli.terminal import note as note
 from cadcpp.errors import ConfigError
+from cadcpp.modes import Fallback, Speculative
 
 if TYPE_CHECKING:
     from cadcpp.config import SamplingConfig, SessionConfig
@@ -26,6 +27,19 @@ def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
         for option in reversed(options):
             command = option(command)
         return command
+
+    return decorate
+
+
+def _together(name: str, *options: str) -> Callable[[F], F]:
+    """The values of some options as one argument, a dictionary."""
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def called(**values: Any) -> Any:
+            return command(**{name: {option: values.pop(option) for option in options}}, **values)
+
+        return cast(F, called)
 
     return decorate
 
@@ -59,7 +73,7 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
     click.option("--threads", type=int, default=None, help="Compute threads. [default: one per core]"),
     click.option(
         "--speculative",
-        type=click.Choice(["auto", "off", "draft", "ngram", "staged"]),
+        type=click.Choice(get_args(Speculative)),
         default="auto",
         show_default=True,
         help="draft: by the model of -d. ngram: from what the text said before. staged: by the model, and n-grams "
@@ -73,7 +87,7 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
     ),
     click.option(
         "--fallback",
-        type=click.Choice(["cost", "llmcad", "none"]),
+        type=click.Choice(get_args(Fallback)),
         default="cost",
         show_default=True,
         help="cost: trees as large as pays, by measurement. llmcad: LLMCad's way. none: always as large as --rows.",
@@ -91,6 +105,7 @@ SAMPLING_OPTIONS: Callable[[F], F] = _stack(
     click.option("--min-p", default=0.05, show_default=True, help="... at least this likely, relative to the best."),
     click.option("--repeat-penalty", default=1.0, show_default=True, help="Penalty on the last 64 tokens; 1 is none."),
     click.option("--seed", type=int, default=None, help="Same seed, same text. [default: random]"),
+    _together("sampling", "temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed"),
 )
 
 
@@ -113,11 +128,11 @@ def make_sampling(
 def session_config(
     ctx: int | None,
     threads: int | None,
-    speculative: Literal["auto", "off", "draft", "ngram", "staged"],
+    speculative: Speculative,
     ngram: Path | None,
     rows: int,
     ram: str | None,
-    fallback: Literal["cost", "llmcad", "none"],
+    fallback: Fallback,
     no_pipeline: bool,
     no_pager: bool,
     trace: Path | None,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cadcpp.cli.options import MODEL_OPTIONS, default_ctx, note, session_config
+from cadcpp.cli.options import MODEL_OPTIONS, default_ctx, session_config
+from cadcpp.cli.terminal import note
 from cadcpp.errors import ConfigError, ModelError, ToolError
 
 if TYPE_CHECKING:

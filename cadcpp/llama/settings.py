@@ -4,12 +4,13 @@ import inspect
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from cadcpp.config import SessionConfig, TreeConfig
 from cadcpp.errors import ConfigError
 from cadcpp.llama.upstream import Q8_0, Upstream
 from cadcpp.memory import resident_bytes
+from cadcpp.modes import Fallback, Speculative
 from cadcpp.native.gguf import read_header
 from cadcpp.plan import PYTHON
 from cadcpp.sizes import parse_size
@@ -34,19 +35,16 @@ class Settings:
 
     draft_model_path: str | Path | None = None
     ram: int | str | None = None  # bytes, or as in "900MiB"
-    speculative: Literal["auto", "off", "draft", "ngram", "staged"] = "auto"
+    speculative: Speculative = "auto"
     ngram: str | Path | None = None
     rows: int = 64
-    fallback: Literal["cost", "llmcad", "none"] = "cost"
+    fallback: Fallback = "cost"
     pipeline: bool = True
     pager: bool = True
     trace: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("speculative", ("auto", "off", "draft", "ngram", "staged")),
-            ("fallback", ("cost", "llmcad", "none")),
-        ):
+        for name, allowed in (("speculative", get_args(Speculative)), ("fallback", get_args(Fallback))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 

@@ -10,6 +10,7 @@ from cadcpp.errors import ToolError
 from cadcpp.ngram.estimate import estimate
 from cadcpp.ngram.file import pack
 from cadcpp.pair import fingerprint
+from cadcpp.textfile import read_text
 from cadcpp.tools.parts import new_file
 from cadcpp.tools.samples import Count, SampleConfig, sample
 
@@ -30,7 +31,7 @@ def make_ngram(
 
     model = Model(path, stub=True)  # only its vocabulary is needed
     try:
-        ids: list[ArrayLike] = [model.tokenize(_read(text), add_special=False, parse_special=False) for text in texts]
+        ids: list[ArrayLike] = [model.tokenize(_text(text), add_special=False, parse_special=False) for text in texts]
         samples = target.with_name(f"{target.name}.samples")
         if sampling is not None:
             ids += sample(path, model, sampling, samples, progress)
@@ -47,10 +48,5 @@ def make_ngram(
     return n
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise ToolError(f"cannot read {path}: {error.strerror}; check the path") from None
-    except UnicodeDecodeError:
-        raise ToolError(f"{path} is not UTF-8 text: leave it out, or convert it") from None
+def _text(path: Path) -> str:
+    return read_text(path, error=ToolError, otherwise="leave it out, or convert it")

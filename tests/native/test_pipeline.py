@@ -19,7 +19,7 @@ from cadcpp.pager import NullPager
 from cadcpp.pipeline import Steps, beside, run, stage
 from cadcpp.planner import CostModel, Policy
 from tests.support.rig import Rig
-from tests.support.vocab import N_VOCAB
+from tests.support.vocab import random_text
 
 GREEDY = SamplingConfig(temperature=0.0)
 N, ROWS, END = 60, 16, 2
@@ -74,16 +74,12 @@ def write(engine: Engine, rig: Rig, prompt: list[int], n: int, sampling: Samplin
         return [token for result in engine.rounds(prompt, sampler, n) for token in result.tokens]
 
 
-def text_of(seed: int, n: int) -> list[int]:
-    return np.random.default_rng(seed).integers(3, N_VOCAB, n).tolist()
-
-
 @pytest.mark.parametrize("policy", [None, CostModel, AdaptiveFallback])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_text_is_the_same(
     rig: Rig, model_drafter: ModelDrafter, seed: int, policy: Callable[[], Policy] | None
 ) -> None:
-    prompt, sampling = text_of(seed, 40), SamplingConfig(seed=seed) if seed else GREEDY
+    prompt, sampling = random_text(seed, 40), SamplingConfig(seed=seed) if seed else GREEDY
     whole = write(rig.engine(), rig, prompt, N, sampling)
     assert write(engine(rig, Watched(model_drafter), policy and policy()), rig, prompt, N, sampling) == whole
 
@@ -95,7 +91,7 @@ def test_what_agrees_is_kept(rig: Rig, model_drafter: ModelDrafter) -> None:
         for seed in range(4):
             made = engine(rig, drafter)
             made.ahead = ahead
-            write(made, rig, text_of(seed, 40), N)
+            write(made, rig, random_text(seed, 40), N)
     assert sum(drafters[0].kept) > sum(drafters[1].kept)
     assert drafters[0].n_decodes > drafters[1].n_decodes
 
@@ -106,7 +102,7 @@ def test_a_kept_tree_is_the_one_that_would_be_grown_anew(
     """Its cells are where they belong: the draft says the same after them. Up to rounding, which batches change."""
     drafter, config, n_checked = Watched(model_drafter), TreeConfig(rows=ROWS), 0
     for seed in range(4):
-        ids = text_of(seed, 40)
+        ids = random_text(seed, 40)
         whole = ids + write(rig.engine(), rig, ids, N)
         for at in range(len(ids), len(whole) - 8, 1 + seed % 3):
             tree = drafter.grow(whole[:at], config, 8)
@@ -121,7 +117,7 @@ def test_a_kept_tree_is_the_one_that_would_be_grown_anew(
 
 def test_it_ends_with_the_context(rig: Rig, model_drafter: ModelDrafter) -> None:
     """Drafting ahead never wants more cells than there are."""
-    prompt = text_of(5, 200)
+    prompt = random_text(5, 200)
     whole = write(rig.engine(), rig, prompt, 100)
     assert write(engine(rig, Watched(model_drafter)), rig, prompt, 100) == whole
 
@@ -129,7 +125,7 @@ def test_it_ends_with_the_context(rig: Rig, model_drafter: ModelDrafter) -> None
 @pytest.mark.parametrize("seed", range(6))
 def test_closing_at_any_point_leaves_both_caches_right(rig: Rig, model_drafter: ModelDrafter, seed: int) -> None:
     """The reader goes away after some steps, in mid-pass as well; the same engine goes on with the same text."""
-    rng, prompt = np.random.default_rng(seed), text_of(seed, 40)
+    rng, prompt = np.random.default_rng(seed), random_text(seed, 40)
     whole = write(rig.engine(), rig, prompt, N)
     made = engine(rig, Watched(model_drafter))
     for _ in range(4):
@@ -143,7 +139,7 @@ def test_closing_at_any_point_leaves_both_caches_right(rig: Rig, model_drafter: 
 
 def test_a_pass_in_memory_ends_at_once(rig: Rig) -> None:
     """Closing does not wait for the pass to end by itself, and the next one is right."""
-    made, prompt = rig.engine(), text_of(1, 200)
+    made, prompt = rig.engine(), random_text(1, 200)
     whole = write(rig.engine(), rig, prompt, 5)
     with closing(rig.sampler(prompt, GREEDY)) as sampler:
         made.verifier.context.stop()

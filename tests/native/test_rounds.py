@@ -25,7 +25,7 @@ from cadcpp.verifier import Verifier
 from tests.support.rig import Rig
 from tests.support.synthetic import SyntheticDrafter
 from tests.support.trees import random_tree
-from tests.support.vocab import N_VOCAB
+from tests.support.vocab import N_VOCAB, random_text
 
 GREEDY = SamplingConfig(temperature=0.0)
 N, ROWS = 40, 24
@@ -47,10 +47,6 @@ def drafter(model_drafter: ModelDrafter, request: pytest.FixtureRequest) -> Mode
     context = model_drafter.context
     context.clear()
     return ModelDrafter(context) if request.param == "draft" else StagedDrafter(context, [], Guesser())
-
-
-def text_of(seed: int, n: int) -> list[int]:
-    return np.random.default_rng(seed).integers(3, N_VOCAB, n).tolist()
 
 
 def holds_exactly_the_trunk(cache: Cache) -> bool:
@@ -78,10 +74,10 @@ def test_the_verifier_keeps_exactly_the_trunk(rig: Rig, seed: int) -> None:
     """Random trees, random walks, now and then another text."""
     rng = np.random.default_rng(seed)
     rig.context.clear()
-    verifier, ids = Verifier(rig.context), text_of(seed, 20)
+    verifier, ids = Verifier(rig.context), random_text(seed, 20)
     for _ in range(12):
         if rng.random() < 0.2:
-            ids = ids[: int(rng.integers(1, len(ids)))] + text_of(seed, int(rng.integers(1, 6)))
+            ids = ids[: int(rng.integers(1, len(ids)))] + random_text(seed, int(rng.integers(1, 6)))
         verifier.prefill(ids)
         tree = random_tree(rng, int(rng.integers(1, min(32, verifier.room(ids)) + 1)), 5, ids[-1])
         below = tree.children()
@@ -101,7 +97,7 @@ def test_the_verifier_keeps_exactly_the_trunk(rig: Rig, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_both_caches_keep_exactly_the_trunk(rig: Rig, drafter: ModelDrafter, seed: int) -> None:
-    engine, rng, prompt = rig.engine(drafter, ROWS), np.random.default_rng(seed), text_of(seed, 50)
+    engine, rng, prompt = rig.engine(drafter, ROWS), np.random.default_rng(seed), random_text(seed, 50)
     for turn in range(4):
         with closing(rig.sampler(prompt, SamplingConfig(seed=turn))) as sampler:
             rounds = engine.rounds(prompt, sampler, N)
@@ -111,13 +107,13 @@ def test_both_caches_keep_exactly_the_trunk(rig: Rig, drafter: ModelDrafter, see
             rounds.close()
         assert holds_exactly_the_trunk(engine.verifier.cache)
         assert holds_exactly_the_trunk(drafter.cache)
-        prompt = [*prompt, *new, *text_of(turn, 3)][: int(rng.integers(20, 100))]
+        prompt = [*prompt, *new, *random_text(turn, 3)][: int(rng.integers(20, 100))]
 
 
 @pytest.mark.parametrize("policy", [CostModel, AdaptiveFallback])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_policy_changes_the_text(rig: Rig, drafter: ModelDrafter, seed: int, policy: Callable[[], Policy]) -> None:
-    prompt, sampling = text_of(seed, 40), SamplingConfig(seed=seed) if seed else GREEDY
+    prompt, sampling = random_text(seed, 40), SamplingConfig(seed=seed) if seed else GREEDY
     whole = write(rig.engine(), rig, prompt, N, sampling)
     engine = rig.engine(drafter, ROWS)
     engine.policy = policy()
@@ -130,7 +126,7 @@ def test_no_policy_changes_the_text(rig: Rig, drafter: ModelDrafter, seed: int, 
 def test_drafting_from_the_text_itself_does_not_change_it(
     rig: Rig, seed: int, policy: Callable[[], Policy] | None
 ) -> None:
-    prompt = text_of(seed, 12) * 4
+    prompt = random_text(seed, 12) * 4
     sampling = SamplingConfig(seed=seed, temperature=0.3, top_k=3) if seed % 2 else GREEDY
     whole = write(rig.engine(), rig, prompt, 100, sampling)
     engine = rig.engine(Copier(Guesser(), [2]), ROWS)
@@ -146,7 +142,7 @@ def test_drafting_from_the_text_itself_does_not_change_it(
 def test_stopping_between_rounds_does_not_change_the_text(
     rig: Rig, drafter: ModelDrafter, seed: int, n_rounds: int
 ) -> None:
-    prompt = text_of(seed, 40)
+    prompt = random_text(seed, 40)
     whole = write(rig.engine(), rig, prompt, N)
     engine = rig.engine(drafter, ROWS)
     text: list[int] = []
@@ -163,7 +159,7 @@ def test_stopping_between_rounds_does_not_change_the_text(
 def test_an_interrupt_inside_a_round_does_not_change_the_text(
     rig: Rig, drafter: ModelDrafter, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    prompt = text_of(5, 40)
+    prompt = random_text(5, 40)
     whole = write(rig.engine(), rig, prompt, N)
     engine = rig.engine(drafter, ROWS)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -194,7 +190,7 @@ def interrupted(method: Callable[..., object], after: int) -> Callable[..., obje
 def test_a_failed_decode_leaves_the_engine_usable(
     rig: Rig, drafter: ModelDrafter, monkeypatch: pytest.MonkeyPatch, after: int, does_its_work: bool
 ) -> None:
-    prompt = text_of(6, 40)
+    prompt = random_text(6, 40)
     whole = write(rig.engine(), rig, prompt, N)
     engine, decode, calls = rig.engine(drafter, ROWS), api.llama_decode, iter(range(after - 1))
 
@@ -238,7 +234,7 @@ def test_a_cache_without_room(rig: Rig) -> None:
     rig.context.clear()
     cache = Cache(rig.context)
     with pytest.raises(NativeError, match="llama_decode of"):
-        cache.prefill(text_of(0, 600), 600)
+        cache.prefill(random_text(0, 600), 600)
     cache.settle()
     assert holds_exactly_the_trunk(cache)
 
@@ -251,13 +247,13 @@ def test_a_number_of_sequences_that_llama_cpp_does_not_have(n_seq: int) -> None:
 
 def test_a_prompt_that_fills_the_context(rig: Rig, drafter: ModelDrafter) -> None:
     with pytest.raises(ContextFull, match="256 tokens"):
-        write(rig.engine(drafter, ROWS), rig, text_of(0, 256), 1)
+        write(rig.engine(drafter, ROWS), rig, random_text(0, 256), 1)
 
 
 @pytest.mark.parametrize("n_prompt", [255, 254, 241, 200])
 @pytest.mark.parametrize("synthetic", [False, True])
 def test_text_up_to_the_last_cell(rig: Rig, drafter: ModelDrafter, n_prompt: int, synthetic: bool) -> None:
-    prompt = text_of(n_prompt, n_prompt)
+    prompt = random_text(n_prompt, n_prompt)
     whole = write(rig.engine(), rig, prompt, 1000)
     used: Drafter = SyntheticDrafter(prompt + whole, decoys=(3, N_VOCAB)) if synthetic else drafter
     assert write(rig.engine(used, 32), rig, prompt, 1000) == whole

@@ -16,7 +16,7 @@ from cadcpp.planner import CostModel
 from cadcpp.staged import StagedDrafter
 from tests.support.rig import Rig
 from tests.support.trees import paths
-from tests.support.vocab import N_VOCAB
+from tests.support.vocab import random_text
 
 CONFIG = TreeConfig(rows=24, width=1)
 
@@ -46,10 +46,6 @@ def plain(rig: Rig, tiny: Callable[..., Path]) -> ModelDrafter:
     return rig.model_drafter(tiny("llama", noise=0.02))
 
 
-def text_of(seed: int, n: int) -> list[int]:
-    return np.random.default_rng(seed).integers(3, N_VOCAB, n).tolist()
-
-
 def likeliest_chain(drafter: ModelDrafter, ids: list[int]) -> dict[tuple[int, ...], int]:
     """What the model itself would say along its best path."""
     tree = drafter.grow(ids, CONFIG, 20)
@@ -61,13 +57,13 @@ def likeliest_chain(drafter: ModelDrafter, ids: list[int]) -> dict[tuple[int, ..
 
 @pytest.mark.parametrize("seed", range(4))
 def test_right_guesses_save_decodes_and_change_nothing_else(rig: Rig, plain: ModelDrafter, seed: int) -> None:
-    ids = text_of(seed, 40)
+    ids = random_text(seed, 40)
     plain.context.clear()
     alone = ModelDrafter(plain.context)
     known = likeliest_chain(alone, ids)
     plain.context.clear()
     staged = StagedDrafter(plain.context, [], Oracle(known))
-    staged._mixture.ngram[:] = 0.0  # the model's opinion only
+    staged._mixture.ngram.hits[:] = 0.0  # the model's opinion only
     staged._tree = lambda growth: growth.tree()  # type: ignore[method-assign]
     tree = staged.grow(ids, CONFIG, 20)
     plain.context.clear()
@@ -83,13 +79,13 @@ def test_right_guesses_save_decodes_and_change_nothing_else(rig: Rig, plain: Mod
 @pytest.mark.parametrize("seed", range(4))
 def test_wrong_guesses_leave_nothing_behind(rig: Rig, plain: ModelDrafter, seed: int) -> None:
     """A cell that was guessed in vain would be seen by whatever takes its place."""
-    ids = text_of(seed, 40)
+    ids = random_text(seed, 40)
     plain.context.clear()
     expected = ModelDrafter(plain.context).grow(ids, CONFIG, 20)
     plain.context.clear()
     wrong = {(): 7, (7,): 8, **{tuple(path): 9 for path in paths(expected)}}
     staged = StagedDrafter(plain.context, [], Oracle(wrong))
-    staged._mixture.ngram[:] = 0.0
+    staged._mixture.ngram.hits[:] = 0.0
     staged._tree = lambda growth: growth.tree()  # type: ignore[method-assign]
     tree = staged.grow(ids, CONFIG, 20)
     found = dict(zip(paths(tree), tree.logp, strict=True))
@@ -101,10 +97,10 @@ def test_wrong_guesses_leave_nothing_behind(rig: Rig, plain: ModelDrafter, seed:
 
 
 def test_n_grams_go_on_below_the_last_evaluated_node(rig: Rig, plain: ModelDrafter) -> None:
-    ids = text_of(9, 12) * 6
+    ids = random_text(9, 12) * 6
     plain.context.clear()
     staged = StagedDrafter(plain.context, [], Guesser())
-    staged._mixture.ngram[:] = 9.0  # as if they had been right nine times of ten
+    staged._mixture.ngram.hits[:] = 9.0  # as if they had been right nine times of ten
     few = TreeConfig(rows=24, reach=1e6)  # the model evaluates the root only
     tree = staged.grow(ids, few, 20)
     assert staged.n_decodes == 1
@@ -115,7 +111,7 @@ def test_n_grams_go_on_below_the_last_evaluated_node(rig: Rig, plain: ModelDraft
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_choice_does_not_change_the_text(rig: Rig, plain: ModelDrafter, seed: int) -> None:
-    prompt = text_of(seed, 12) * 4
+    prompt = random_text(seed, 12) * 4
     sampling = SamplingConfig(seed=seed, temperature=0.3, top_k=3) if seed % 2 else SamplingConfig(temperature=0.0)
     whole = rig.generate(prompt, 100, sampling)
     plain.context.clear()

@@ -60,12 +60,12 @@ def test_belief_follows_the_text(repeats: bool, match: int, low: float, high: fl
     text = random_text(1, 40) * 10 if repeats else random_text(1, 400, n_vocab=120)
     guesser = Guesser()
     guesser.read(text)
-    assert low <= guesser._belief.right[match] / guesser._belief.seen[match] <= high
+    assert low <= guesser._belief.right.at(match) <= high
 
 
 def test_probabilities_of_all_that_was_found_sum_to_less_than_one() -> None:
     belief = Belief()
-    belief.right[:] = 0.9 * belief.seen
+    belief.right.hits[:] = 0.9 * belief.right.seen
     found = [Continuation((1,), 3, 2, 3), Continuation((2,), 3, 1, 3), Continuation((3,), 2, 4, 4)]
     p = belief.probabilities(found)
     np.testing.assert_allclose(p, [0.6, 0.3, 0.09], rtol=1e-5)

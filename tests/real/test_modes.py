@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
+from bench.cases import in_template
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.modes import Fallback, Speculative
 from cadcpp.session import Session
 from cadcpp.stats import Stats
 from cadcpp.tools.demo import DemoPair
@@ -19,25 +20,7 @@ SAMPLINGS = {
     "greedy": SamplingConfig(temperature=0.0),
     "drawn": SamplingConfig(temperature=1.0, top_k=50, top_p=1.0, min_p=0.0, seed=6, repeat_penalty=1.1),
 }
-CODE = """def total(items):
-    x = 0
-    for item in items:
-        if item.price > 0:
-            x = x + item.price
-        else:
-            print("no price", item.name)
-    return x
-
-def average(items):
-    x = total(items)
-    if len(items) == 0:
-        return 0
-    return x / len(items)"""
-COPY = (
-    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-    "<|im_start|>user\nRename the variable x to count in this Python code and write the whole code again:\n\n"
-    f"{CODE}<|im_end|>\n<|im_start|>assistant\n"
-)
+COPY = in_template("edit")  # which says most of the prompt again
 MODES = [
     ("staged", "none"),
     pytest.param("staged", "llmcad", marks=pytest.mark.slow),
@@ -74,8 +57,8 @@ def test_the_text_is_that_of_plain_decoding(
     smollm2: Callable[[str], Path],
     demo: DemoPair,
     expected: dict[tuple[str, str], list[int]],
-    mode: Literal["draft", "staged", "ngram", "auto"],
-    fallback: Literal["cost", "none", "llmcad"],
+    mode: Speculative,
+    fallback: Fallback,
 ) -> None:
     config = SessionConfig(n_ctx=1024, speculative=mode, fallback=fallback, tree=TreeConfig(rows=16))
     with Session(smollm2("Q8_0"), demo.draft, config) as session:

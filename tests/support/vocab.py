@@ -3,6 +3,7 @@
 import string
 from typing import Any
 
+import numpy as np
 from gguf import TokenType
 
 UNK, BOS, EOS = 0, 1, 2
@@ -14,6 +15,11 @@ _LETTERS = string.ascii_lowercase
 _PAIRS = "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha".split()
 _WORDS = [f"{_SPACE}the", f"{_SPACE}th", f"{_SPACE}an", f"{_SPACE}and", f"{_SPACE}to", f"{_SPACE}of", "ing"]
 _PIECES = [_SPACE, *_LETTERS, *(_SPACE + letter for letter in _LETTERS), *_PAIRS, *_WORDS, *".,!?'-():"]
+
+
+def random_text(seed: int, n: int) -> list[int]:
+    """Token ids of a text that means nothing."""
+    return np.random.default_rng(seed).integers(3, N_VOCAB, n).tolist()
 
 
 def tokens(

@@ -33,12 +33,7 @@ if TYPE_CHECKING:
 @click.option("--show", type=click.Choice(["draft"]), help="Show in colour what was drafted.")
 def command(
     n_predict: int,
-    temp: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    repeat_penalty: float,
-    seed: int | None,
+    sampling: dict[str, Any],
     system: str | None,
     resume: bool,
     keep_cache: bool,
@@ -48,7 +43,7 @@ def command(
     """Talk with a model. Type /help for commands."""
     from cadcpp.cli.chat.settings import Settings
 
-    settings = Settings(make_sampling(temp, top_k, top_p, min_p, repeat_penalty, seed), n_predict, show is not None)
+    settings = Settings(make_sampling(**sampling), n_predict, show is not None)
     earlier = _earlier() if resume else None
     pair = model_options["model"], model_options["draft"]
     with ExitStack() as stack:

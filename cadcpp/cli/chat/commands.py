@@ -10,6 +10,7 @@ from cadcpp.cli.chat.figures import table
 from cadcpp.cli.chat.paint import LEGEND
 from cadcpp.cli.chat.talk import Talk, resumed
 from cadcpp.errors import ConfigError
+from cadcpp.textfile import read_text
 from cadcpp.transcript import Transcript, is_transcript, load
 
 _QUOTED = '""" ... """'
@@ -112,12 +113,7 @@ def _set(talk: Talk, rest: str) -> str:
 
 def _read(talk: Talk, rest: str) -> str:
     path = _path(rest, "/read FILE")
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text: convert it, or name another file") from None
+    text = read_text(path)
     talk.attached.append(text)
     return f"{path.name}: {len(text)} letters go with the next message"
 
