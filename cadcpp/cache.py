@@ -59,6 +59,13 @@ class Cache:
             if progress is not None:
                 progress(len(self), len(ids))
 
+    def prefill_whole(self, ids: Sequence[int], progress: Progress | None = None) -> None:
+        """Take up a new text: evaluate it in whole batches, and leave the rest, one token at least, for later."""
+        self.align(ids)
+        step = self.context.config.n_batch
+        n_whole = (len(ids) - len(self) - 1) // step * step
+        self.prefill(ids, len(self) + n_whole, progress)
+
     def share(self, n_seq: int) -> None:
         """Make sequences 1 .. n_seq - 1 equal to the trunk."""
         if n_seq > len(self._shared):

@@ -172,9 +172,7 @@ class ModelDrafter:
         self._seqs = {rank[node]: seq for node, seq in self._seqs.items() if node in rank} | {0: 0}
 
     def _start(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> Growth | PacedGrowth:
-        self.cache.align(ids)
-        step = self.context.config.n_batch
-        self.cache.prefill(ids, len(self.cache) + (len(ids) - len(self.cache) - 1) // step * step)
+        self.cache.prefill_whole(ids)
         growth = (self.growth if config.alpha is None else PacedGrowth)(ids[-1], config, max_depth, self._never)
         self._text, self._growth, self._seqs, self._ends = list(ids), growth, {0: 0}, {0: 0}
         tail = ids[len(self.cache) :]

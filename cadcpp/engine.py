@@ -155,8 +155,7 @@ class Engine:
         """A round up to its walk. Whatever goes wrong leaves both caches valid."""
         try:
             with ExitStack() as stack:
-                yield from self._stage(self._prepare, work, stack)
-                draft = yield from self._stage(self._draft, work)
+                draft = yield from self._begin(work, stack)
                 choose, cost = yield from self._stage(self._timed, self.verifier.evaluate, work, draft)
                 return OpenRound(self, work, draft, cost, Walk(draft.tree, choose), stack.pop_all())
         except BaseException:
@@ -183,10 +182,13 @@ class Engine:
 
     def _round(self, work: Work) -> Step[Round]:
         with ExitStack() as stack:
-            yield from self._stage(self._prepare, work, stack)
-            draft = yield from self._stage(self._draft, work)
+            draft = yield from self._begin(work, stack)
             accepted = yield from self._stage(self._verify, work, draft)
         return self.result(work, draft.tree, accepted)
+
+    def _begin(self, work: Work, stack: ExitStack) -> Step[Draft]:
+        yield from self._stage(self._prepare, work, stack)
+        return (yield from self._stage(self._draft, work))
 
     def _stage(self, work: Callable[..., T], *args: Any) -> Step[T]:
         return stage(self.stop, work, *args)

@@ -88,7 +88,7 @@ def make_plan(
 
     Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
     """
-    n_cells = -(-n_ctx // _CELLS) * _CELLS
+    n_cells = whole_cells(n_ctx)
     fixed: dict[str, int] = {
         "python": python,
         "draft": draft.n_bytes if draft else 0,
@@ -135,6 +135,11 @@ def _routed_bytes(header: Header, whole: Layout) -> int:
     return whole.expert_bytes * n_used // n_experts if n_experts else 0
 
 
+def whole_cells(n: int) -> int:
+    """KV cells that llama.cpp makes where ``n`` are asked for."""
+    return -(-n // _CELLS) * _CELLS
+
+
 def draft_seqs(rows: int) -> int:
     """KV sequences for growing a tree: a quarter of its rows cost no accepted token (bench/acceptance)."""
     return max(rows // 4, 8)
@@ -147,7 +152,7 @@ def batch_rows(rows: int) -> int:
 
 def wide_bytes(header: Header, n_rows: int, n_cells: int, n_outputs: int) -> int:
     """What a second, wide context takes, the copy of the cache on its way included."""
-    return compute_bytes(header, n_rows, n_outputs) + 2 * cache_bytes(header, -(-n_cells // _CELLS) * _CELLS)
+    return compute_bytes(header, n_rows, n_outputs) + 2 * cache_bytes(header, whole_cells(n_cells))
 
 
 def wide_rows(plan: Plan, header: Header, n_rows: int, n_cells: int) -> int:

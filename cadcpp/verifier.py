@@ -59,10 +59,7 @@ class Verifier:
 
     def prefill(self, ids: Sequence[int], progress: Progress | None = None) -> None:
         """Evaluate whole batches of a new text; the rest of it rides along with the first tree."""
-        self.cache.align(ids)
-        step = self.context.config.n_batch
-        n_whole = (len(ids) - len(self.cache) - 1) // step * step
-        self.cache.prefill(ids, len(self.cache) + n_whole, progress)
+        self.cache.prefill_whole(ids, progress)
 
     def read(self, ids: Sequence[int], on_logits: OnLogits | None = None) -> None:
         """Evaluate a text to its end: the context then has the logits of its last token, as its last row.

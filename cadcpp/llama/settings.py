@@ -12,7 +12,7 @@ from cadcpp.llama.upstream import Q8_0, Upstream
 from cadcpp.memory import resident_bytes
 from cadcpp.modes import Fallback, Speculative
 from cadcpp.native.gguf import read_header
-from cadcpp.plan import PYTHON
+from cadcpp.plan import PYTHON, whole_cells
 from cadcpp.sizes import parse_size
 
 UPSTREAM = {
@@ -26,7 +26,6 @@ _BEYOND = (  # settings that the engine's contexts do not have; one that is not 
     "rope_freq_scale yarn_ext_factor yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_orig_ctx"
 ).split()
 _BATCH = 160  # rows of a pass, a tree's included: buffers grow with it, and reading gets hardly faster (bench.memory)
-_CELLS = 256  # llama.cpp rounds a context up to this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,4 +98,4 @@ def n_ctx_of(path: str, upstream: dict[str, Any]) -> int | None:
         return None  # upstream says so
     trained = int(read_header(Path(path)).get("context_length", 0) or upstream["n_ctx"])
     n_ctx = upstream["n_ctx"] or trained
-    return None if n_ctx > trained else min(-(-n_ctx // _CELLS) * _CELLS, trained)
+    return None if n_ctx > trained else min(whole_cells(n_ctx), trained)

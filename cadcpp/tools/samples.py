@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from cadcpp.errors import ConfigError, ToolError
 from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.model import Model
+from cadcpp.plan import whole_cells
 from cadcpp.session import default_threads
 from cadcpp.tools.parts import reported
 from cadcpp.tools.wave import N_SEQ, Opening, Wave, opening
 
 _STEPS = 128  # tokens of a wave's text at most; what costs the time is rows, and attention little
-_CELLS = 256  # llama.cpp rounds a sequence's cells up to a multiple of this
 _KEY_BYTES = 32
 
 Count = Callable[[int, int], None]  # tokens written, and tokens wanted
@@ -97,7 +97,7 @@ def _whole_waves(part: Path, key: bytes, wave_bytes: int) -> int:
 @contextmanager
 def _context(path: Path, n_prompt: int, n_steps: int) -> Iterator[Context]:
     """A context in which every text, and the prompt that they share, has cells of its own."""
-    n_each = -(-(n_prompt + n_steps) // _CELLS) * _CELLS
+    n_each = whole_cells(n_prompt + n_steps)
     config = ContextConfig(
         n_cells=(N_SEQ + 1) * n_each,
         n_batch=max(N_SEQ, n_prompt),
