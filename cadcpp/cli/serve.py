@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from cadcpp.llama.llama import Llama
 
 _NEEDED = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @click.command("serve")
 @MODEL_OPTIONS
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen at; beyond this machine with a key only.",
+)
 @click.option("--port", default=8000, show_default=True, help="The port; 0: any that is free.")
 @click.option(
     "--api-key",
@@ -53,7 +57,7 @@ def command(
     _check(port, api_key)
     session_config(ctx=ctx, **engine).beside(draft is not None)  # for its checks, before anything is loaded
     n_ctx = _context(model, ctx)
-    with _listen(host, port) as listener, redirect_stdout(sys.stderr):  # upstream's application prints
+    with _listen(host, port, api_key) as listener, redirect_stdout(sys.stderr):  # upstream's application prints
         from cadcpp.server.run import serve  # first: memory is planned around what the process holds
 
         options = {"draft_model_path": draft, "n_ctx": n_ctx, "logits_all": logprobs, **_options(**engine)}
@@ -101,19 +105,22 @@ def _load(model: Path, options: dict[str, Any]) -> "Llama":
 
 
 @contextmanager
-def _listen(host: str, port: int) -> "Iterator[socket.socket]":
+def _listen(host: str, port: int, api_key: str | None) -> "Iterator[socket.socket]":
     """Listen before anything is loaded, since that may take a minute; who connects early waits."""
     import socket
+    from ipaddress import ip_address
 
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family)
+        family, *_, address = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0]
+        if api_key is None and not ip_address(address[0]).is_loopback:
+            raise ConfigError(
+                f"others can reach {host}, and would need no key: set CADCPP_API_KEY, or listen at 127.0.0.1"
+            )
+        listener = socket.create_server(address[:2], family=family)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"cannot listen at {host} port {port}: {reason}; give another --host or --port") from None
     with listener:
-        if host not in _LOOPBACK:
-            note(f"cadcpp: everybody who reaches {host} can use this server; --api-key asks for a key")
         yield listener
 
 

@@ -1,8 +1,10 @@
 """llama.cpp's own sampler chain: the target's tokens are drawn by nothing else."""
 
 import ctypes
-from collections.abc import Iterable
-from contextlib import ExitStack
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 
 from cadcpp.config import SamplingConfig
 from cadcpp.errors import ConfigError
@@ -37,10 +39,37 @@ class Sampler:
 
 def check_grammar(model: Model, text: str, root: str) -> None:
     """Raise ConfigError unless llama.cpp can read a grammar; a chain with one that it cannot ends the process."""
-    link = api.llama_sampler_init_grammar(model.vocab, text.encode(), root.encode())
+    with _unprinted():
+        link = api.llama_sampler_init_grammar(model.vocab, text.encode(), root.encode())
     if not link:
         raise ConfigError(f"llama.cpp cannot read the grammar: {last_error(text[:60])}")
     api.llama_sampler_free(link)
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """Inside, what C prints as an error goes nowhere: of a grammar that it cannot read llama.cpp prints the whole.
+
+    The file descriptor stays as it is, since other threads may be writing to it.
+    """
+    stderr, shown, nowhere = _streams()
+    stderr.value = nowhere or shown
+    try:
+        yield
+    finally:
+        stderr.value = shown
+
+
+@cache
+def _streams() -> tuple[ctypes.c_void_p, int | None, int | None]:
+    """C's variable for standard error, what it holds, and a file for the time being, if there can be one."""
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    try:
+        stderr = ctypes.c_void_p.in_dll(libc, "stderr")
+    except ValueError:  # another C library, with another name for it
+        return ctypes.c_void_p(), None, None
+    return stderr, stderr.value, libc.fopen(os.devnull.encode(), b"w")
 
 
 def draw(chain: int, context: Context, row: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials
 from llama_cpp.server import types
@@ -21,6 +22,7 @@ from cadcpp.llama.llama import Llama
 from cadcpp.llama.twin import AsyncLlama
 from cadcpp.server.dialect import CreateChatCompletionRequest
 from cadcpp.server.errors import UnknownModel, describe
+from cadcpp.server.gate import largest_body
 from cadcpp.server.guard import Guard
 
 types.CreateChatCompletionRequest = CreateChatCompletionRequest  # before the routes are made of it
@@ -54,7 +56,9 @@ def make_app(llama: Llama, name: str, api_key: str | None = None) -> FastAPI:
     settings = ServerSettings.model_construct(api_key=api_key, interrupt_requests=False)  # in turn, to their ends
     app: FastAPI = upstream.create_app(server_settings=settings, model_settings=[model])
     app.dependency_overrides[upstream.get_llama_proxy] = lambda: upstream._llama_proxy  # models, tokens: out of turn
-    app.add_middleware(Guard)
+    given: list[Any] = app.user_middleware
+    app.user_middleware = [each for each in given if each.cls is not CORSMiddleware]  # which lets every page in
+    app.add_middleware(Guard, n_bytes=largest_body(llama.n_ctx()), open=api_key is None)
     app.add_exception_handler(AnyHTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     if api_key is not None:

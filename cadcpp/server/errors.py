@@ -1,6 +1,7 @@
 """What went wrong with a request, as OpenAI's API says it."""
 
 import logging
+from traceback import format_tb
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -25,7 +26,8 @@ def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
     error = _first(error)
     status, code = _status(error)
     if status >= 500 and not isinstance(error, HTTPException):
-        logger.error("a request failed", exc_info=error)
+        # Without the message, which may quote a user's text.
+        logger.error("a request failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
     kind = "internal_server_error" if status >= 500 else "invalid_request_error"
     return status, {"message": _message(error), "type": kind, "param": None, "code": code}
 
@@ -51,7 +53,7 @@ def _status(error: BaseException) -> tuple[int, str | None]:
         return 400, "context_length_exceeded"
     if isinstance(error, NativeError):
         return 500, None
-    refused = (CadError, RequestValidationError, ValueError, AssertionError, TemplateError)
+    refused = (CadError, RequestValidationError, ValueError, AssertionError, TemplateError, RecursionError)
     return 400 if isinstance(error, refused) or _OTHERWISE_MADE in str(error) else 500, None
 
 
@@ -61,6 +63,8 @@ def _message(error: BaseException) -> str:
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc'][1:])) or 'the body'}: {first['msg']}"
+    if isinstance(error, RecursionError):
+        return "the request is nested too deeply"
     if _WITHOUT_LOGITS in str(error):
         return "this server gives no logprobs: start it with --logprobs"
     return str(error) or "the request asks for what this server does not do, such as several prompts at once"

@@ -1,29 +1,37 @@
-"""What upstream's application lacks towards its clients: it notices that one is gone, and reports what fails."""
+"""What upstream's application lacks towards its clients: it checks them, notices that one is gone, reports failures."""
 
 import asyncio
 import json
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cadcpp.server.errors import describe
+from cadcpp.server.gate import check_sender, limited
 
 
 class Guard:
-    """Middleware. A request whose client goes away is cancelled; one that fails is answered, streams as well."""
+    """Middleware. A request whose client goes away is cancelled; one that fails is answered, streams as well.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    A body may have ``n_bytes``. An ``open`` server, one without a key, answers this machine alone.
+    """
+
+    def __init__(self, app: ASGIApp, n_bytes: int, open: bool) -> None:
+        self._app, self._n_bytes, self._open = app, n_bytes, open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        reply = _Reply(send)
+        reply, headers = _Reply(send), Headers(scope=scope)
         try:
+            if self._open:
+                check_sender(headers)
+            receive = limited(receive, headers, self._n_bytes)
             await self._while_wanted(scope, receive, reply.send)
             await reply.end()
         except asyncio.CancelledError:  # which uvicorn would report as an error of the application's

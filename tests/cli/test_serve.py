@@ -151,6 +151,33 @@ def test_a_wrong_key(server: Server) -> None:
     assert httpx.get(f"{server.url}/models").status_code == 401
 
 
+def test_with_a_key_it_answers_to_any_name(server: Server) -> None:
+    headers = {"Authorization": f"Bearer {KEY}", "Host": "models.example", "Origin": "https://pages.example"}
+    answer = httpx.get(f"{server.url}/models", headers=headers)
+    assert answer.status_code == 200 and not any(name.startswith("access-control") for name in answer.headers)
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "in chunks"])
+def test_a_body_that_is_too_large(server: Server, announced: bool) -> None:
+    chunks = [b" " * (1 << 16)] * 40
+    answer = httpx.post(f"{server.url}/completions", content=b"".join(chunks) if announced else iter(chunks))
+    assert answer.status_code == 413 and answer.json()["error"]["message"]
+
+
+def test_its_log_has_nothing_of_what_was_asked(server: Server) -> None:
+    bad: list[dict[str, Any]] = [
+        {"prompt": {"in": "a secret"}},
+        {"prompt": "a secret", "grammar": "root ::= (a secret"},
+        {"prompt": "a secret " * N_CTX},
+        {"prompt": "a secret", "max_tokens": 2},
+    ]
+    headers = {"Authorization": f"Bearer {KEY}"}
+    found = [httpx.post(f"{server.url}/completions", json=each, headers=headers, timeout=60) for each in bad]
+    assert [answer.status_code for answer in found] == [400, 400, 400, 200]
+    told = "\n".join(server.told())
+    assert "secret" not in told and KEY not in told
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_an_unknown_model(client: Any, stream: bool) -> None:
     with pytest.raises(openai.NotFoundError, match=f"'gpt-4'.*{NAME}") as caught:

@@ -328,6 +328,12 @@ def test_a_port_that_is_in_use(models: Path) -> None:
     check(done.returncode, done.stdout, done.stderr, WRONG_ARGUMENT, str(port), "--port")
 
 
+def test_an_address_that_others_reach_needs_a_key(models: Path) -> None:
+    pytest.importorskip("fastapi", reason="the extra `server` is not installed")
+    done = run("serve", "-m", models / "good.gguf", "--host", "0.0.0.0", "--port", 0)
+    check(done.returncode, done.stdout, done.stderr, WRONG_ARGUMENT, "0.0.0.0", "CADCPP_API_KEY")
+
+
 # The other end of a pipe, and the keyboard. -----------------------------------------------------------
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import hmac
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,15 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `server` is not installed")
 
+from fastapi import HTTPException  # noqa: E402
+from fastapi.security import HTTPAuthorizationCredentials  # noqa: E402
+
 from cadcpp import Llama  # noqa: E402
 from cadcpp.engine import Round  # noqa: E402
-from cadcpp.server.app import make_app  # noqa: E402
+from cadcpp.server.app import _authenticate, make_app  # noqa: E402
+from cadcpp.server.gate import largest_body  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # upstream closes no stream
 
 N_CTX = 2048
 LONG = {"max_tokens": N_CTX - 10, "min_tokens": N_CTX - 10}
@@ -40,19 +48,34 @@ def llama(tiny: Callable[..., Path]) -> Iterator[Llama]:
 
 
 @pytest.fixture(scope="module")
-def app(llama: Llama) -> Any:
-    return make_app(llama, "tiny")
+def app(llama: Llama) -> Iterator[Any]:
+    yield make_app(llama, "tiny")
+    gc.collect()  # what upstream has left open
+
+
+@pytest.fixture(autouse=True)
+def uncounted(llama: Llama) -> None:
+    llama.on_round = None
 
 
 class Client:
-    """One request, and what comes back; it may go away."""
+    """One request, and what comes back; it may go away. The body is sent in ``chunks``, if given."""
 
-    def __init__(self, app: Any, path: str = "/v1/completions", method: str = "POST", **body: Any) -> None:
-        content = json.dumps({"prompt": "abc", "temperature": 0, **body}).encode()
+    def __init__(
+        self,
+        app: Any,
+        path: str = "/v1/completions",
+        method: str = "POST",
+        headers: dict[str, str] | None = None,
+        chunks: Sequence[bytes] = (),
+        **body: Any,
+    ) -> None:
+        chunks = chunks or [json.dumps({"prompt": "abc", "temperature": 0, **body}).encode()]
         self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._inbox.put_nowait({"type": "http.request", "body": content, "more_body": False})
+        for i, chunk in enumerate(chunks, 1):
+            self._inbox.put_nowait({"type": "http.request", "body": chunk, "more_body": i < len(chunks)})
         self.sent: list[dict[str, Any]] = []
-        headers = [(b"content-type", b"application/json")]
+        given = {"content-type": "application/json", "host": "127.0.0.1:8000", **(headers or {})}
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -61,7 +84,7 @@ class Client:
             "raw_path": path.encode(),
             "query_string": b"",
             "root_path": "",
-            "headers": headers,
+            "headers": [(name.encode(), value.encode()) for name, value in given.items()],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),
             "scheme": "http",
@@ -77,11 +100,29 @@ class Client:
 
     async def answer(self) -> Any:
         await self.done
-        assert self.sent[0]["status"] == 200, self.sent
-        return json.loads(b"".join(message.get("body", b"") for message in self.sent[1:]))
+        assert self.status == 200, self.sent
+        return json.loads(self.body)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent[1:])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # upstream closes no stream
+def ask(app: Any, **request: Any) -> Client:
+    """A request with its answer."""
+
+    async def main() -> Client:
+        client = Client(app, **request)
+        await client.done
+        return client
+
+    return asyncio.run(main())
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_client_that_leaves_ends_the_work(app: Any, llama: Llama, stream: bool) -> None:
     async def main() -> tuple[int, Any]:
@@ -157,3 +198,108 @@ def test_a_server_that_ends_says_so(app: Any, llama: Llama) -> None:
 
     status, n = asyncio.run(main())
     assert status == 503 and 0 < n < N_CTX // 2
+
+
+# Who may ask, how much, and what of it is logged. -----------------------------------------------------
+
+SECRET = "tell nobody"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.0.0.2", "[::1]:8000"])
+def test_names_of_this_machine(app: Any, host: str) -> None:
+    assert ask(app, max_tokens=1, headers={"host": host}).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8000", "10.0.0.1", "[::1", "a:b"],
+)
+def test_a_name_that_was_made_to_point_here(app: Any, host: str) -> None:
+    client = ask(app, max_tokens=1, headers={"host": host})
+    assert client.status == 421 and b"127.0.0.1" in client.body
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        pytest.param("http://127.0.0.1:8000", 200, id="its own page"),
+        pytest.param("https://evil.example", 403, id="another site"),
+        pytest.param("http://127.0.0.1:9000", 403, id="another server of this machine"),
+        pytest.param("null", 403, id="a page of nobody's"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_web_pages(app: Any, origin: str, status: int, stream: bool) -> None:
+    client = ask(app, max_tokens=1, stream=stream, headers={"origin": origin})
+    assert client.status == status
+    assert not any(name.startswith(b"access-control") for name, _ in client.sent[0]["headers"])
+
+
+def test_no_page_of_another_site_is_told_that_it_may(app: Any) -> None:
+    asks = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+    assert ask(app, method="OPTIONS", headers=asks).status == 403
+
+
+def test_a_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    equal = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda *both: compared.append(both) or equal(*both))
+    check = _authenticate("a-key")
+    check(HTTPAuthorizationCredentials(scheme="Bearer", credentials="a-key"))
+    for given in (None, HTTPAuthorizationCredentials(scheme="Bearer", credentials="ä-key")):
+        with pytest.raises(HTTPException) as caught:
+            check(given)
+        assert caught.value.status_code == 401 and "a-key" not in caught.value.detail
+    assert compared == [(b"a-key", b"a-key"), ("ä-key".encode(), b"a-key")]
+
+
+def test_a_large_body(app: Any) -> None:
+    limit = largest_body(N_CTX)
+    announced = ask(app, headers={"content-length": str(limit + 1)})
+    chunked = ask(app, chunks=[b" " * (limit // 2)] * 3)
+    largest = ask(app, chunks=[b" " * (limit - 27), b'{"prompt":"","max_tokens":1}'[1:], b""])
+    assert (announced.status, chunked.status, largest.status) == (413, 413, 400)
+    assert str(limit).encode() in announced.body and str(limit).encode() in chunked.body
+
+
+def test_a_text_as_long_as_the_context_in_the_longest_spelling_is_read(app: Any) -> None:
+    assert ask(app, prompt=chr(1) * 8 * N_CTX).status == 400  # too many tokens, and not too many bytes
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        pytest.param("completions", {"prompt": {SECRET: SECRET}}, 400, id="no prompt"),
+        pytest.param("completions", {"prompt": SECRET, "max_tokens": -1}, 400, id="max_tokens"),
+        pytest.param("completions", {"prompt": f"{SECRET} " * N_CTX}, 400, id="too long"),
+        pytest.param("completions", {"prompt": SECRET, "grammar": f"root ::= ({SECRET}"}, 400, id="grammar"),
+        pytest.param("completions", {"prompt": SECRET, "logit_bias": {SECRET: 1}}, 400, id="logit_bias"),
+        pytest.param("chat/completions", {"messages": [{"role": SECRET, "content": SECRET}]}, 400, id="role"),
+        pytest.param("completions", {"prompt": SECRET, "max_tokens": 2}, 200, id="good"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_log_without_requests(
+    app: Any, path: str, body: Any, status: int, stream: bool, caplog: Any, capfd: Any
+) -> None:
+    caplog.set_level(logging.INFO)
+    client = ask(app, path=f"/v1/{path}", stream=stream, **body)
+    told = caplog.text + "".join(capfd.readouterr())
+    assert client.status == status and SECRET not in told
+    if status == 400:
+        assert "\n" not in json.loads(client.body)["error"]["message"]
+
+
+def test_a_failure_is_logged_without_what_it_quotes(app: Any, llama: Llama, caplog: Any, capfd: Any) -> None:
+    def fail(_round: Round) -> None:
+        raise KeyError(SECRET)
+
+    llama.on_round = fail
+    client = ask(app, max_tokens=1)
+    told = caplog.text + "".join(capfd.readouterr())
+    assert client.status == 500 and "KeyError" in told and "in fail" in told and SECRET not in told
+
+
+def test_a_body_that_is_nested_too_deeply(app: Any) -> None:
+    client = ask(app, chunks=[b"[" * 200_000])
+    assert client.status == 400 and b"nested" in client.body
