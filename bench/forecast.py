@@ -1,0 +1,131 @@
+"""How fast a pair of models would be on a device: the planner's own formulas, fed with the device's figures.
+
+A pass costs the memory's time for the weights, and the processor's for each row beyond the first. Kernels, heat, other
+programs, and the share of the processor that reading takes are not modelled.
+"""
+
+import heapq
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.devices import Architecture, Device
+from cadcpp.catalog import Entry
+from cadcpp.config import TreeConfig
+from cadcpp.costs import RowCost
+from cadcpp.layout import CHUNK
+from cadcpp.native.gguf import Header, Part, Tensor
+from cadcpp.plan import Plan, make_plan
+from cadcpp.planner import CostModel
+from cadcpp.prices import MAX_ROWS
+
+_ROWS = TreeConfig().rows
+_WIDTH = TreeConfig().width  # nodes that the draft evaluates together
+_TAIL = 0.6  # of what the guesses before have missed a guess after the first misses this share, and so on
+_GUESSES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Seconds per token."""
+
+    plan: Plan
+    mapped_s: float  # plain llama.cpp, memory-mapped: all of the file for every token, if it does not fit
+    plain_s: float  # cadcpp without drafts
+    model: CostModel  # with drafts
+
+    @property
+    def drafted_s(self) -> float:
+        """With trees as large as pays, none included."""
+        return 1 / max(self.model.rate(), 1 / self.plain_s)
+
+    def given(self, rows: int, tokens: float) -> float:
+        """With trees of so many rows that bring so many tokens a pass."""
+        self.model.tokens = np.zeros(MAX_ROWS)
+        self.model.tokens[min(max(rows - 1, 1), MAX_ROWS - 1)] = tokens
+        return 1 / self.model.rate()
+
+
+def forecast(verifier: Header, draft: Header, device: Device, agreement: float, n_ctx: int) -> Forecast:
+    """Raises ConfigError where too little memory is left for the verifier."""
+    plan = make_plan(verifier, draft, ram=device.ram, n_ctx=n_ctx, rows=_ROWS)
+    alone = make_plan(verifier, None, ram=device.ram, n_ctx=n_ctx, rows=1)
+    verify, base_s = passes(verifier, alone, device)
+    draft_s, draft_row_s = pass_s(draft, 0, device)
+    model = CostModel(
+        verify=verify,
+        node_s=draft_s / _WIDTH + draft_row_s,
+        nodes=1.0,
+        stream_s=stream_s(plan.read_bytes, device),
+        ahead_s=plan.window / device.disk_bytes_per_s if plan.streams else 0.0,
+    )
+    model.expect(*tree(agreement))
+    mapped = stream_s(verifier.n_bytes, device) if alone.streams else 0.0
+    return Forecast(plan, max(mapped, base_s), max(stream_s(alone.read_bytes, device), base_s), model)
+
+
+def stream_s(n_bytes: int, device: Device) -> float:
+    """Seconds of reading, chunk after chunk."""
+    return n_bytes / device.disk_bytes_per_s + n_bytes / CHUNK * device.latency_s
+
+
+def passes(header: Header, plan: Plan, device: Device) -> tuple[RowCost, float]:
+    """The verifier's passes by rows, and seconds of one with a single row."""
+    (base_s, row_s), costs = pass_s(header, plan.layout.sparse_bytes, device), RowCost()
+    for n_rows in (1, 2, 4, 8, 16, 32, 64, 128, MAX_ROWS):
+        costs.add(n_rows, base_s + row_s * (n_rows - 1))
+    return costs, base_s
+
+
+def pass_s(header: Header, sparse: int, device: Device) -> tuple[float, float]:
+    """Seconds of a pass with one row, and of every further one; ``sparse`` bytes are looked up, not computed with."""
+    share = 1 - sparse / header.n_bytes
+    n_weights = share * sum(prod(tensor.shape) for tensor in header.tensors)
+    return share * header.n_bytes / device.memory_bytes_per_s, 2 * n_weights / device.flops
+
+
+def tree(agreement: float, n: int = MAX_ROWS) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The likeliest nodes of a draft that is right so often: their log probabilities and depths, [n], root first.
+
+    Every guess is as good as any other, whatever the text: the tokens that trees of 2 to 256 rows brought on four texts
+    (bench/measured/sweep.jsonl) come out within a tenth with the demo's agreement, which fixed _TAIL.
+    """
+    shares = [agreement, *((1 - agreement) * (1 - _TAIL) * _TAIL**i for i in range(_GUESSES - 1))]
+    waiting, nodes = [(-1.0, 0)], list[tuple[float, int]]()
+    while len(nodes) < n:
+        p, depth = heapq.heappop(waiting)
+        nodes.append((-p, depth))
+        for share in shares:
+            heapq.heappush(waiting, (p * share, depth + 1))
+    probability, depths = zip(*nodes, strict=True)
+    return np.log(np.array(probability, np.float32)), np.array(depths, np.int32)
+
+
+def header_of(entry: Entry, a: Architecture) -> Header:
+    """A header like the file's: its size from the catalogue, its weights equally many bits each."""
+    attention = a.head_size * (2 * a.heads + 2 * a.kv_heads)
+    shapes = {"token_embd.weight": (a.width, a.vocabulary)}
+    for i in range(a.layers):
+        shapes[f"blk.{i}.attn.weight"] = (a.width, attention)
+        for name in ("gate", "up", "down"):
+            shapes[f"blk.{i}.ffn_{name}.weight"] = (a.width, a.hidden)
+    if not a.tied:
+        shapes["output.weight"] = (a.width, a.vocabulary)
+    scale, at, tensors = entry.n_bytes / sum(map(prod, shapes.values())), 0, []
+    for name, shape in shapes.items():
+        tensors.append(Tensor(name, 0, at, int(prod(shape) * scale), shape))
+        at += tensors[-1].n_bytes
+    attributes = {
+        "block_count": a.layers,
+        "embedding_length": a.width,
+        "attention.head_count": a.heads,
+        "attention.head_count_kv": a.kv_heads,
+        "attention.key_length": a.head_size,
+        "attention.value_length": a.head_size,
+    }
+    metadata = {"general.architecture": "llama", **{f"llama.{name}": value for name, value in attributes.items()}}
+    path = Path(entry.file)
+    return Header(path, entry.n_bytes, metadata, tuple(tensors), (Part(path, entry.n_bytes, 0),))

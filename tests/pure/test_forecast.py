@@ -1,0 +1,86 @@
+"""The simulator: what follows from a device's figures, and in which direction."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.devices import ARCHITECTURES, DEVICES, Device
+from bench.forecast import Forecast, forecast, header_of, tree
+from cadcpp.catalog import pairs
+from cadcpp.errors import ConfigError
+from cadcpp.layout import lay_out
+
+SD = DEVICES[0]
+
+
+def cast(device: Device = SD, agreement: float = 0.7, name: str = "qwen3-14b") -> Forecast:
+    pair = pairs()[name]
+    headers = (header_of(entry, ARCHITECTURES[entry.name]) for entry in (pair.verifier, pair.draft))
+    return forecast(*headers, device, agreement, 4096)
+
+
+@pytest.mark.parametrize("name", [name for name in pairs() if name in ARCHITECTURES])
+def test_a_header_has_the_files_size(name: str) -> None:
+    entry = pairs()[name].verifier
+    header = header_of(entry, ARCHITECTURES[name])
+    assert sum(tensor.n_bytes for tensor in header.tensors) == pytest.approx(entry.n_bytes, rel=1e-4)
+    assert header.n_vocab == ARCHITECTURES[name].vocabulary
+    assert lay_out(header, 0).n_layers == ARCHITECTURES[name].layers + 1
+    bits = 8 * entry.n_bytes / sum(np.prod(tensor.shape) for tensor in header.tensors)
+    assert 4.5 < bits < 5.7  # as Q4_K_M has; wrong numbers of an architecture would show here
+
+
+@pytest.mark.parametrize("name", sorted({pair.draft.name for pair in pairs().values()}))
+def test_every_draft_is_known(name: str) -> None:
+    assert name in ARCHITECTURES
+
+
+def test_a_tree_holds_the_likeliest_nodes_first() -> None:
+    logp, depth = tree(0.7)
+    assert len(logp) == len(depth) == 256 and logp[0] == 0 and depth[0] == 0
+    assert np.all(np.diff(logp) <= 1e-6) and np.exp(logp[1]) == pytest.approx(0.7)
+
+
+def test_tokens_a_pass_are_about_those_measured() -> None:
+    """Means of bench/measured/sweep.jsonl for fixed trees, which the shape of the guesses was fixed with."""
+    tokens = np.cumsum(np.exp(tree(0.7)[0]))
+    measured = {2: 1.67, 4: 2.56, 8: 3.14, 16: 4.1, 32: 4.6, 64: 4.8, 128: 5.8, 256: 6.0}
+    for rows, n in measured.items():
+        assert tokens[rows - 1] == pytest.approx(n, rel=0.1), rows
+
+
+@pytest.mark.parametrize(
+    "better",
+    [
+        pytest.param({"ram": SD.ram + (1 << 30)}, id="memory"),
+        pytest.param({"disk_bytes_per_s": 2 * SD.disk_bytes_per_s}, id="disk"),
+        pytest.param({"latency_s": 0.0}, id="latency"),
+    ],
+)
+def test_behind_the_wall_more_is_faster(better: dict[str, float]) -> None:
+    slow, fast = cast(), cast(replace(SD, **better))
+    assert slow.plan.streams and fast.drafted_s < slow.drafted_s and fast.plain_s < slow.plain_s
+
+
+@pytest.mark.parametrize("better", [{"memory_bytes_per_s": 20e9}, {"flops": 200e9}], ids=["memory", "processor"])
+def test_in_memory_a_faster_machine_is_faster(better: dict[str, float]) -> None:
+    slow, fast = (cast(device, 0.8, "qwen3-8b") for device in (SD, replace(SD, **better)))
+    assert not slow.plan.streams and fast.drafted_s < slow.drafted_s
+
+
+def test_agreement_is_speed() -> None:
+    seconds = [cast(agreement=share).drafted_s for share in (0.3, 0.6, 0.8, 0.95)]
+    assert seconds == sorted(seconds, reverse=True) and seconds[0] > seconds[-1]
+    assert cast(agreement=0.6).drafted_s < cast().plain_s < cast().mapped_s
+
+
+def test_a_pass_behind_the_wall_takes_what_reading_takes() -> None:
+    device = replace(SD, latency_s=0.0)
+    alone = cast(device).plan.read_bytes / device.disk_bytes_per_s
+    assert cast(device).given(8, 4.0) == pytest.approx(alone / 4, rel=0.05)
+
+
+def test_too_little_memory_is_said() -> None:
+    with pytest.raises(ConfigError):
+        cast(replace(SD, ram=1 << 30))
