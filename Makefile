@@ -5,7 +5,7 @@ VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
 
-.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-memory bench-chain profile clean
+.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-memory bench-chain bench-soak simulate profile clean
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -74,6 +74,12 @@ bench-memory: setup  ## what the drop-in class holds in memory, beside upstream'
 
 bench-chain: setup  ## llama.cpp's own speculation, for bench-wall to compare with; needs cmake
 	$(BIN)/python -m bench.chain
+
+bench-soak: setup  ## random requests to one process, ARGS="--minutes 60"; 1 if a text differs or something grows
+	$(BIN)/python -m bench.soak $(ARGS)
+
+simulate: setup  ## predictions for devices that were not measured, and how far predictions are off here
+	$(BIN)/python -m bench.simulate
 
 profile: setup
 	$(BIN)/python -m bench.profile

@@ -13,14 +13,19 @@ from cadcpp.sizes import parse_size
 def main() -> None:
     """Run the command and end as it does."""
     size, *command = sys.argv[1:]
+    sys.exit(run(size, command))
+
+
+def run(size: str, command: list[str]) -> int:
+    """The command's exit code. Without the rights to build a wall it takes this process's place."""
     if (reason := why_not()) is not None:
         print(f"no wall around this ({reason})", file=sys.stderr)
         os.execvp(command[0], command)
     with Wall(ram_bytes=parse_size(size), name=f"cadcpp-room-{os.getpid()}").groups(Path(command[0])) as enter:
         process = subprocess.Popen(command, preexec_fn=enter)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
-        code = process.wait()
-    sys.exit(code)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # or the wall would stay
+        return process.wait()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""What the soak run calls growth."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from bench.soak import Growth, Holding
+
+MIB = 1 << 20
+
+
+def held(
+    n: int,
+    own: Callable[[int], float],
+    handles: Callable[[int], int] = lambda _: 20,
+    threads: Callable[[int], int] = lambda _: 3,
+) -> list[Holding]:
+    """Sessions of half a minute."""
+    return [Holding(30.0 * i, 0, int(own(i)), handles(i), threads(i)) for i in range(n)]
+
+
+def test_noise_is_no_growth() -> None:
+    rng = random.Random(1)
+    grown = Growth.of(held(40, lambda _: 300 * MIB + rng.randint(-20, 20) * MIB))
+    assert grown.faults == [] and grown.mb_per_hour_error > 0
+
+
+def test_what_comes_at_the_beginning_is_no_growth() -> None:
+    assert Growth.of(held(40, lambda i: 300 * MIB if i > 8 else 0)).faults == []
+
+
+@pytest.mark.parametrize("noise", [0, 4])
+def test_memory_that_grows_is_seen(noise: int) -> None:
+    rng = random.Random(1)
+    grown = Growth.of(held(40, lambda i: 300 * MIB + i * MIB + rng.randint(-noise, noise) * MIB))
+    assert grown.faults == ["memory grows"] and grown.mb_per_hour == pytest.approx(120 * 1.048, rel=0.2)
+
+
+def test_a_little_that_stays_is_allowed() -> None:
+    assert Growth.of(held(40, lambda i: 300 * MIB + i * 50_000)).faults == []
+
+
+def test_handles_and_threads() -> None:
+    flat = lambda _: 300 * MIB  # noqa: E731
+    assert Growth.of(held(40, flat, handles=lambda i: 20 + i)).faults == ["handles grow"]
+    assert Growth.of(held(40, flat, threads=lambda i: 3 + i // 10)).faults == ["threads grow"]
+    assert Growth.of(held(40, flat, handles=lambda i: 20 + i % 3)).faults == []
+
+
+def test_of_few_sessions_nothing_is_said() -> None:
+    assert Growth.of(held(5, lambda i: i * 1000 * MIB)) == Growth()
