@@ -16,7 +16,7 @@ from bench.devices import Architecture, Device
 from cadcpp.catalog import Entry
 from cadcpp.config import TreeConfig
 from cadcpp.costs import RowCost
-from cadcpp.layout import CHUNK
+from cadcpp.layout import CHUNK, lay_out
 from cadcpp.native.gguf import Header, Part, Tensor
 from cadcpp.plan import Plan, make_plan
 from cadcpp.planner import CostModel
@@ -53,16 +53,15 @@ def forecast(verifier: Header, draft: Header, device: Device, agreement: float, 
     """Raises ConfigError where too little memory is left for the verifier."""
     plan = make_plan(verifier, draft, ram=device.ram, n_ctx=n_ctx, rows=_ROWS)
     alone = make_plan(verifier, None, ram=device.ram, n_ctx=n_ctx, rows=1)
-    verify, base_s = passes(verifier, alone, device)
-    draft_s, draft_row_s = pass_s(draft, 0, device)
+    (base_s, row_s), (draft_s, draft_row_s) = pass_s(verifier, device), pass_s(draft, device)
     model = CostModel(
-        verify=verify,
+        verify=costs(base_s, row_s),
         node_s=draft_s / _WIDTH + draft_row_s,
         nodes=1.0,
         stream_s=stream_s(plan.read_bytes, device),
         ahead_s=plan.window / device.disk_bytes_per_s if plan.streams else 0.0,
     )
-    model.expect(*tree(agreement))
+    model.expect(*tree(agreement, _ROWS))
     mapped = stream_s(verifier.n_bytes, device) if alone.streams else 0.0
     return Forecast(plan, max(mapped, base_s), max(stream_s(alone.read_bytes, device), base_s), model)
 
@@ -72,17 +71,17 @@ def stream_s(n_bytes: int, device: Device) -> float:
     return n_bytes / device.disk_bytes_per_s + n_bytes / CHUNK * device.latency_s
 
 
-def passes(header: Header, plan: Plan, device: Device) -> tuple[RowCost, float]:
-    """The verifier's passes by rows, and seconds of one with a single row."""
-    (base_s, row_s), costs = pass_s(header, plan.layout.sparse_bytes, device), RowCost()
+def costs(base_s: float, row_s: float) -> RowCost:
+    """What passes of all sizes take, as if each had been seen."""
+    known = RowCost()
     for n_rows in (1, 2, 4, 8, 16, 32, 64, 128, MAX_ROWS):
-        costs.add(n_rows, base_s + row_s * (n_rows - 1))
-    return costs, base_s
+        known.add(n_rows, base_s + row_s * (n_rows - 1))
+    return known
 
 
-def pass_s(header: Header, sparse: int, device: Device) -> tuple[float, float]:
-    """Seconds of a pass with one row, and of every further one; ``sparse`` bytes are looked up, not computed with."""
-    share = 1 - sparse / header.n_bytes
+def pass_s(header: Header, device: Device) -> tuple[float, float]:
+    """Seconds of a pass with one row, and of every further one; embeddings that are only looked up cost nothing."""
+    share = 1 - lay_out(header, header.n_bytes).sparse_bytes / header.n_bytes
     n_weights = share * sum(prod(tensor.shape) for tensor in header.tensors)
     return share * header.n_bytes / device.memory_bytes_per_s, 2 * n_weights / device.flops
 
