@@ -2,10 +2,14 @@
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
-from bench.soak import Growth, Holding
+from bench import soak
+from bench.soak import Growth, Holding, Reply, Request, Soak
+from cadcpp.config import SamplingConfig
 
 MIB = 1 << 20
 
@@ -50,3 +54,17 @@ def test_handles_and_threads() -> None:
 
 def test_of_few_sessions_nothing_is_said() -> None:
     assert Growth.of(held(5, lambda i: i * 1000 * MIB)) == Growth()
+
+
+@pytest.mark.parametrize(("plain", "n"), [([1, 2, 3], 0), ([1, 2, 4], 1), ([1, 2], 1)], ids=["same", "other", "short"])
+def test_a_text_that_differs_is_a_fault(plain: list[int], n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(soak, "Session", lambda *_: nullcontext())
+    monkeypatch.setattr(soak, "write", lambda *_: Reply(plain))
+    monkeypatch.setattr(soak.record, "append", lambda _name, line: told.append(line))
+    run = Soak(random.Random(1), 1.0)
+    run.sample.append(("auto", Request([5], SamplingConfig(), 3), Reply([1, 2, 3])))
+    run.compare()
+    summary = run.summary()
+    assert (summary["compared"], summary["different"]) == (1, n) and run.sample == []
+    assert summary["faults"] == ["a text differs"] * n and sum("different" in line for line in told) == n
