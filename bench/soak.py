@@ -254,22 +254,24 @@ class Growth:
 
     @classmethod
     def of(cls, held: Sequence[Holding]) -> "Growth":
-        """From what was held after each session; of fewer than eight nothing is said."""
+        """From what was held after each session; fewer than six of them tell of no growth."""
         held = held[int(_WARM * len(held)) :]
-        if len(held) < 6:
+        if not held:
             return cls()
-        slope, error = _line([each.at_s for each in held], [each.own for each in held])
+        slope, error = _line([each.at_s for each in held], [each.own for each in held]) if len(held) > 5 else (0.0, 0.0)
         grown = slope * (held[-1].at_s - held[0].at_s)
-        grows = {"memory": grown > _LEAST and slope > 3 * error}
-        for name in ("handles", "threads"):
-            grows[name] = _rises([getattr(each, name) for each in held])
+        wrong = {
+            "memory grows": grown > _LEAST and slope > 3 * error,
+            "handles grow": _rises([each.handles for each in held]),
+            "threads grow": _rises([each.threads for each in held]),
+        }
         return cls(
             own_mb=(round(held[0].own / 1e6, 1), round(held[-1].own / 1e6, 1)),
             mb_per_hour=round(slope * 3600 / 1e6, 2),
             mb_per_hour_error=round(error * 3600 / 1e6, 2),
             handles=(held[0].handles, held[-1].handles),
             threads=(held[0].threads, held[-1].threads),
-            faults=[f"{name} grows" if name == "memory" else f"{name} grow" for name, wrong in grows.items() if wrong],
+            faults=[what for what, true in wrong.items() if true],
         )
 
 
@@ -284,7 +286,7 @@ def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
 def _rises(counts: Sequence[int]) -> bool:
     """Whether a count is never again as low as it once was at most; some come and go."""
     third = len(counts) // 3
-    return min(counts[-third:]) > max(counts[:third])
+    return third > 1 and min(counts[-third:]) > max(counts[:third])
 
 
 if __name__ == "__main__":

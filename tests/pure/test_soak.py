@@ -53,7 +53,9 @@ def test_handles_and_threads() -> None:
 
 
 def test_of_few_sessions_nothing_is_said() -> None:
-    assert Growth.of(held(5, lambda i: i * 1000 * MIB)) == Growth()
+    grown = Growth.of(held(5, lambda i: i * 1000 * MIB, handles=lambda i: i))
+    assert grown.faults == [] and grown.handles == (1, 4)
+    assert Growth.of([]) == Growth()
 
 
 @pytest.mark.parametrize(("plain", "n"), [([1, 2, 3], 0), ([1, 2, 4], 1), ([1, 2], 1)], ids=["same", "other", "short"])
