@@ -32,7 +32,7 @@ $(NGRAM): | $(VERIFIER) $(DRAFT)
 	$(BIN)/cadcpp models demo --dir $(MODELS) --ngram
 
 test: setup  ## all but the tests that take minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slow: setup  ## those
 	$(BIN)/python -m pytest -m slow

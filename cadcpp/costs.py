@@ -9,9 +9,11 @@ from cadcpp.prices import MAX_ROWS, Floats
 
 _FORGET = 0.98  # weight of the past, per observation
 _DOUBT_SLOPE = 0.03  # relative variance of sizes that a slope of its own is worth
+_PASS_ROWS = 16  # that a pass is taken to cost beside its rows at most; weights are read once and multiplied by each
 _DOUBT = 0.5  # observations that a fitted line counts for, beside those of one size
 _DEPTHS = np.array([0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 8])  # depth -> class; the last one goes on
 _PRIOR = np.array([0, 1, 3, 6, 6, 6, 6, 6, 6])  # promised tokens that the depth above counts for, by class
+_CREDIT = np.eye(1, len(_PRIOR), 1)[0]  # tokens that a draft is taken to have kept: a text's opening is no fair trial
 
 
 @dataclass(slots=True)
@@ -52,11 +54,12 @@ class RowCost:
         # Of a size seen often only the mean counts, or it would bend the line to itself.
         weight, mean = np.sqrt(self.count[rows]), self.seconds[rows] / self.count[rows]
         x, y = float(np.average(rows, weights=weight)), float(np.average(mean, weights=weight))
-        # While sizes are much alike they say little of the slope: half of the cost is then taken to be per pass.
+        # While sizes are much alike they say little of the slope: half of the cost, though not more than some rows
+        # bring, is then taken to be per pass.
         doubt = _DOUBT_SLOPE * x * x
         spread = float(np.average((rows - x) ** 2, weights=weight))
         common = float(np.average((rows - x) * (mean - y), weights=weight))
-        slope = (common + doubt * 0.5 * y / max(x, 1.0)) / max(spread + doubt, 1e-9)
+        slope = (common + doubt * y / max(x + min(x, _PASS_ROWS), 1.0)) / max(spread + doubt, 1e-9)
         slope = min(max(slope, 0.0), y / max(x, 1.0), self._steepest(x, y))
         return y - slope * x, slope
 
@@ -76,8 +79,8 @@ class RowCost:
 class Trust:
     """Accepted tokens over those that the draft's probabilities promised, by depth."""
 
-    promised: Floats = field(default_factory=lambda: np.zeros(_DEPTHS[-1] + 1))
-    accepted: Floats = field(default_factory=lambda: np.zeros(_DEPTHS[-1] + 1))
+    promised: Floats = field(default_factory=_CREDIT.copy)
+    accepted: Floats = field(default_factory=_CREDIT.copy)
 
     def observe(self, promised: Floats, n_accepted: int) -> None:
         """One tree: the sum of its nodes' probabilities at each depth, and how deep the accepted path went."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cadcpp.config import TreeConfig
-from cadcpp.costs import RowCost
+from cadcpp.costs import RowCost, Trust
 from cadcpp.growth import Growth
 from cadcpp.planner import CostModel, Observation
 from cadcpp.tree import TokenTree
@@ -130,6 +130,21 @@ def test_a_first_pass_bounds_what_rows_can_cost() -> None:
     for n_rows in (5, 6, 5, 6):
         cost.add(n_rows, 0.25)
     assert cost.estimate()[64] <= 1.0 + 1e-6
+
+
+def test_a_large_first_pass_does_not_make_rows_seem_cheap() -> None:
+    cost = RowCost()
+    cost.add(150, 3.0)
+    assert cost.estimate()[64] - cost.estimate()[1] > 63 * 0.9 * 3.0 / 150
+
+
+def test_three_vain_trees_do_not_condemn_a_draft() -> None:
+    fresh, used = Trust(), Trust()
+    used.forget()
+    for trust in (fresh, used):
+        for _ in range(3):
+            trust.observe(np.array([1.0, 0.6]), 0)
+    assert fresh.by_depth()[1] > 0.5 > used.by_depth()[1]
 
 
 def test_steps_of_the_kernels_are_found() -> None:
