@@ -1,5 +1,6 @@
 """Whether a draft fits its verifier: a drafted id must mean the same text to both."""
 
+import reprlib
 from collections.abc import Iterator
 from hashlib import sha256
 from itertools import zip_longest
@@ -47,7 +48,7 @@ def _tokens(header: Header) -> list[_Token]:
 
 
 def _show(token: _Token) -> str:
-    return "missing" if token[0] is None else repr(token[0].decode("utf-8", "replace"))
+    return "missing" if token[0] is None else reprlib.repr(token[0].decode("utf-8", "replace"))
 
 
 def _refuse(verifier: Header, draft: Header, difference: str) -> None:

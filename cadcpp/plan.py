@@ -131,7 +131,7 @@ def _expert_room(whole: Layout, room: int) -> int:
 
 def _routed_bytes(header: Header, whole: Layout) -> int:
     """Of all experts' bytes, those that one row uses."""
-    n_used, n_experts = (int(header.get(key, 0) or 0) for key in ("expert_used_count", "expert_count"))
+    n_used, n_experts = (header.number(key) for key in ("expert_used_count", "expert_count"))
     return whole.expert_bytes * n_used // n_experts if n_experts else 0
 
 
@@ -177,19 +177,19 @@ def window_bytes(header: Header, pinned: int) -> int:
 
 def cache_bytes(header: Header, n_cells: int) -> int:
     """Size of one q8_0 KV cache."""
-    heads = int(header.get("attention.head_count", 1) or 1)
-    kv_heads = int(header.get("attention.head_count_kv", heads) or heads)
-    size = int(header.get("embedding_length", 0)) // heads
-    width = int(header.get("attention.key_length", size)) + int(header.get("attention.value_length", size))
-    return int(int(header.get("block_count", 1)) * kv_heads * width * n_cells * _Q8_0)
+    heads = header.number("attention.head_count") or 1
+    kv_heads = header.number("attention.head_count_kv") or heads
+    size = header.number("embedding_length") // heads
+    width = header.number("attention.key_length", size) + header.number("attention.value_length", size)
+    return int(header.number("block_count", 1) * kv_heads * width * n_cells * _Q8_0)
 
 
 def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
     """Buffers of one context for ``n_rows`` at once, of which ``n_outputs`` ask for logits (held twice)."""
-    n_used = int(header.get("expert_used_count", 1) or 1)
+    n_used = header.number("expert_used_count") or 1
     ups = (t for t in header.tensors if "ffn_up" in t.name)
     n_ff = max((t.shape[1] * (n_used if "_exps" in t.name else 1) for t in ups), default=0)
-    n_embd = int(header.get("embedding_length", 0))
+    n_embd = header.number("embedding_length")
     activations = 4 * n_rows * max(3 * n_ff + 4 * n_embd, 12 * n_embd)
     logits = 4 * n_outputs * header.n_vocab
     return max(activations, logits) + logits

@@ -182,5 +182,5 @@ def default_ctx(model: Path) -> int:
     """A context that the model was made for."""
     from cadcpp.native.gguf import read_header
 
-    trained = int(read_header(model).get("context_length", _CTX))
+    trained = read_header(model).number("context_length", _CTX)
     return max(2, min(_CTX, trained))

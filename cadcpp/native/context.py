@@ -195,7 +195,7 @@ class _LayerReports:
 
     def __init__(self, watcher: Watcher, model: Model) -> None:
         self._watcher = watcher
-        self._n_experts, self._n_used = (int(model.header.get(f"expert_{s}", 0) or 0) for s in ("count", "used_count"))
+        self._n_experts, self._n_used = (model.header.number(f"expert_{s}") for s in ("count", "used_count"))
         self._layers = {f"l_out-{i}".encode(): i for i in range(model.n_layer)}
         self._routers = {f"ffn_moe_argsort-{i}".encode(): i for i in range(model.n_layer if self._n_experts else 0)}
         self._error: BaseException | None = None

@@ -13,6 +13,7 @@ logger = logging.getLogger("cadcpp.llama")
 logger.addHandler(logging.NullHandler())
 
 _GGML_ERROR = 4
+_MOST_LETTERS = 300  # of an error, which may quote a file's names
 _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _GGML_ERROR: logging.ERROR}
 _errors: list[str] = []
 _listeners: list[Callable[[str], None]] = []
@@ -53,7 +54,7 @@ def last_error(default: str) -> str:
     """The first error line that llama.cpp logged since the last call, else ``default``."""
     line = _errors[0] if _errors else default  # the first says why, the rest say that it failed
     _errors.clear()
-    return line.split(": ", 1)[-1]
+    return " ".join(line.split(": ", 1)[-1].split())[:_MOST_LETTERS]
 
 
 def _load_base() -> Any:

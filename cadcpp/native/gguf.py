@@ -1,8 +1,10 @@
 """A GGUF file's header, read by ggml's own reader: metadata and where each tensor lies."""
 
 import ctypes
-import os
+import mmap
 import re
+import reprlib
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ModelError
+from cadcpp.native.arrays import read_integers, read_strings
 from cadcpp.native.ggml import ggml_base, last_error
 
 MAGIC = b"GGUF"
 TOKEN_NORMAL, TOKEN_BYTE = 1, 6  # kinds of tokens that stand for text; others are control tokens, padding, ...
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+_DAMAGED = "it is damaged, download or copy it again"
+# More than any model has. ggml takes eight bytes for each of the header, and compares every name with all others.
+_HEADER_BYTES, _MOST_TENSORS, _MOST_VALUES = 32 << 20, 1 << 14, 1 << 12
 
 
 class _InitParams(ctypes.Structure):
@@ -28,23 +34,17 @@ def _declare(lib: Any, name: str, result: Any, *arguments: Any) -> Any:
 
 
 _ptr, _i64, _size, _str = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t, ctypes.c_char_p
-_open = _declare(ggml_base, "init_from_file", _ptr, _str, _InitParams)
+_open = _declare(ggml_base, "init_from_buffer", _ptr, _ptr, _size, _InitParams)
 _free = _declare(ggml_base, "free", None, _ptr)
 _n_kv = _declare(ggml_base, "get_n_kv", _i64, _ptr)
 _key = _declare(ggml_base, "get_key", _str, _ptr, _i64)
 _kv_type = _declare(ggml_base, "get_kv_type", ctypes.c_int, _ptr, _i64)
-_find_key = _declare(ggml_base, "find_key", _i64, _ptr, _str)
 _data_offset = _declare(ggml_base, "get_data_offset", _size, _ptr)
 _n_tensors = _declare(ggml_base, "get_n_tensors", _i64, _ptr)
 _tensor_name = _declare(ggml_base, "get_tensor_name", _str, _ptr, _i64)
 _tensor_offset = _declare(ggml_base, "get_tensor_offset", _size, _ptr, _i64)
 _tensor_size = _declare(ggml_base, "get_tensor_size", _size, _ptr, _i64)
 _tensor_ne = _declare(ggml_base, "get_tensor_ne", ctypes.POINTER(_i64), _ptr, _i64)
-_arr_type = _declare(ggml_base, "get_arr_type", ctypes.c_int, _ptr, _i64)
-_arr_n = _declare(ggml_base, "get_arr_n", _size, _ptr, _i64)
-_arr_str = _declare(ggml_base, "get_arr_str", _str, _ptr, _i64, _size)
-_arr_data = _declare(ggml_base, "get_arr_data", _ptr, _ptr, _i64)
-_I32, _STRING, _ARRAY = 5, 8, 9  # value types
 _tensor_type = _declare(ggml_base, "get_tensor_type", ctypes.c_int, _ptr, _i64)
 
 # One reader per value type; asking for another type than the key has would abort the process.
@@ -111,6 +111,13 @@ class Header:
         """``metadata["<architecture>.<key>"]``, or the default."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
 
+    def number(self, key: str, default: int = 0) -> int:
+        """``get`` for a count. Raises ModelError for what is none."""
+        value = self.get(key, default)
+        if type(value) is not int or not 0 <= value < 2**31:
+            raise ModelError(f"{self.path} says that its {key} is {reprlib.repr(value)}: {_DAMAGED}")
+        return value
+
 
 def read_header(path: Path) -> Header:
     """Read and check a model's header. Raises ModelError for anything that llama.cpp must not be handed."""
@@ -128,26 +135,18 @@ def read_header(path: Path) -> Header:
 
 def read_vocabulary(header: Header) -> list[bytes]:
     """The text of every token, by id; empty if the file has none."""
-    with _opened(header.path) as handle:
-        key = _find_key(handle, b"tokenizer.ggml.tokens")
-        if key < 0 or _kv_type(handle, key) != _ARRAY or _arr_type(handle, key) != _STRING:
-            return []
-        return [_arr_str(handle, key, i) for i in range(_arr_n(handle, key))]
+    return read_strings(header.path, b"tokenizer.ggml.tokens")
 
 
 def read_token_types(header: Header) -> list[int]:
     """The kind of every token, by id, such as TOKEN_NORMAL; empty if the file does not tell."""
-    with _opened(header.path) as handle:
-        key = _find_key(handle, b"tokenizer.ggml.token_type")
-        if key < 0 or _kv_type(handle, key) != _ARRAY or _arr_type(handle, key) != _I32:
-            return []
-        return list((ctypes.c_int32 * _arr_n(handle, key)).from_address(_arr_data(handle, key)))
+    return read_integers(header.path, b"tokenizer.ggml.token_type")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     """ggml's handle of a file's header."""
-    handle = _open(os.fsencode(path), _InitParams(True, None))
+    handle = _parse(path)
     if not handle:
         raise ModelError(f"{path} is not a readable GGUF model ({last_error('damaged header')})")
     try:
@@ -156,10 +155,24 @@ def _opened(path: Path) -> Iterator[int]:
         _free(handle)
 
 
+def _parse(path: Path) -> int | None:
+    n_bytes = min(path.stat().st_size, _HEADER_BYTES)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_COPY) as data:
+        _check_counts(path, data[:24])
+        handle: int | None = _open((ctypes.c_char * n_bytes).from_buffer(data), n_bytes, _InitParams(True, None))
+        return handle
+
+
+def _check_counts(path: Path, start: bytes) -> None:
+    n_tensors, n_values = struct.unpack("<8xQQ", start.ljust(24, b"\0"))
+    if n_tensors > _MOST_TENSORS or n_values > _MOST_VALUES:
+        raise ModelError(f"{path} claims to have {n_tensors} tensors and {n_values} pieces of metadata: {_DAMAGED}")
+
+
 def _other_parts(first: Header) -> list[Path]:
     """Paths of the files after the first of a split model (`name-00001-of-0000N.gguf`)."""
-    n_parts = int(first.metadata.get("split.count", 1))
-    if n_parts <= 1:
+    n_parts = first.metadata.get("split.count", 1)
+    if not isinstance(n_parts, int) or n_parts <= 1:
         return []
     match = _SPLIT.fullmatch(first.path.name)
     if match is None or int(match[2]) != 1 or int(match[3]) != n_parts:
@@ -181,6 +194,8 @@ def _read_part(path: Path, part: int) -> Header:
 
 def _check_magic(path: Path) -> None:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ModelError(f"{path} is no file: name one, since a model is read more than once")
         with path.open("rb") as file:
             magic = file.read(4)
     except FileNotFoundError:
@@ -224,5 +239,7 @@ def _check_whole(header: Header) -> None:
     end = max((t.offset + t.n_bytes for t in header.tensors), default=0)
     if not header.tensors and not header.metadata.get("split.count"):
         raise ModelError(f"{header.path} holds no tensors: it is a vocabulary or a stub, not a model")
+    if empty := next((t.name for t in header.tensors if t.n_bytes == 0), None):
+        raise ModelError(f"{header.path} has a tensor of no size, {empty!r}: {_DAMAGED}")
     if end > header.n_bytes:
         raise ModelError(f"{header.path} is cut short: {header.n_bytes} bytes of {end}; download or copy it again")

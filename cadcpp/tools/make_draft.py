@@ -172,7 +172,7 @@ class _Workshop:
     def _ranked_layers(self, variant: Variant) -> list[int]:
         """All layers, those first without which the draft agrees most often."""
         header, texts, without = read_header(variant.path), self._texts[: len(self._texts) // 2], {}
-        n_layer = int(header.get("block_count"))
+        n_layer = header.number("block_count")
         for layer in range(n_layer):
             self._progress(f"measurements of {variant.name} without a layer", layer / n_layer)
             with silenced(header, layer):

@@ -1,0 +1,67 @@
+"""The arrays in a GGUF's metadata, which ggml's own reader hands out one element a call: a vocabulary has 10^5."""
+
+import mmap
+import struct
+from pathlib import Path
+from typing import Any
+
+from cadcpp.errors import ModelError
+
+_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of a value, by its type
+_I32, _STRING, _ARRAY = 5, 8, 9
+_COUNTS_AT, _VALUES_AT = 16, 24
+_length = struct.Struct("<Q").unpack_from
+
+
+def read_strings(path: Path, key: bytes) -> list[bytes]:
+    """An array of strings, each up to its first NUL, as llama.cpp has them; empty if there is none of this name."""
+    with _mapped(path) as data:
+        at, n = _find(path, data, key, _STRING)
+        texts = _strings(data, at, n)[0]
+    return [text if b"\0" not in text else text[: text.index(b"\0")] for text in texts]
+
+
+def read_integers(path: Path, key: bytes) -> list[int]:
+    """An array of int32; empty if there is none of this name."""
+    with _mapped(path) as data:
+        at, n = _find(path, data, key, _I32)
+        return list(struct.unpack_from(f"<{n}i", data, at))
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _find(path: Path, data: mmap.mmap, key: bytes, kind: int) -> tuple[int, int]:
+    """Where an array's first element lies, and how many it has. The header must have been read without an error."""
+    at = _VALUES_AT
+    try:
+        for _ in range(*_length(data, _COUNTS_AT)):
+            (name,), at = _strings(data, at, 1)
+            found, n, at = _type(data, at)
+            if name == key:
+                return (at, n) if found == kind else (0, 0)
+            at = _strings(data, at, n)[1] if found == _STRING else at + n * _BYTES[found]
+    except (struct.error, KeyError):
+        raise ModelError(f"{path} was changed while it was read: try again") from None
+    return 0, 0
+
+
+def _type(data: mmap.mmap, at: int) -> tuple[int, int, int]:
+    """The type of a value or of its elements, how many there are, and where they lie."""
+    (kind,) = struct.unpack_from("<i", data, at)
+    if kind != _ARRAY:
+        return kind, 1, at + 4
+    kind, n = struct.unpack_from("<iQ", data, at + 4)
+    return kind, n, at + 16
+
+
+def _strings(data: Any, at: int, n: int) -> tuple[list[bytes], int]:
+    """Some strings, and where they end."""
+    texts = []
+    for _ in range(n):
+        start = at + 8
+        at = start + _length(data, at)[0]
+        texts.append(data[start:at])
+    return texts, at
