@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from cadcpp.card import Card, read_card
 from cadcpp.errors import ModelError
 from cadcpp.native.gguf import Header
-from cadcpp.native.model import Model, check_generative
+from cadcpp.native.model import Model
+from cadcpp.native.soundness import check_generative
 from cadcpp.pair import check_pair, differences
 
 _SPECIAL = ("bos", "eos", "eot", "padding")

@@ -22,8 +22,9 @@ from cadcpp.llmcad import AdaptiveFallback
 from cadcpp.memory import available_bytes
 from cadcpp.native.context import Context, ContextConfig, Watcher
 from cadcpp.native.gguf import Header, read_header
-from cadcpp.native.model import Model, check_generative
+from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
+from cadcpp.native.soundness import check_generative
 from cadcpp.ngram.file import load
 from cadcpp.ngram.katz import Katz
 from cadcpp.pager import NullPager, Pager, PagerState, StreamingPager

@@ -11,10 +11,10 @@ from cadcpp.errors import ConfigError, ModelError, NativeError, RecurrentError
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.lib import api, last_error, listening
 from cadcpp.native.mapping import Mapping, forget, remap, stub_of
+from cadcpp.native.soundness import check_generative, check_vocabulary
 
 # Some virtual machines announce these units without having them, which ends the process at their first use.
 HAS_AMX = b"AMX_INT8 = 1" in api.llama_print_system_info()
-MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS; other numbers end the process
 
 
 class Model:
@@ -29,6 +29,8 @@ class Model:
         self.path = Path(path)
         self.header: Header = read_header(self.path)
         check_generative(self.header)
+        if not draft:
+            check_vocabulary(self.header)
         self._stack = ExitStack()
         self.mapping: Mapping | None = None
         if not (stub and self._load_stub()):
@@ -166,19 +168,3 @@ def _progress_callback(on_progress: Callable[[], None]) -> Any:
         return True
 
     return api.llama_progress_callback(report)
-
-
-def check_generative(header: Header) -> None:
-    kind = header.metadata.get("general.type", "model")
-    if kind != "model":
-        raise ModelError(f"{header.path} is a GGUF of type {kind!r}, not a language model")
-    if not header.architecture:
-        raise ModelError(f"{header.path} names no architecture (general.architecture): it is not a language model")
-    n_layer = header.get("block_count")
-    if not isinstance(n_layer, int) or not 1 <= n_layer <= MAX_LAYERS:
-        raise ModelError(f"{header.path} claims to have {n_layer} layers: it is damaged, download or copy it again")
-    pooled = header.get("pooling_type", 0) not in (0, None)
-    if header.get("attention.causal", True) is False or pooled or "bert" in header.architecture:
-        raise ModelError(
-            f"{header.path} is an embedding model ({header.architecture}), which writes no text: take a chat model"
-        )

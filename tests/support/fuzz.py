@@ -31,7 +31,7 @@ class Outcome:
     peak_bytes: int = 0  # that a process grew by
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.results[kind]} {kind}" for kind in ("refused", "accepted", "failed"))
+        counts = ", ".join(f"{self.results[kind]} {kind}" for kind in ("refused", "refused-later", "accepted", "failed"))
         return f"{self.results.total()} mutations: {counts}; peak memory {self.peak_bytes / 1e6:.1f} MB"
 
 
@@ -77,7 +77,7 @@ def _header(path: Path, good: Path) -> None:
     from cadcpp.card import read_card
     from cadcpp.cli.options import default_ctx
     from cadcpp.native.gguf import read_header, read_token_types, read_vocabulary
-    from cadcpp.native.model import check_generative
+    from cadcpp.native.soundness import check_generative
     from cadcpp.pair import fingerprint
     from cadcpp.plan import make_plan
 
@@ -139,23 +139,40 @@ def _tools(path: Path, good: Path) -> None:
 
 def _load(path: Path, good: Path) -> None:
     """llama.cpp gets what is accepted: loads it, and decodes."""
-    from cadcpp.native.context import Context, ContextConfig
     from cadcpp.native.model import Model
+    from cadcpp.native.template import Template
 
     model = Model(path, stub=True)
     try:
-        tokens = model.tokenize("Once upon a time")
-        model.end_tokens(), model.detokenize(tokens), model.chat_template
-        context = Context(model, ContextConfig(n_cells=256, n_batch=16, n_ubatch=16, n_outputs=2, n_seq=2, n_threads=1))
-        try:
-            for position, token in enumerate(tokens[:8]):
-                context.batch.add([token], position, 0, 1, True)
-                context.decode()
-                context.batch.clear()
-        finally:
-            context.close()
+        tokens = model.tokenize("Once upon a time <s>")
+        model.end_tokens(), model.detokenize(range(model.n_vocab), special=True)
+        if model.chat_template:
+            Template(model).render([{"role": "user", "content": "Hi"}])
+        _decode(model, tokens[:8])
     finally:
         model.close()
+
+
+def _load_draft(path: Path, good: Path) -> None:
+    from cadcpp.native.model import Model
+
+    model = Model(path, draft=True)
+    try:
+        _decode(model, [1, 40, 50])
+    finally:
+        model.close()
+
+
+def _decode(model: Any, tokens: list[int]) -> None:
+    from cadcpp.native.context import Context, ContextConfig
+
+    config = ContextConfig(n_cells=256, n_batch=16, n_ubatch=16, n_outputs=2, n_seq=2, n_threads=1)
+    with contextlib.closing(Context(model, config)) as context:
+        for position, token in enumerate(tokens):
+            context.batch.add([token], position, 0, 1, True)
+            context.decode()
+            context.batch.clear()
+
 
 
 DOORS: dict[str, Callable[[Path, Path], None]] = {
@@ -166,6 +183,7 @@ DOORS: dict[str, Callable[[Path, Path], None]] = {
     "plan for a draft": _command("plan", "-m", "{good}", "-d", "{path}", "--disk-speed", "1GB"),
     "tools": _tools,
     "load": _load,
+    "load a draft": _load_draft,
 }
 
 
@@ -179,14 +197,15 @@ def _peak() -> int:
 
 
 def _try(open_file: Callable[[Path, Path], None], path: Path, good: Path) -> Iterator[tuple[str, Any]]:
-    from cadcpp.errors import CadError
+    from cadcpp.errors import CadError, NativeError
 
     try:
         open_file(path, good)
         yield "accepted", ""
     except CadError as error:
         one_line = len(str(error).splitlines()) == 1 and len(str(error)) < 2000
-        yield ("refused", "") if one_line else ("failed", f"not one line: {str(error)[:300]!r}")
+        by_llama = isinstance(error, NativeError) or "llama.cpp cannot" in str(error)
+        yield ("refused-later" if by_llama else "refused", "") if one_line else ("failed", f"not one line: {str(error)[:300]!r}")
     except Exception as error:
         import traceback
 
