@@ -8,7 +8,8 @@ from typing import Any
 from cadcpp.errors import ModelError
 
 _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of a value, by its type
-_I32, _STRING, _ARRAY = 5, 8, 9
+_INTEGERS = {4: "I", 5: "i"}
+_STRING, _ARRAY = 8, 9
 _COUNTS_AT, _VALUES_AT = 16, 24
 _length = struct.Struct("<Q").unpack_from
 
@@ -16,16 +17,16 @@ _length = struct.Struct("<Q").unpack_from
 def read_strings(path: Path, key: bytes) -> list[bytes]:
     """An array of strings, each up to its first NUL, as llama.cpp has them; empty if there is none of this name."""
     with _mapped(path) as data:
-        at, n = _find(path, data, key, _STRING)
-        texts = _strings(data, at, n)[0]
+        kind, n, at = _find(path, data, key)
+        texts = _strings(data, at, n)[0] if kind == _STRING else []
     return [text if b"\0" not in text else text[: text.index(b"\0")] for text in texts]
 
 
 def read_integers(path: Path, key: bytes) -> list[int]:
-    """An array of int32; empty if there is none of this name."""
+    """An array of integers of 32 bits; empty if there is none of this name."""
     with _mapped(path) as data:
-        at, n = _find(path, data, key, _I32)
-        return list(struct.unpack_from(f"<{n}i", data, at))
+        kind, n, at = _find(path, data, key)
+        return list(struct.unpack_from(f"<{n}{_INTEGERS[kind]}", data, at)) if kind in _INTEGERS else []
 
 
 def _mapped(path: Path) -> mmap.mmap:
@@ -33,19 +34,19 @@ def _mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _find(path: Path, data: mmap.mmap, key: bytes, kind: int) -> tuple[int, int]:
-    """Where an array's first element lies, and how many it has. The header must have been read without an error."""
+def _find(path: Path, data: mmap.mmap, key: bytes) -> tuple[int, int, int]:
+    """An array's type, length and place. The header must have been read without an error."""
     at = _VALUES_AT
     try:
         for _ in range(*_length(data, _COUNTS_AT)):
             (name,), at = _strings(data, at, 1)
             found, n, at = _type(data, at)
             if name == key:
-                return (at, n) if found == kind else (0, 0)
+                return found, n, at
             at = _strings(data, at, n)[1] if found == _STRING else at + n * _BYTES[found]
     except (struct.error, KeyError):
         raise ModelError(f"{path} was changed while it was read: try again") from None
-    return 0, 0
+    return -1, 0, 0
 
 
 def _type(data: mmap.mmap, at: int) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ModelError
-from cadcpp.native.arrays import read_integers, read_strings
+from cadcpp.native import arrays
 from cadcpp.native.ggml import ggml_base, last_error
 
 MAGIC = b"GGUF"
@@ -97,6 +97,7 @@ class Header:
     metadata: dict[str, Any]  # arrays are left out: a vocabulary has 10^5 entries
     tensors: tuple[Tensor, ...]
     parts: tuple[Part, ...]
+    arrays: frozenset[str] = frozenset()  # names of metadata that are left out
 
     @property
     def architecture(self) -> str:
@@ -130,17 +131,24 @@ def read_header(path: Path) -> Header:
         first.metadata,
         tuple(tensor for header in whole for tensor in header.tensors),
         tuple(part for header in whole for part in header.parts),
+        first.arrays,
     )
 
 
 def read_vocabulary(header: Header) -> list[bytes]:
     """The text of every token, by id; empty if the file has none."""
-    return read_strings(header.path, b"tokenizer.ggml.tokens")
+    return arrays.read_strings(header.path, b"tokenizer.ggml.tokens")
+
+
+def read_integers(header: Header, key: str) -> list[int]:
+    """``metadata["<architecture>.<key>"]`` that is an array, such as a number for each layer; empty if it is none."""
+    name = f"{header.architecture}.{key}"
+    return arrays.read_integers(header.path, name.encode()) if name in header.arrays else []
 
 
 def read_token_types(header: Header) -> list[int]:
     """The kind of every token, by id, such as TOKEN_NORMAL; empty if the file does not tell."""
-    return read_integers(header.path, b"tokenizer.ggml.token_type")
+    return arrays.read_integers(header.path, b"tokenizer.ggml.token_type")
 
 
 @contextmanager
@@ -187,7 +195,7 @@ def _read_part(path: Path, part: int) -> Header:
     with _opened(path) as handle:
         n_bytes = path.stat().st_size
         parts = (Part(path, n_bytes, _data_offset(handle)),)
-        header = Header(path, n_bytes, _metadata(handle), _tensors(handle, part), parts)
+        header = Header(path, n_bytes, _metadata(handle), _tensors(handle, part), parts, _array_names(handle))
     _check_whole(header)
     return header
 
@@ -218,6 +226,11 @@ def _metadata(handle: int) -> dict[str, Any]:
                 value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             )
     return values
+
+
+def _array_names(handle: int) -> frozenset[str]:
+    names = (_key(handle, i) for i in range(_n_kv(handle)) if _kv_type(handle, i) not in _READERS)
+    return frozenset(name.decode("utf-8", "replace") for name in names)
 
 
 def _tensors(handle: int, part: int) -> tuple[Tensor, ...]:

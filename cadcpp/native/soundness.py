@@ -6,10 +6,12 @@ import reprlib
 from collections.abc import Iterator
 
 from cadcpp.errors import ModelError
-from cadcpp.native.gguf import Header, read_vocabulary
+from cadcpp.native.ggml import type_name
+from cadcpp.native.gguf import Header, Tensor, read_integers, read_vocabulary
 
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
 _ALIGNMENT = 32  # ggml's TENSOR_ALIGNMENT
+_NO_WEIGHTS = frozenset("q8_1 q8_K i8 i16 i32 i64 f64".split())  # types with which no matrix can be multiplied
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 
 
@@ -48,8 +50,9 @@ def _wrong_claims(header: Header) -> Iterator[str]:
         return
     if (n_ahead := header.number("nextn_predict_layers")) > n_layer:
         yield f"{n_ahead} of {n_layer} layers for predicting more tokens"
-    n_experts, n_used = header.number("expert_count"), header.number("expert_used_count")
-    if n_used > n_experts or (n_experts and not n_used):
+    n_experts = header.number("expert_count")
+    n_used = max(read_integers(header, "expert_used_count"), default=header.number("expert_used_count"))
+    if not bool(n_experts) <= n_used <= n_experts:
         yield f"{n_experts} experts, of which each row uses {n_used}"
     if (scaling := header.get("rope.scaling.type", "none")) not in _ROPE_SCALINGS:
         yield f"a rope scaling of {reprlib.repr(scaling)}"
@@ -57,5 +60,15 @@ def _wrong_claims(header: Header) -> Iterator[str]:
         if key.endswith("epsilon") and not (isinstance(value, float) and math.isfinite(value) and value >= 0):
             yield f"a {reprlib.repr(key)} of {reprlib.repr(value)}"
     for tensor in header.tensors:
+        if not _is_usable(tensor):
+            yield f"{tensor.name!r} in {type_name(tensor.type)}, with which llama.cpp cannot compute"
         if tensor.offset % _ALIGNMENT:
             yield f"{tensor.name!r} at byte {tensor.offset}, which is no multiple of {_ALIGNMENT}"
+
+
+def _is_usable(tensor: Tensor) -> bool:
+    """Whether the CPU has code for weights of this type in this place."""
+    kind = type_name(tensor.type)
+    if "norm" in tensor.name or tensor.name.endswith("bias"):
+        return kind == "f32"
+    return kind not in _NO_WEIGHTS or "tid2eid" in tensor.name  # DeepSeek's table of numbers

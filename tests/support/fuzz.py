@@ -31,7 +31,8 @@ class Outcome:
     peak_bytes: int = 0  # that a process grew by
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{self.results[kind]} {kind}" for kind in ("refused", "refused-later", "accepted", "failed"))
+        kinds = ("refused", "refused-later", "accepted", "failed")
+        counts = ", ".join(f"{self.results[kind]} {kind}" for kind in kinds)
         return f"{self.results.total()} mutations: {counts}; peak memory {self.peak_bytes / 1e6:.1f} MB"
 
 
@@ -174,7 +175,6 @@ def _decode(model: Any, tokens: list[int]) -> None:
             context.batch.clear()
 
 
-
 DOORS: dict[str, Callable[[Path, Path], None]] = {
     "header": _header,
     "pair": _pair,
@@ -203,14 +203,16 @@ def _try(open_file: Callable[[Path, Path], None], path: Path, good: Path) -> Ite
         open_file(path, good)
         yield "accepted", ""
     except CadError as error:
-        one_line = len(str(error).splitlines()) == 1 and len(str(error)) < 2000
-        by_llama = isinstance(error, NativeError) or "llama.cpp cannot" in str(error)
-        yield ("refused-later" if by_llama else "refused", "") if one_line else ("failed", f"not one line: {str(error)[:300]!r}")
+        text = str(error)
+        by_llama = isinstance(error, NativeError) or "llama.cpp cannot" in text
+        one_line = len(text.splitlines()) == 1 and len(text) < 2000
+        yield ("refused-later" if by_llama else "refused", "") if one_line else ("failed", f"{text[:300]!r}")
     except Exception as error:
         import traceback
 
         where = traceback.extract_tb(error.__traceback__)[-1]
-        yield "failed", f"{error!r} in {where.name}, {Path(where.filename).name}:{where.lineno}".replace("\n", " ")[:500]
+        place = f"{Path(where.filename).name}:{where.lineno}, {where.name}"
+        yield "failed", f"{error!r} in {place}".replace("\n", " ")[:500]
 
 
 def main() -> None:

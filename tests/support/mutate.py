@@ -4,6 +4,7 @@ import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 
 import gguf
 
@@ -34,7 +35,15 @@ _KEYS = (
     "llama.embedding_scale", "llama.residual_scale", "llama.decoder_start_token_id", "llama.rope.dimension_sections",
     "llama.leading_dense_block_count", "llama.expert_feed_forward_length", "llama.nextn_predict_layers",
 )  # fmt: skip
-_ESCAPE_AT = 24  # bytes of magic, version and the two counts
+_OPTIONAL = (
+    "rope_freqs.weight", "output.bias", "token_embd_norm.weight", "output_norm.bias", "blk.0.attn_q.bias",
+    "blk.0.attn_k.bias", "blk.0.attn_qkv.weight", "blk.0.attn_qkv.bias", "blk.0.attn_q_norm.weight",
+    "blk.0.attn_k_norm.weight", "blk.0.attn_output.bias", "blk.0.ffn_up.bias", "blk.0.ffn_down.bias",
+    "blk.0.ffn_gate.bias", "blk.0.ffn_gate_inp.weight", "blk.0.ffn_up_exps.weight", "blk.0.ffn_down_exps.weight",
+    "blk.0.ffn_gate_exps.weight", "blk.0.rope_freqs.weight", "blk.0.attn_rot_embd", "blk.0.attn_q.scale",
+    "rope_factors_long.weight", "rope_factors_short.weight", "blk.0.ffn_up.scale", "blk.0.attn_norm.bias",
+)  # fmt: skip
+_VALUES_AT = 24  # bytes of magic, version and the two counts
 
 
 @dataclass
@@ -74,9 +83,10 @@ class File:
     cuts: list[Callable[[bytes], bytes]] = field(default_factory=list)  # what is done to the bytes at last
 
     def to_bytes(self) -> bytes:
-        counts = (len(self.infos) if self.n_infos is None else self.n_infos) & (2**64 - 1), (
-            len(self.values) if self.n_values is None else self.n_values
-        ) & (2**64 - 1)
+        counts = (
+            (len(self.infos) if self.n_infos is None else self.n_infos) & (2**64 - 1),
+            (len(self.values) if self.n_values is None else self.n_values) & (2**64 - 1),
+        )
         head = self.magic + struct.pack("<IQQ", self.version, *counts)
         head += b"".join(_text(v.key, v.key_length) + struct.pack("<i", v.kind) + v.body for v in self.values)
         head += b"".join(map(_info, self.infos))
@@ -99,7 +109,7 @@ def _info(info: Info) -> bytes:
 def take_apart(data: bytes) -> File:
     """A sound file's parts."""
     n_infos, n_values = struct.unpack_from("<QQ", data, 8)
-    values, infos, at = [], [], _ESCAPE_AT
+    values, infos, at = [], [], _VALUES_AT
     for _ in range(n_values):
         key, at = _read_text(data, at)
         (kind,) = struct.unpack_from("<i", data, at)
@@ -347,6 +357,53 @@ def _alignment(file: File, rng: random.Random) -> None:
     file.values.insert(rng.randrange(len(file.values) + 1), Value(b"general.alignment", kind, body))
 
 
+def _laid_out(file: File) -> None:
+    """Let every tensor lie where ggml expects it, with data enough for all."""
+    at = 0
+    for info in file.infos:
+        info.offset = at
+        block, n_bytes = gguf.GGML_QUANT_SIZES.get(info.kind, (1, 4))
+        at += -(-prod(info.shape) // block * n_bytes // file.alignment) * file.alignment
+    if at < 2**24:
+        file.data = (file.data * (at // max(len(file.data), 1) + 1))[:at]
+
+
+def _sound_type(file: File, rng: random.Random) -> None:
+    rng.choice(file.infos).kind = rng.choice([*gguf.GGMLQuantizationType])
+    _laid_out(file)
+
+
+def _sound_shape(file: File, rng: random.Random) -> None:
+    info = rng.choice(file.infos)
+    at = rng.randrange(max(len(info.shape), 1))
+    old = info.shape[at] if info.shape else 1
+    new = rng.choice((1, 2, 32, 33, 64, 353, 355, old - 1, old + 1, old * 2, old // 2))
+    changed = info.shape[:at] + [new] + info.shape[at + 1 :]
+    info.shape = rng.choice((changed, [*info.shape, 2][-4:], [1, *info.shape][:4]))
+    _laid_out(file)
+
+
+def _sound_set(file: File, rng: random.Random) -> None:
+    """A tensor too many or too few, among them ones that llama.cpp uses if they are there."""
+    if rng.random() < 0.3:
+        file.infos.remove(rng.choice(file.infos))
+    else:
+        name, old = rng.choice(_OPTIONAL).replace("0", rng.choice("012")), rng.choice(file.infos)
+        shape = rng.choice((old.shape, [64], [32], [16], [1], [64, 8], [64, 64], [64, 128, 8], [354]))
+        file.infos.append(Info(name.encode(), list(shape), rng.choice((0, 0, 0, 1, 8, 26)), 0))
+    _laid_out(file)
+
+
+def _sound_number(file: File, rng: random.Random) -> None:
+    """A size that the tensors contradict, or nearly fit."""
+    key = rng.choice([key for key in _KEYS if key.startswith("llama.") and "scal" not in key]).encode()
+    file.values = [v for v in file.values if v.key != key]
+    number = rng.choice((0, 1, 2, 3, 4, 8, 16, 31, 32, 33, 48, 64, 96, 127, 128, 256, 353, 355, 511, 512))
+    body = struct.pack("<I", number)
+    array = struct.pack("<iQ", 4, 2) + struct.pack("<II", number, rng.choice((0, 1, 2, number)))
+    file.values.append(Value(key, *rng.choice(((4, body), (4, body), (_ARRAY, array)))))
+
+
 def _cut(file: File, rng: random.Random) -> None:
     share = rng.random()
     file.cuts.append(lambda data: data[: int(len(data) * share)])
@@ -383,5 +440,7 @@ def _moved(file: File, rng: random.Random) -> None:
 _DAMAGES = (
     _counts, _beginning, _key, _key, _kind, _value, _value, _value, _same_kind, _same_kind, _integer, _integer, _real,
     _gone, _twice, _array, _array, _nested, _tokens, _tokens, _tokens, _shape, _shape, _other_shape, _type, _type,
-    _offset, _offset, _all_at_once, _name, _name, _swapped, _alignment, _cut, _cut_header, _noise, _noise, _moved,
+    _offset, _offset, _all_at_once, _name, _name, _swapped, _alignment,
+    _sound_type, _sound_type, _sound_shape, _sound_shape, _sound_set, _sound_set, _sound_number, _sound_number,
+    _cut, _cut_header, _noise, _noise, _moved,
 )  # fmt: skip
