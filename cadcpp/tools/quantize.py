@@ -9,6 +9,8 @@ from pathlib import Path
 from types import FrameType
 
 from cadcpp.errors import ConfigError, ToolError
+from cadcpp.native.gguf import read_header
+from cadcpp.native.soundness import check_generative
 from cadcpp.tools.parts import new_file
 
 # Types that need an importance matrix are left out: llama.cpp refuses them without one.
@@ -30,6 +32,7 @@ def requantize(src: Path, dst: Path, type_name: str) -> None:
     name = check_type(type_name)
     if not src.is_file():
         raise ToolError(f"no file {src} to re-quantize; check the path")
+    check_generative(read_header(src))
     with new_file(dst) as part:
         part.touch()  # tells why a directory cannot be written to; llama.cpp would only say "iostream error"
         _quantize(src, part, name)

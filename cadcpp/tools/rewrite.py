@@ -1,11 +1,15 @@
 """Write a GGUF anew, with some of its metadata and tensors changed."""
 
-from collections.abc import Callable, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ToolError
+from cadcpp.native.gguf import read_header
+from cadcpp.native.soundness import check_generative
 
 Progress = Callable[[float], None]
 
@@ -21,13 +25,22 @@ class NewTensor:
 
 
 def open_gguf(src: Path) -> Any:
-    """The gguf package's reader of a file."""
+    """The gguf package's reader of a language model's file."""
     import gguf
 
-    try:
+    check_generative(read_header(src))
+    with _understood(src):
         return gguf.GGUFReader(src)
-    except (OSError, ValueError) as error:
-        raise ToolError(f"cannot read {src} as GGUF: {error}; check the path") from error
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """What the gguf package stumbles over becomes one line with a remedy."""
+    try:
+        yield
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        reason = reprlib.repr(str(error))
+        raise ToolError(f"cannot copy {path} as GGUF: {reason}; it is damaged, download or copy it again") from error
 
 
 def stored_shape(tensor: Any) -> tuple[int, ...]:
@@ -44,12 +57,13 @@ def rewrite(
     writer = gguf.GGUFWriter(part, reader.get_field("general.architecture").contents())
     try:
         writer.data_alignment = reader.alignment
-        _copy_metadata(reader, writer, changed)
-        for tensor in tensors:
-            _announce(writer, tensor)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
+        with _understood(part):
+            _copy_metadata(reader, writer, changed)
+            for tensor in tensors:
+                _announce(writer, tensor)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
         for n_done, tensor in enumerate(tensors, start=1):
             writer.write_tensor_data(tensor.data())
             progress(n_done / len(tensors))

@@ -27,9 +27,9 @@ class Widenable:
         self._reader = open_gguf(src)
         growing = [tensor for tensor in self._reader.tensors if tensor.name.endswith(_GROWS)]
         field = self._reader.get_field(_n_ff_key(self._reader))
-        if not growing or field is None:
+        self.n_ff = field.contents() if field else 0
+        if not growing or any(self.n_ff not in tensor.shape.tolist()[:2] for tensor in growing):
             raise ToolError(f"{src} has no gated feed-forward layers to widen; take a dense llama-like model")
-        self.n_ff = int(field.contents())
         self.file_bytes = src.stat().st_size
         self._bytes_per_ff = sum(int(tensor.n_bytes) for tensor in growing) // self.n_ff
 

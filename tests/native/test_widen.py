@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from cadcpp.errors import ConfigError, ToolError
+from cadcpp.errors import ConfigError, ModelError, ToolError
 from cadcpp.tools.quantize import requantize
 from cadcpp.tools.widen import Widenable, widen
 from tests.native.test_tinygguf import context, loaded, logits, tokenize
@@ -65,9 +65,9 @@ def test_a_model_without_feed_forward_layers_is_refused(tiny: Callable[..., Path
 
 def test_what_is_no_gguf_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no model, but long enough to have a header")
-    with pytest.raises(ToolError, match="cannot read .*text as GGUF"):
+    with pytest.raises(ModelError, match="text is not a GGUF model"):
         widen(tmp_path / "text", tmp_path / "wide.gguf", 256)
-    with pytest.raises(ToolError, match=r"^llama.cpp could not write text as Q8_0: [^\n]+; check the input"):
+    with pytest.raises(ModelError, match="text is not a GGUF model"):
         requantize(tmp_path / "text", tmp_path / "quantized.gguf", "Q8_0")
     assert os.listdir(tmp_path) == ["text"]
 
