@@ -14,6 +14,9 @@ from typing import Any
 from cadcpp.cache import Cache
 from cadcpp.errors import NativeError
 from cadcpp.native.gguf import Header
+from cadcpp.plan import cache_bytes
+
+_LETTERS_EACH, _ROOM = 12, 1 << 20  # of a token in JSON; bytes for everything else
 
 
 def keep(cache: Cache, path: Path) -> None:
@@ -33,27 +36,42 @@ def keep(cache: Cache, path: Path) -> None:
 def restore(cache: Cache, path: Path) -> bool:
     """Take up what `keep` wrote of the same model; else, and where it does not fit or is damaged, hold nothing."""
     cache.clear()
-    try:
-        with open(path, "rb") as file:
-            head = json.loads(file.readline())
-            data = file.read()
-    except (OSError, ValueError):
+    found = _read(cache, path)
+    if found is None:
         return False
-    if not _fits(head, data, cache):
-        return False
+    tokens, data = found
     try:
-        cache.load(data, head["tokens"])
+        cache.load(data, tokens)
     except NativeError:
         cache.clear()
-        return False
-    return True
+    # The digest tells of accidents. Whoever made one for a state of their own gets no further than this.
+    if len(cache) != len(tokens) or not cache.context.holds(len(tokens), len(data)):
+        cache.clear()
+    return bool(cache.tokens)
 
 
-def _fits(head: Any, data: bytes, cache: Cache) -> bool:
-    if not isinstance(head, dict) or head.get("sha256") != _digest(head.get("tokens"), data):
+def _read(cache: Cache, path: Path) -> tuple[list[int], bytes] | None:
+    """Tokens and state of a file that fits the cache."""
+    context = cache.context
+    n_cells = context.config.n_cells
+    try:
+        if path.stat().st_size > 2 * cache_bytes(context.model.header, n_cells) + _ROOM:
+            return None
+        with open(path, "rb") as file:
+            head = json.loads(file.readline(_LETTERS_EACH * n_cells + _ROOM))
+            data = file.read()
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(head, dict) or not _are_tokens(head.get("tokens"), n_cells, context.model.n_vocab):
+        return None
+    same = _identity(context.model.header).items() <= head.items()
+    return (head["tokens"], data) if same and head.get("sha256") == _digest(head["tokens"], data) else None
+
+
+def _are_tokens(tokens: object, n_cells: int, n_vocab: int) -> bool:
+    if not isinstance(tokens, list) or not 0 < len(tokens) < n_cells:
         return False
-    same = _identity(cache.context.model.header).items() <= head.items()
-    return same and len(head["tokens"]) < cache.context.config.n_cells
+    return all(type(token) is int and 0 <= token < n_vocab for token in tokens)
 
 
 def _digest(tokens: object, data: bytes | memoryview) -> str:

@@ -177,6 +177,11 @@ class Context:
         if len(view) == 0 or api.llama_state_seq_set_data(self.handle, source, len(view), 0) == 0:
             raise NativeError(f"llama.cpp could not restore {len(view)} bytes of KV cache: {last_error('no room?')}")
 
+    def holds(self, n: int, n_bytes: int) -> bool:
+        """Whether sequence 0 has the positions up to ``n`` and no others, and would be saved in ``n_bytes``."""
+        first = int(api.llama_memory_seq_pos_min(self.memory, 0))
+        return first == 0 and self.n_held() == n and api.llama_state_seq_get_size(self.handle, 0) == n_bytes
+
     def n_held(self) -> int:
         """How many positions of text sequence 0 holds."""
         return int(api.llama_memory_seq_pos_max(self.memory, 0)) + 1
