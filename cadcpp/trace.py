@@ -57,11 +57,22 @@ class Summary:
     n_accepted: int
 
 
+_NO_TRACE = "{} is not a trace: record one with --trace FILE"
+
+
 def summarize(path: Path) -> Summary:
     """Shares of a trace. Raises ConfigError for a file that is none."""
-    spans = [event for event in _events(path) if event.get("ph") == "X"]
-    if not spans:
-        raise ConfigError(f"{path} holds no spans: record one with --trace {path}")
+    events = _events(path)
+    try:
+        spans = [event for event in events if event.get("ph") == "X" and event["dur"] > 0]
+        if not spans:
+            raise ConfigError(f"{path} holds no spans: record one with --trace {path}")
+        return _summary(spans)
+    except (AttributeError, KeyError, TypeError, OverflowError):
+        raise ConfigError(_NO_TRACE.format(path)) from None
+
+
+def _summary(spans: list[dict[str, Any]]) -> Summary:
     lanes = {name: [_interval(e) for e in spans if e["tid"] == lane] for lane, name in enumerate(LANES)}
     stalls: dict[str, float] = {}
     for event in spans:
@@ -87,8 +98,8 @@ def _events(path: Path) -> list[dict[str, Any]]:
         return list(json.loads(text if text.endswith("]") else text + "]"))
     except OSError as error:
         raise ConfigError(f"cannot read trace {path}: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError(f"{path} is not a trace: record one with --trace FILE") from None
+    except (ValueError, TypeError, RecursionError):
+        raise ConfigError(_NO_TRACE.format(path)) from None
 
 
 def _interval(event: dict[str, Any]) -> _Interval:

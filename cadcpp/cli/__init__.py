@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cadcpp._version import __version__
+from cadcpp.cli.terminal import note
 from cadcpp.errors import CadError, ConfigError
 
 _COMMANDS = {name: name for name in ("generate", "chat", "serve", "plan", "models", "trace", "doctor")}
@@ -61,7 +62,7 @@ def _report(error: CadError | click.ClickException) -> int:
         return error.exit_code
     else:
         code, message = error.exit_code, error.format_message() + _remedy(error)
-    click.echo(f"cadcpp: {' '.join(message.split())}", err=True)
+    note(f"cadcpp: {' '.join(message.split())}")
     return code
 
 

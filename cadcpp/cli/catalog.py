@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cadcpp.cli.terminal import note
+from cadcpp.cli.terminal import note, say
 
 if TYPE_CHECKING:
     from cadcpp.catalog import Entry
@@ -32,18 +32,18 @@ def list_models(directory: Path) -> None:
     from cadcpp.memory import available_bytes
 
     ram = available_bytes()
-    click.echo(f"{'pair':<17}{'verifier':>9}  {'draft':<15}{'size':>8}  {'memory':<14}licence")
+    say(f"{'pair':<17}{'verifier':>9}  {'draft':<15}{'size':>8}  {'memory':<14}licence")
     for name, pair in pairs().items():
         memory = f"{pair.ram_gb[0]:g} to {pair.ram_gb[1]:g} GB"
         here = "on disk" if all(_on_disk(model, directory) for model in (pair.verifier, pair.draft)) else ""
-        click.echo(
+        say(
             f"{name + (' *' if pair.suits(ram) else ''):<17}{_size(pair.verifier):>9}  {pair.draft.name:<15}"
             f"{_size(pair.draft):>8}  {memory:<14}{pair.verifier.licence:<21}{here}".rstrip()
         )
     found = sorted(directory.glob("*.gguf"))
-    click.echo(f"\nOn disk, in {directory}:" if found else f"\nNo models in {directory} yet.")
+    say(f"\nOn disk, in {directory}:" if found else f"\nNo models in {directory} yet.")
     for path in found:
-        click.echo(f"{_format(path.stat().st_size):>9}  {path.name}")
+        say(f"{_format(path.stat().st_size):>9}  {path.name}")
 
 
 def _size(model: "Entry") -> str:
@@ -76,4 +76,4 @@ def pull(name: str, file: str | None, directory: Path) -> None:
     wanted = [(name, file)] if file else [(model.repository, model.file) for model in find(name)]
     for repository, one in wanted:
         note(f"fetching {one} of {repository}")
-        click.echo(hub.pull(repository, one, directory)[0])
+        say(hub.pull(repository, one, directory)[0])

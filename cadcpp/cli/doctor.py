@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from cadcpp.cli.terminal import say
+
 _WRONG = 1
 
 
@@ -22,7 +24,7 @@ def command(ctx: click.Context, models: Path) -> None:
     states = set()
     for finding in examine(models):
         states.add(finding.state)
-        click.echo(f"{finding.state:<6} {finding.what}")
+        say(f"{finding.state:<6} {finding.what}")
         if finding.remedy:
-            click.echo(f"{'':<6} -> {finding.remedy}")
+            say(f"{'':<6} -> {finding.remedy}")
     ctx.exit(_WRONG if "wrong" in states else 0)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cadcpp.cli.terminal import say
+
 if TYPE_CHECKING:
     from cadcpp.card import Card
 
@@ -20,7 +22,7 @@ def inspect(model: Path, as_json: bool) -> None:
     from cadcpp.native.gguf import read_header
 
     card = read_card(read_header(model))
-    click.echo(json.dumps(asdict(card)) if as_json else _table(card))
+    say(json.dumps(asdict(card)) if as_json else _table(card))
 
 
 def _table(card: "Card") -> str:
@@ -57,9 +59,9 @@ def check(verifier: Path, draft: Path, measure: bool) -> None:
     from cadcpp.native.gguf import read_header
 
     for what, found in check_fit(read_header(verifier), read_header(draft)):
-        click.echo(f"{what:14} {found}")
+        say(f"{what:14} {found}")
     if measure:
         from cadcpp.tools.agreement import agreement, write_texts
 
         texts, _ = write_texts(verifier, draft)
-        click.echo(f"{'agreement':14} {agreement(draft, texts):.0%} of {sum(t.n for t in texts)} tokens")
+        say(f"{'agreement':14} {agreement(draft, texts):.0%} of {sum(t.n for t in texts)} tokens")

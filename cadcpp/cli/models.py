@@ -12,7 +12,7 @@ from cadcpp.cli.catalog import list_models, pull
 from cadcpp.cli.countdown import Countdown
 from cadcpp.cli.inspect import check, inspect
 from cadcpp.cli.options import default_ctx
-from cadcpp.cli.terminal import note
+from cadcpp.cli.terminal import note, printable, say
 from cadcpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def demo(size: str, type_name: str, draft_type: str, directory: Path, ngram: boo
             draft_type=draft_type,
             progress=progress,
         )
-    click.echo(pair.draft)
-    click.echo(pair.verifier)
+    say(pair.draft)
+    say(pair.verifier)
     if ngram:
-        click.echo(make_demo_ngram(pair.draft, Countdown("sampled")))
+        say(make_demo_ngram(pair.draft, Countdown("sampled")))
 
 
 @command.command("make-ngram")
@@ -79,7 +79,7 @@ def make_ngram(
     sampling = None if n_tokens is None else SampleConfig(n_tokens=n_tokens, temperature=temp, seed=seed)
     n = ngram.make_ngram(model, texts, output, sampling, Countdown("sampled"))
     note(f"{n} tokens, {output.stat().st_size / 1e6:.1f} MB")
-    click.echo(output)
+    say(output)
 
 
 @command.command("make-draft")
@@ -108,7 +108,7 @@ def make_draft(verifier: Path, output: Path | None, ram: str | None, disk_speed:
     with _progress() as progress:
         best = tool.make_draft(verifier, target, place, _Table().add, progress)
     note(f"{best.name} is expected to be the fastest")
-    click.echo(target)
+    say(target)
 
 
 class _Table:
@@ -122,9 +122,11 @@ class _Table:
     def add(self, variant: "Variant") -> None:
         from cadcpp.sizes import format_size
 
-        drafting, clear = variant.drafting, "\r\033[K" if sys.stderr.isatty() else ""
+        drafting = variant.drafting
+        if sys.stderr.isatty():
+            click.echo("\r\033[K", err=True, nl=False)  # what is being made
         note(
-            f"{clear}{self._head}{variant.name:<20}{format_size(variant.n_bytes):>9}{drafting.agreement:>8.0%}"
+            f"{self._head}{variant.name:<20}{format_size(variant.n_bytes):>9}{drafting.agreement:>8.0%}"
             f"{drafting.tokens[-1]:>13.1f}{drafting.node_s * 1e3:>10.1f}{variant.tokens_per_s:>19.2f}"
         )
         self._head = ""
@@ -149,7 +151,7 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
 
 
 def _line(what: str, fraction: float) -> None:
-    click.echo(f"\r\033[K{what} {fraction:.0%}" + ("\n" if fraction >= 1 else ""), err=True, nl=False)
+    click.echo(f"\r\033[K{printable(what)} {fraction:.0%}" + ("\n" if fraction >= 1 else ""), err=True, nl=False)
 
 
 def _start_only(what: str, fraction: float) -> None:

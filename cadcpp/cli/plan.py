@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cadcpp.cli.options import PAIR_OPTIONS, default_ctx
+from cadcpp.cli.terminal import say
 
 
 @click.command("plan")
@@ -35,7 +36,7 @@ def command(
         "seconds_per_pass_at_least": round(plan.read_bytes / max(speed, 1), 4),
         "lockable": min(lockable_bytes(), plan.layout.pinned_bytes),
     }
-    click.echo(json.dumps(values) if as_json else _table(values))
+    say(json.dumps(values) if as_json else _table(values))
 
 
 _ROWS = (

@@ -47,6 +47,11 @@ def answer(text: str, colour: str | None = None) -> None:
         raise click.ClickException(f"cannot write to standard output: {error.strerror}; make room there") from None
 
 
+def say(what: object) -> None:
+    """A line that was asked for, on stdout."""
+    answer(f"{what}\n")
+
+
 def note(message: str, *, dim: bool = False) -> None:
     """A line for people, on stderr."""
     text = printable(message)

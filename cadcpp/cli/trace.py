@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from cadcpp.cli.terminal import say
+
 
 @click.command("trace")
 @click.argument("file", type=Path)
@@ -12,14 +14,14 @@ def command(file: Path) -> None:
     from cadcpp.trace import summarize
 
     found = summarize(file)
-    click.echo(f"{found.whole:.2f} s, {found.n_rounds} passes", nl=False)
+    rounds = f"{found.n_rounds} passes"
     if found.n_rounds:
         rows, accepted = found.n_rows / found.n_rounds, found.n_accepted / found.n_rounds
-        click.echo(f" of {rows:.1f} rows, {accepted:.2f} drafted tokens accepted in each", nl=False)
-    click.echo("")
+        rounds += f" of {rows:.1f} rows, {accepted:.2f} drafted tokens accepted in each"
+    say(f"{found.whole:.2f} s, {rounds}")
     for lane, busy in found.busy.items():
-        click.echo(f"{lane:8}{busy / found.whole:6.1%} of the time, {busy:.2f} s")
+        say(f"{lane:8}{busy / found.whole:6.1%} of the time, {busy:.2f} s")
     if found.busy["draft"]:
-        click.echo(f"hidden  {found.hidden_draft / found.busy['draft']:6.1%} of drafting, by reading at the same time")
+        say(f"hidden  {found.hidden_draft / found.busy['draft']:6.1%} of drafting, by reading at the same time")
     for cause, seconds in sorted(found.stalls.items(), key=lambda item: -item[1]):
-        click.echo(f"stalled {seconds:.2f} s for {cause}")
+        say(f"stalled {seconds:.2f} s for {cause}")

@@ -14,6 +14,8 @@ from cadcpp.transcript import Message, load
 if sys.platform == "win32":
     pytest.skip("no pseudo terminals here", allow_module_level=True)
 
+from tests.support.command import COMMAND, run
+from tests.support.mutate import put, strings, take_apart
 from tests.support.terminal import Terminal
 
 Open = Callable[..., Terminal]
@@ -121,6 +123,68 @@ def test_text_does_not_steer_the_terminal(fake: Open, term: str) -> None:
     terminal.type("hi\r")
     terminal.read_until("resident]\n> ")
     assert "\u241b[31mr\u00e9d\ufffd1m\u240d\u2407.\r\n" in terminal.raw.decode()
+
+
+def test_a_sequence_in_pieces_does_not_steer_it_either(fake: Open) -> None:
+    terminal = fake("split")
+    terminal.read_until("> ")
+    terminal.type("hi\r")
+    terminal.read_until("resident]\n> ")
+    assert "\u241b]0;mine\u2407\ufffd2J\u241b[2J.\r\n" in terminal.raw.decode()
+
+
+STEERING = (b"\x1b]0;mine\x07", b"\x1b[2J", b"\xc2\x9b2J", b"\x7f")
+SHOWN = ("\u241b]0;mine\u2407", "\u241b[2J", "\ufffd2J", "\u2421")
+
+
+@pytest.fixture(scope="module")
+def hostile(tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose name, licence and words would steer a terminal."""
+    file = take_apart(tiny("llama").read_bytes())
+    words = [text * (number + 1) for number in range(20) for text in STEERING]
+    with_words = [*strings(file, b"tokenizer.ggml.tokens")[: -len(words)], *words]
+    put(file, b"tokenizer.ggml.tokens", with_words)
+    put(file, b"general.name", b"".join(STEERING))
+    put(file, b"general.license", b"\n" + STEERING[0])
+    path = tmp_path_factory.mktemp("hostile") / "\x1b[2Jmodel.gguf"
+    path.write_bytes(file.to_bytes())
+    return path
+
+
+@pytest.fixture
+def on_terminal() -> Iterator[Callable[..., str]]:
+    """What a command sends to a terminal until it ends."""
+    shown: list[Terminal] = []
+
+    def start(*arguments: object, **how: str) -> str:
+        shown.append(Terminal([*COMMAND, *arguments], **how))
+        return shown[-1].read_all()
+
+    yield start
+    for terminal in shown:
+        terminal.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        pytest.param(["models", "inspect", "{}"], SHOWN, id="inspect"),
+        pytest.param(["models", "list", "--dir", "{parent}"], SHOWN[1:2], id="list"),
+        pytest.param(["generate", "-m", "{}x", "-p", "Hi"], SHOWN[1:2], id="an error"),
+        pytest.param(["generate", "-m", "{}", "-p", "Hi", "-n", "100"], SHOWN[:2], id="generate"),
+    ],
+)
+def test_a_file_does_not_steer_the_terminal(
+    on_terminal: Callable[..., str], hostile: Path, arguments: list[str], wanted: list[str]
+) -> None:
+    raw = on_terminal(*(argument.format(hostile, parent=hostile.parent) for argument in arguments))
+    assert not set(raw) & {*map(chr, range(9)), "\x1b", "\x7f", *map(chr, range(128, 160))}
+    assert all(text in raw for text in wanted), raw
+
+
+def test_a_pipe_gets_what_the_model_wrote_to_the_letter(hostile: Path) -> None:
+    written = run("generate", "-m", hostile, "-p", "Hi", "-n", 100).stdout
+    assert "\x1b]0;mine\x07" in written and "\x1b[2J" in written and "\u241b" not in written
 
 
 def test_drafted_tokens_are_green(fake: Open) -> None:

@@ -128,6 +128,7 @@ REPLIES: dict[str, Callable[[], Iterable[Step]]] = {
     "endless": _endlessly,
     "long": lambda: [_read, *say("Yes.")],
     "red": lambda: say("\x1b[31mr\u00e9d", "\x9b1m\r\x07."),
+    "split": lambda: say("\x1b", "]0;mine", "\x07", "\x9b", "2J", "\x1b", "[", "2J", "."),
 }
 
 if __name__ == "__main__":  # `python -m tests.support.fakechat KIND ...`: a chat for terminals and for being killed

@@ -142,6 +142,20 @@ def _end(data: bytes, at: int, kind: int) -> int:
     return at
 
 
+def strings(file: File, key: bytes) -> list[bytes]:
+    """A list of strings among the metadata."""
+    body = next(value.body for value in file.values if value.key == key)
+    return [item[8:] for item in _items(body, *struct.unpack_from("<iQ", body))]
+
+
+def put(file: File, key: bytes, new: bytes | list[bytes]) -> None:
+    """Set a text, or a list of texts, in the metadata."""
+    kind, body = _STRING, _text(new) if isinstance(new, bytes) else b""
+    if isinstance(new, list):
+        kind, body = _ARRAY, struct.pack("<iQ", _STRING, len(new)) + b"".join(map(_text, new))
+    file.values = [*(value for value in file.values if value.key != key), Value(key, kind, body)]
+
+
 def mutate(data: bytes, seed: int) -> bytes:
     """A sound file's bytes with one to three things about it changed."""
     rng, file = random.Random(seed), take_apart(data)

@@ -68,6 +68,12 @@ class Terminal:
         self._seen = self._screen.cursor.y
         return text
 
+    def read_all(self) -> str:
+        """All that the command sends until it ends."""
+        while self._process.poll() is None or self._read():
+            self._read()
+        return self.raw.decode()
+
     def _read(self) -> bool:
         """Take what comes; False once nothing does."""
         if not select.select([self._fd], [], [], 0.005)[0]:
