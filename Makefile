@@ -5,7 +5,7 @@ VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
 
-.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-memory bench-chain bench-soak simulate profile clean
+.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-memory bench-chain bench-soak simulate profile clean fuzz
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -36,6 +36,9 @@ test: setup  ## all but the tests that take minutes
 
 test-slow: setup  ## those
 	$(BIN)/python -m pytest -m slow
+
+fuzz: setup  ## thousands of damaged files, opened in every way there is; ten minutes
+	$(BIN)/python -m pytest -m "slow or not slow" -s tests/native/test_fuzz.py tests/native/test_keep.py tests/pure/test_damage.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
+from cadcpp.errors import ModelError
 from cadcpp.prices import MAX_ROWS, Prices
 from cadcpp.tree import TokenTree
 
@@ -60,9 +61,14 @@ class Growth:
         return bool(self._open[row] and self._pays(np.array([row]), self._node_price(), 1.0)[0])
 
     def expand(self, rows: list[int], logits: NDArray[np.float32], mix: Mix | None = None) -> None:
-        """Hang the promising next tokens under ``rows``, given the draft's logits after each, [n, n_vocab]."""
+        """Hang the promising next tokens under ``rows``, given the draft's logits after each, [n, n_vocab].
+
+        Raises ModelError if they are no numbers.
+        """
         logits = logits / self._config.temperature
         top = logits.max(axis=1)
+        if not np.isfinite(top).all():
+            raise ModelError("the draft computes what is no number: its file is damaged, or take another draft")
         total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
         for i, row in enumerate(rows):
             logp = logits[i] - total[i]

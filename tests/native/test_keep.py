@@ -1,6 +1,9 @@
 """A KV cache that is kept in a file: the next session goes on from it, with the same logits, or without it."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 
 from cadcpp.cache import Cache
 from cadcpp.keep import keep, restore
+from tests.support.command import ROOT
 from tests.support.rig import Rig
 
 TEXT = list(range(100, 170))
@@ -91,3 +95,17 @@ def test_what_does_not_fit_is_left_alone(path: Path, file: Path) -> None:
 
 def test_nothing_is_there(rig: Rig, tmp_path: Path) -> None:
     assert not restore(Cache(rig.context), tmp_path / "none")
+
+
+@pytest.mark.parametrize("n", [150, pytest.param(5000, marks=pytest.mark.slow)])
+def test_one_that_was_tampered_with_does_no_harm(path: Path, file: Path, tmp_path: Path, n: int) -> None:
+    """Its digest is right, since whoever changed it made a new one; each is followed by a text on the same context."""
+    command = [sys.executable, "-m", "tests.support.fuzzkeep", path, file, tmp_path / "tampered"]
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
+    done = subprocess.run(
+        command, input=json.dumps(list(range(n))), capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    results = [line.split()[0] for line in done.stdout.splitlines()]
+    print(f"\nkept caches: {n} tampered with, {results.count('refused')} refused")
+    assert done.returncode == 0 and len(results) == n, done.stderr[-2000:]
+    assert results.count("refused") > n / 2
