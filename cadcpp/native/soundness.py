@@ -12,6 +12,8 @@ from cadcpp.native.gguf import Header, Tensor, read_integers, read_vocabulary
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
 _ALIGNMENT = 32  # ggml's TENSOR_ALIGNMENT
 _NO_WEIGHTS = frozenset("q8_1 q8_K i8 i16 i32 i64 f64".split())  # types with which no matrix can be multiplied
+# Tokenizers of models that write no text. Asked for tokens they may end the process.
+_NOT_FOR_WRITING = ("none", "no_vocab", "bert", "t5")
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 
 
@@ -32,7 +34,12 @@ def check_generative(header: Header) -> None:
 
 
 def check_vocabulary(header: Header) -> None:
-    """Raise ModelError for a vocabulary in which two tokens have the same text."""
+    """Raise ModelError for a vocabulary that is not for writing text, or in which two tokens have the same text."""
+    kind = header.metadata.get("tokenizer.ggml.model")
+    if kind in _NOT_FOR_WRITING:
+        raise ModelError(
+            f"{header.path} has a vocabulary of type {kind!r}, with which no text can be written: take a chat model"
+        )
     texts = [text or b"[EMPTY_%d]" % token for token, text in enumerate(read_vocabulary(header))]  # llama.cpp's names
     if len(set(texts)) < len(texts):
         seen = set[bytes]()

@@ -126,6 +126,7 @@ def _unaligned(file: File) -> None:
         pytest.param(lambda file: with_number(file, b"llama.nextn_predict_layers", 3), "3 of 2 layers", id="ahead"),
         pytest.param(lambda file: put(file, b"llama.rope.scaling.type", b"x"), "rope scaling of 'x'", id="rope"),
         pytest.param(lambda file: put(file, b"llama.block_count", b"many"), "'many' layers", id="layers"),
+        pytest.param(lambda file: put(file, b"tokenizer.ggml.model", b"none"), "type 'none'", id="no vocabulary"),
         pytest.param(_integers, "'output.weight' in i32", id="integers"),
         pytest.param(_half_norm, "'output_norm.weight' in f16", id="half a norm"),
         pytest.param(_unaligned, "no multiple of 32", id="alignment"),

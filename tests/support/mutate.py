@@ -15,7 +15,11 @@ _LONG = (*_INTEGERS, 2**32, 2**40, 2**59, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 _FLOATS = (0.0, -1.0, -1e-5, 1e-30, 1e30, float("nan"), float("inf"), float("-inf"))
 _TEXTS = (
     b"", b"\0", b"a\0b", b"\xff\xfe\xfd", b"\x1b[31mred\x1b]0;title\x07", b"\xc2\x9b2J", b"x" * 70, b"y" * 70_000,
-    b"\n\r\n", b"llama", b"mamba", b"bert", b"qwen2", b"gemma3", b"gpt2", b"deepseek2", b"clip", b"no such thing",
+    b"\n\r\n", b"llama", b"mamba", b"bert", b"qwen2", b"gemma3", b"gpt2", b"deepseek2", b"clip", b"t5",
+    b"rwkv",
+    b"plamo2",
+    b"none",
+    b"no such thing",
 )  # fmt: skip
 _KEYS = (
     "general.alignment", "general.architecture", "general.type", "general.name", "general.license",
