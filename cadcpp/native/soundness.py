@@ -63,6 +63,8 @@ def _wrong_claims(header: Header) -> Iterator[str]:
         yield f"{n_experts} experts, of which each row uses {n_used}"
     if (scaling := header.get("rope.scaling.type", "none")) not in _ROPE_SCALINGS:
         yield f"a rope scaling of {reprlib.repr(scaling)}"
+    if "" in header.metadata or "" in header.arrays:
+        yield "metadata without a name"
     for key, value in header.metadata.items():
         if key.endswith("epsilon") and not (isinstance(value, float) and math.isfinite(value) and value >= 0):
             yield f"a {reprlib.repr(key)} of {reprlib.repr(value)}"

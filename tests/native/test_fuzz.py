@@ -29,11 +29,22 @@ FEW = {
     "inspect": 60,
     "plan": 40,
     "plan for a draft": 40,
-    "tools": 40,
+    "tools": 30,
+    "quantize": 80,
+    "check": 40,
     "load": 250,
     "load a draft": 100,
 }
-MANY = {"header": 12000, "pair": 1500, "inspect": 1500, "plan": 1500, "plan for a draft": 1500, "tools": 1000}
+MANY = {
+    "header": 12000,
+    "pair": 1500,
+    "inspect": 1500,
+    "plan": 1500,
+    "plan for a draft": 1500,
+    "tools": 1000,
+    "quantize": 4000,
+    "check": 1000,
+}
 
 
 def open_damaged(door: str, source: Path, scratch: Path, n: int) -> None:
@@ -127,6 +138,7 @@ def _unaligned(file: File) -> None:
         pytest.param(lambda file: put(file, b"llama.rope.scaling.type", b"x"), "rope scaling of 'x'", id="rope"),
         pytest.param(lambda file: put(file, b"llama.block_count", b"many"), "'many' layers", id="layers"),
         pytest.param(lambda file: put(file, b"tokenizer.ggml.model", b"none"), "type 'none'", id="no vocabulary"),
+        pytest.param(lambda file: put(file, b"\0x", b"1"), "without a name", id="no name"),
         pytest.param(_integers, "'output.weight' in i32", id="integers"),
         pytest.param(_half_norm, "'output_norm.weight' in f16", id="half a norm"),
         pytest.param(_unaligned, "no multiple of 32", id="alignment"),

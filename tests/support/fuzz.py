@@ -138,6 +138,12 @@ def _tools(path: Path, good: Path) -> None:
     drop_layers(path, with_new, [0])
 
 
+def _quantize(path: Path, good: Path) -> None:
+    from cadcpp.tools.quantize import requantize
+
+    requantize(path, path.with_name("new.gguf"), "Q8_0")
+
+
 def _load(path: Path, good: Path) -> None:
     """llama.cpp gets what is accepted: loads it, and decodes."""
     from cadcpp.native.model import Model
@@ -181,7 +187,9 @@ DOORS: dict[str, Callable[[Path, Path], None]] = {
     "inspect": _command("models", "inspect", "{path}"),
     "plan": _command("plan", "-m", "{path}", "-d", "{good}", "--disk-speed", "1GB"),
     "plan for a draft": _command("plan", "-m", "{good}", "-d", "{path}", "--disk-speed", "1GB"),
+    "check": _command("models", "check", "{good}", "{path}"),
     "tools": _tools,
+    "quantize": _quantize,
     "load": _load,
     "load a draft": _load_draft,
 }
