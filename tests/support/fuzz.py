@@ -212,7 +212,7 @@ def _try(open_file: Callable[[Path, Path], None], path: Path, good: Path) -> Ite
         yield "accepted", ""
     except CadError as error:
         text = str(error)
-        by_llama = isinstance(error, NativeError) or "llama.cpp cannot" in text
+        by_llama = isinstance(error, NativeError) or "llama.cpp cannot load" in text
         one_line = len(text.splitlines()) == 1 and len(text) < 2000
         yield ("refused-later" if by_llama else "refused", "") if one_line else ("failed", f"{text[:300]!r}")
     except Exception as error:

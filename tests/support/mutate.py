@@ -270,7 +270,7 @@ def _twice(file: File, rng: random.Random) -> None:
 def _array(file: File, rng: random.Random) -> None:
     """An array's type or length."""
     value = rng.choice([v for v in file.values if v.kind == _ARRAY] or file.values)
-    if value.kind != _ARRAY:
+    if value.kind != _ARRAY or len(value.body) < 12:
         return
     kind, n = struct.unpack_from("<iQ", value.body)
     if rng.random() < 0.4:
