@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
+from cadcpp.errors import ModelError
 from cadcpp.growth import Growth
 from cadcpp.prices import Prices
 from cadcpp.tree import TokenTree
@@ -227,3 +228,10 @@ def test_going_beyond_evaluates_what_may_follow_the_tree() -> None:
     assert (
         8 <= len(finish(growth, logits, growth.frontier())) <= 13
     )  # a frontier may exceed the limit by less than its width
+
+
+@pytest.mark.parametrize("logit", [np.nan, np.inf])
+def test_a_draft_that_computes_no_numbers_is_named(logit: float) -> None:
+    growth = Growth(0, TreeConfig(), 8, np.array([], np.int32))
+    with pytest.raises(ModelError, match="the draft computes what is no number"):
+        growth.expand([0], np.array([[0.5, logit, 1.0]], np.float32))
