@@ -5,7 +5,7 @@ VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
 
-.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-wall-quick bench-chart bench-first bench-mixture bench-memory bench-chain bench-soak simulate profile clean fuzz
+.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-first bench-mixture bench-memory bench-chain bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance bench-overcommit bench-sweep bench-agreement bench-context bench-size
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -47,27 +47,25 @@ lint: .venv/ready
 type: .venv/ready
 	$(BIN)/mypy
 
-bench: setup
-	$(BIN)/python -m bench.acceptance
+bench: setup .venv/charts  ## everything, in under an hour, into bench/report.md; root makes the wall; goes on if it was ended
+	$(BIN)/python -m bench.run
 
-bench-ablation: setup  ## what trees, streaming, fallback and pipeline are worth
-	$(BIN)/python -m bench.ablation
+bench-quick: setup .venv/charts  ## a part of it, in under ten minutes, into bench/results/quick.md
+	$(BIN)/python -m bench.run --quick
 
-bench-staged: setup  ## the tables of Staged Speculative Decoding, in memory
-	$(BIN)/python -m bench.staged
+bench-report: setup .venv/charts  ## the report again, out of what was measured
+	$(BIN)/python -m bench.report
 
-bench-wall: setup  ## plain llama.cpp against cadcpp in too little memory; root makes the wall
-	$(BIN)/python -m bench.behind
+# The parts of the report, each alone, into bench/results.
+bench-wall bench-overcommit bench-ablation bench-sweep bench-staged bench-agreement bench-first bench-context bench-size: setup .venv/charts
+	$(BIN)/python -m bench.run $(@:bench-%=%)
 
-bench-wall-quick: setup
-	$(BIN)/python -m bench.behind --quick
-
-bench-chart: setup  ## a picture of what bench-wall measured
+.venv/charts: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m bench.chart
+	touch $@
 
-bench-first: setup  ## time to the first token behind the wall
-	$(BIN)/python -m bench.first
+bench-acceptance: setup  ## tokens a pass, by kind of text; exact
+	$(BIN)/python -m bench.acceptance
 
 bench-mixture: setup  ## a mixture of experts behind the wall
 	$(BIN)/python -m bench.mixture
@@ -75,7 +73,7 @@ bench-mixture: setup  ## a mixture of experts behind the wall
 bench-memory: setup  ## what the drop-in class holds in memory, beside upstream's
 	$(BIN)/python -m bench.memory
 
-bench-chain: setup  ## llama.cpp's own speculation, for bench-wall to compare with; needs cmake
+bench-chain: setup  ## llama.cpp's own speculation, for `make bench` to compare with; needs cmake
 	$(BIN)/python -m bench.chain
 
 bench-soak: setup  ## random requests to one process, ARGS="--minutes 60"; 1 if a text differs or something grows

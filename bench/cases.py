@@ -45,3 +45,15 @@ def in_template(case: str) -> str:
     system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
     turns = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{(CASES | COPIES)[case]}<|im_end|>\n"
     return f"{turns}<|im_start|>assistant\n"
+
+
+_TOKENS_PER_CHARACTER = 0.243  # of the text below, in SmolLM2's vocabulary
+
+
+def long_prompt(n_tokens: int) -> str:
+    """About so many tokens, or a few less: notes that differ, and at their end a question."""
+    texts, n = list(CASES.values()), int(n_tokens / _TOKENS_PER_CHARACTER)
+    notes, ending = "", "\n\nTell a short story about one of these notes.\n"
+    for i in range(n // 60 + 1):
+        notes += f"Note {i}: {texts[i * 5 % len(texts)]}\n"
+    return notes[: n - len(ending)] + ending

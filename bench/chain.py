@@ -3,6 +3,7 @@
 python -m bench.chain          builds it, once; takes some minutes
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -47,7 +48,7 @@ def _build(sources: Path) -> None:
     target = BINARY.parents[1]
     flags = [f"-D{key}={value}" for key, value in _OPTIONS.items()]
     subprocess.run(["cmake", "-S", str(sources), "-B", str(target), *flags], check=True)
-    subprocess.run(["cmake", "--build", str(target), "-j", "--target", BINARY.name], check=True)
+    subprocess.run(["cmake", "--build", str(target), "-j", str(os.cpu_count()), "--target", BINARY.name], check=True)
 
 
 def command(verifier: str, draft: str, prompt: str, n: int, n_max: int, n_ctx: int = 2048) -> list[str]:

@@ -8,6 +8,8 @@ import time
 from llama_cpp import Llama, llama_cpp
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
+from cadcpp.memory import read_bytes
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -29,9 +31,10 @@ def main() -> None:
         verbose=False,
     )
     loaded = time.perf_counter()
-    prompt, tokens, times = llama.tokenize(options.p.encode(), special=True), list[int](), list[float]()
+    prompt, tokens, times, read = llama.tokenize(options.p.encode(), special=True), list[int](), list[float](), 0
     for token in llama.generate(prompt, temp=0.0):
         times.append(time.perf_counter())
+        read = read or read_bytes()
         if token == llama.token_eos() or len(tokens) >= options.n:
             break
         tokens.append(token)
@@ -42,6 +45,8 @@ def main() -> None:
                 "load_seconds": loaded - start,
                 "first_seconds": times[0] - start,
                 "seconds_per_token": (times[-1] - times[0]) / max(len(times) - 1, 1),
+                "read_bytes_per_token": (read_bytes() - read) // max(len(times) - 1, 1),
+                "prompt_tokens": len(prompt),
             }
         )
     )

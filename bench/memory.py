@@ -34,18 +34,18 @@ def main() -> None:
     for name, kind in SYSTEMS.items():
         command = [sys.executable, "-m", "bench.memory", "--one", kind]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        made, answered, own = (n / 1e6 for n in json.loads(done.stdout))
+        made, answered, own = (n / 1e6 for n in json.loads(done.stdout).values())
         print(f"{name:<34}{made:8.0f}{answered:10.0f}{own:17.0f}")
     print(f"the draft's file has {record.demo_draft().stat().st_size / 1e6:.0f} MB")
 
 
-def measure(kind: str) -> tuple[int, int, int]:
+def measure(kind: str) -> dict[str, int]:
     """Resident bytes when the object is made, after an answer, and of the latter those that no file backs."""
     llama = make(kind)
     made = psutil.Process().memory_info().rss
     llama.create_completion("The sky is blue because " * 60, max_tokens=32, temperature=0.0)
     memory = psutil.Process().memory_info()
-    return made, memory.rss, memory.rss - memory.shared
+    return {"made_bytes": made, "answered_bytes": memory.rss, "own_bytes": memory.rss - memory.shared}
 
 
 def make(kind: str):  # type: ignore[no-untyped-def]

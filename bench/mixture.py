@@ -10,10 +10,8 @@ import sys
 from pathlib import Path
 
 from bench import record
-from bench.behind import DISKS, MIB
-from bench.behind import run as run_in
-from bench.systems import PLAIN, System
-from bench.wall import Wall, why_not
+from bench.cell import MIB, Place, measure
+from bench.wall import why_not
 from tests.support.tinygguf import tiny_mixture
 
 PROMPT = "It was a dark and stormy night."
@@ -23,18 +21,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.mixture", description=__doc__)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("--disk", choices=list(DISKS), default="400 MiB/s")
+    parser.add_argument("--disk", type=int, default=400, help="MiB/s; 0 is as fast as it is")
     parser.add_argument("--overcommit", type=float, default=1.3)
     options = parser.parse_args()
     if reason := why_not():
         sys.exit(f"no wall here: {reason}")
     model = make(record.models() / "mixture-1.3GB-Q8_0.gguf")
-    ram = int(model.stat().st_size / options.overcommit) // MIB
-    print(f"{'system':<20}{'s/token':>9}{'read, all MB':>14}{'peak MiB':>10}   ({ram} MiB, disk {options.disk})")
-    for name, command in commands(model, ram, options.tokens).items():
-        results = [run_in(Wall(ram * MIB, DISKS[options.disk]), System(name, command)) for _ in range(options.runs)]
+    place = Place(int(model.stat().st_size / options.overcommit) // MIB, options.disk or None)
+    print(f"{'system':<20}{'s/token':>9}{'read, all MB':>14}{'peak MiB':>10}   ({place})")
+    for name, command in commands(model, place, options.tokens).items():
+        results = [measure(place.wall, command, model) for _ in range(options.runs)]
         for result in results:
-            record.append("mixture", {"ram": ram, "disk": options.disk, "system": name, **result})
+            record.append("mixture", {"place": place.key, "system": name, **result})
             if "error" in result:
                 sys.exit(f"{name} failed: {result['error']}")
         seconds = statistics.median(r["s_per_token"] for r in results)
@@ -52,24 +50,13 @@ def make(path: Path) -> Path:
     return path
 
 
-def commands(model: Path, ram: int, n: int) -> dict[str, list[str]]:
+def commands(model: Path, place: Place, n: int) -> dict[str, list[str]]:
     shared = ["-m", str(model), "-p", PROMPT, "-n", str(n), "--ctx", "512"]
+    ours = ["--speculative", "off", "--temp", "0", "--json", "--ram", f"{place.ram}MiB"]
     python = [sys.executable, "-m"]
     return {
-        PLAIN: [*python, "bench.plain", *shared],
-        "cadcpp": [
-            *python,
-            "cadcpp",
-            "generate",
-            *shared,
-            "--speculative",
-            "off",
-            "--temp",
-            "0",
-            "--json",
-            "--ram",
-            f"{ram}MiB",
-        ],
+        "plain llama.cpp": [*python, "bench.plain", *shared],
+        "cadcpp": [*python, "cadcpp", "generate", *shared, *ours],
     }
 
 

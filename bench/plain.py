@@ -14,6 +14,8 @@ os.environ.setdefault("GGML_CPU_TILED_MM", "0")
 import numpy as np  # noqa: E402
 from llama_cpp import llama_cpp as api  # noqa: E402
 
+from cadcpp.memory import read_bytes  # noqa: E402
+
 
 def _context(model: int, n_ctx: int, threads: int) -> int:
     params = api.llama_context_default_params()
@@ -46,7 +48,7 @@ def main() -> None:
     prompt = options.p.encode()
     buffer = (ctypes.c_int32 * (len(prompt) + 8))()
     n = api.llama_tokenize(vocab, prompt, len(prompt), buffer, len(buffer), True, True)
-    batch, tokens, times = list(buffer[:n]), [], []
+    batch, tokens, times, read = list(buffer[:n]), [], [], 0
     while len(tokens) < options.n:
         array = (ctypes.c_int32 * len(batch))(*batch)
         if api.llama_decode(context, api.llama_batch_get_one(array, len(batch))) != 0:
@@ -54,6 +56,7 @@ def main() -> None:
         logits = np.ctypeslib.as_array(api.llama_get_logits_ith(context, -1), (n_vocab,))
         token = int(np.argmax(logits))
         times.append(time.perf_counter())
+        read = read or read_bytes()
         if api.llama_vocab_is_eog(vocab, token):
             break
         tokens.append(token)
@@ -66,6 +69,8 @@ def main() -> None:
                 "load_seconds": loaded - start,
                 "first_seconds": times[0] - start,
                 "seconds_per_token": rest,
+                "read_bytes_per_token": (read_bytes() - read) // max(len(times) - 1, 1),
+                "prompt_tokens": n,
             }
         )
     )

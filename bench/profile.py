@@ -4,6 +4,7 @@ In RAM with the demo pair. Medians over rounds, the first few left out.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections import defaultdict
@@ -37,11 +38,15 @@ def main() -> None:
     parser.add_argument("--verifier", type=Path, default=record.demo_verifier())
     parser.add_argument("--draft", type=Path, default=record.demo_draft())
     parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--json", action="store_true", help="print one object with medians: seconds and shares")
     options = parser.parse_args()
     config = SessionConfig(n_ctx=1024, tree=TreeConfig(rows=options.rows), fallback="none")
     with Session(options.verifier, options.draft, config) as session:
         rounds = measure(session, options.rounds)
-    show(rounds, options)
+    if options.json:
+        print(json.dumps(dict(zip(("profile_s", "profile_share"), medians(rounds), strict=True))))
+    else:
+        show(rounds, options)
 
 
 def measure(session: Session, n: int) -> list[Round]:
@@ -92,16 +97,20 @@ def timed() -> Iterator[dict[str, float]]:
             setattr(api, name, function)
 
 
-def show(rounds: list[Round], options: argparse.Namespace) -> None:
-    """Medians, and each kind's share of the round."""
+def medians(rounds: list[Round]) -> tuple[Round, Round]:
+    """By kind: seconds, and the share of the round."""
     kinds = [*KINDS, "Python", "round"]
-    median = {kind: statistics.median(r.get(kind, 0.0) for r in rounds) for kind in kinds}
-    share = {kind: statistics.median(r.get(kind, 0.0) / r["round"] for r in rounds) for kind in kinds}
+    seconds = {kind: statistics.median(r.get(kind, 0.0) for r in rounds) for kind in kinds}
+    return seconds, {kind: statistics.median(r.get(kind, 0.0) / r["round"] for r in rounds) for kind in kinds}
+
+
+def show(rounds: list[Round], options: argparse.Namespace) -> None:
+    seconds, share = medians(rounds)
     print(f"{'median of ' + str(len(rounds)) + ' rounds':<22}{'ms':>10}{'share':>9}")
-    for kind in kinds:
-        print(f"{kind:<22}{1000 * median[kind]:>10.1f}{100 * share[kind]:>8.1f}%")
+    for kind in seconds:
+        print(f"{kind:<22}{1000 * seconds[kind]:>10.1f}{100 * share[kind]:>8.1f}%")
     settings = {"verifier": options.verifier.name, "draft": options.draft.name, "rows": options.rows}
-    record.append("profile", {**settings, "rounds": len(rounds), "seconds": median, "share": share})
+    record.append("profile", {**settings, "rounds": len(rounds), "seconds": seconds, "share": share})
 
 
 if __name__ == "__main__":

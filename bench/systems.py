@@ -1,97 +1,172 @@
-"""The systems that the wall bench compares, as commands."""
+"""The systems that are compared, as commands, and what is read from their output."""
 
+import hashlib
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from bench import chain, record
+from bench import chain, models
 
-PLAIN = "plain llama.cpp"
+PLAIN, LOOKUP, CHAIN, OURS = "plain", "lookup", "chain8", "cadcpp"
+NAMES = {
+    PLAIN: "plain llama.cpp",
+    LOOKUP: "llama-cpp-python, prompt lookup",
+    CHAIN: "llama.cpp, chain of 8",
+    OURS: "cadcpp",
+    "draft": "cadcpp, draft model alone",
+    "off": "cadcpp, plain decoding",
+    "ngram": "cadcpp, no draft model, 512 tokens",
+    "agree": "cadcpp, one token drafted",
+    "tree": "tree",
+    "stages": "tree, two stages",
+    "first": "cadcpp",
+    "first-plain": "plain llama.cpp",
+    "kernel": "trees of 64 rows, paging left to the kernel",
+    "turns-steady": "+ pinning and streaming",
+    "turns-llmcad": "+ fallback of LLMCad",
+    "turns": "+ the cost model in its place",
+    "llmcad": "cadcpp, fallback of LLMCad",
+}
+_MEMORY = {
+    "upstream": "llama_cpp.Llama",
+    "lookup": "llama_cpp.Llama, prompt lookup",
+    "ngram": "cadcpp.Llama",
+    "draft": "cadcpp.Llama with a draft",
+}
+STEADY = ("--fallback", "none")  # trees of one size
+TURNS = ("--no-pipeline",)
+OPTIONS: dict[str, tuple[str, ...]] = {  # of `cadcpp generate`, by the kind of a cell
+    OURS: (),
+    "draft": ("--speculative", "draft"),
+    "off": ("--speculative", "off"),
+    "ngram": ("--speculative", "ngram", "--ctx", "512"),
+    "llmcad": ("--fallback", "llmcad"),
+    "kernel": ("--no-pager", *TURNS, *STEADY),
+    "turns-steady": (*TURNS, *STEADY),
+    "turns-llmcad": (*TURNS, "--fallback", "llmcad"),
+    "turns": TURNS,
+    "agree": ("--speculative", "draft", "--rows", "2", *STEADY),
+    "tree": ("--speculative", "draft", *STEADY),
+    "stages": ("--speculative", "staged", *STEADY),
+    "first": (),
+}
+SAMPLINGS = {
+    "greedy": ("--temp", "0"),
+    "top-k": ("--temp", "1", "--top-k", "50", "--top-p", "1", "--min-p", "0", "--seed", "1"),
+}
 _PYTHON = [sys.executable, "-m"]
 
 
-@dataclass(frozen=True, slots=True)
-class System:
-    """One way to write the same text."""
-
-    name: str
-    command: list[str]
-
-    def parse(self, done: CompletedProcess[str]) -> dict[str, Any]:
-        """Seconds a token after the first pass, tokens a pass, and what else the run told of itself."""
-        if self.command[0] == str(chain.BINARY):
-            return chain.parse(done.stdout + done.stderr)
-        output = json.loads(done.stdout)
-        if "stats" not in output:  # a baseline
-            tokens = output["tokens"]
-            return {"s_per_token": output["seconds_per_token"], "first_s": output["first_seconds"], "tokens": tokens}
-        stats = output["stats"]
-        return {
-            "s_per_token": 1 / output["tokens_per_second"],
-            "first_s": stats["load_seconds"] + output["prompt_seconds"],
-            "decode_s": output["seconds"] - output["prompt_seconds"],
-            "tokens": output["tokens"],
-            "prompt_tokens": output["prompt_tokens"],
-            "pass": stats["tokens_per_pass"],
-            "stats": stats,
-        }
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Tokens for slow and for fast systems, rows of a tree, and the group's memory in MiB."""
+class Task:
+    """What is to be written, with which models, in how much memory."""
 
-    n_plain: int
-    n: int
-    rows: int
-    ram: int | None  # None: no limit
-    draft: Path = field(default_factory=record.demo_draft)
-
-
-def plain(prompt: str, sizes: Sizes) -> System:
-    model = ["-m", str(record.demo_verifier()), "-p", prompt]
-    return System(PLAIN, [*_PYTHON, "bench.plain", *model, "-n", str(sizes.n_plain)])
+    prompt: str
+    n: int  # tokens
+    ctx: int
+    ram: int | None  # MiB; None: no limit
+    draft: Path
+    verifier: Path
+    sampling: str = "greedy"
 
 
-def cadcpp(prompt: str, sizes: Sizes, *more: str, name: str = "") -> System:
-    ram = ["--ram", f"{sizes.ram}MiB"] if sizes.ram else []
-    return System(
-        name or f"cadcpp, {sizes.rows} rows",
-        [*_PYTHON, "cadcpp", "generate", *_pair(prompt, sizes.draft), "--temp", "0", "--json", "--ctx", "2048"]
-        + [*ram, "-n", str(sizes.n), "--rows", str(sizes.rows), *more],
+def command(kind: str, task: Task) -> list[str]:
+    """How a kind of cell is run: one of ``OPTIONS``, another system, "rows-N", "without-PIECE", "chain-N", ..."""
+    name, _, rest = kind.partition("-")
+    verifier, text = ["-m", str(task.verifier)], ["-p", task.prompt, "-n", str(task.n)]
+    pair = [*verifier, "-d", str(task.draft)]
+    ram = [str(task.ram)] if task.ram else []
+    if kind in (PLAIN, LOOKUP, "first-plain"):
+        return [*_PYTHON, f"bench.{kind.removeprefix('first-')}", *verifier, *text, "--ctx", str(task.ctx)]
+    if kind == CHAIN:
+        return chain.command(str(task.verifier), str(task.draft), task.prompt, task.n, 8, task.ctx)
+    if name == "memory":
+        return [*_PYTHON, "bench.memory", "--one", rest]
+    if name == "profile":
+        return [*_PYTHON, "bench.profile", "--json", "--rounds", "16", "--rows", rest]
+    if name in ("without", "chain"):
+        piece = ["--rows", str(int(rest) + 1), "--without", "branches"] if name == "chain" else ["--without", rest]
+        budget = ["--ram", *ram] if ram else []
+        return [*_PYTHON, "bench.pieces", *pair, *text, "--sampling", task.sampling, *budget, *piece]
+    options = ("--rows", rest, *STEADY) if name == "rows" else OPTIONS[kind]
+    budget = ["--ram", f"{task.ram}MiB"] if task.ram else []
+    models_of = verifier if kind in ("off", "ngram") else pair
+    shared = [*models_of, *text, "--ctx", str(task.ctx), *budget, *SAMPLINGS[task.sampling], "--json"]
+    return [*_PYTHON, "cadcpp", "generate", *shared, *options]
+
+
+def is_steady(kind: str, in_memory: bool) -> bool:
+    """Whether the counts of such a cell are the same in every run, because no clock decides on trees."""
+    if kind in (PLAIN, LOOKUP, CHAIN, "off", "first-plain"):
+        return True
+    name = kind.partition("-")[0]
+    if name in ("rows", "agree", "tree", "stages"):
+        return in_memory  # behind the wall the draft goes on while the disk is slow
+    return name == "chain" or kind in ("kernel", "turns-steady")
+
+
+def parse(done: CompletedProcess[str]) -> dict[str, Any]:
+    """What a run told of itself; raises ValueError or KeyError if it told nothing."""
+    if done.args[0] == str(chain.BINARY):
+        figures = chain.parse(done.stdout + done.stderr)
+        return {"n": figures["n"], "s_per_token": figures["s_per_token"], "counts": {"pass": round(figures["pass"], 3)}}
+    output = json.loads(done.stdout)
+    if "tokens" not in output:  # figures of another kind
+        return dict(output)
+    tokens = output["tokens"]
+    text = {"n": len(tokens), "text": digest(tokens), "tokens": tokens, "prompt_tokens": output["prompt_tokens"]}
+    return text | (_ours(output) if "stats" in output else _baseline(output))
+
+
+def digest(tokens: list[int]) -> str:
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:12]
+
+
+def _baseline(output: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "s_per_token": output["seconds_per_token"],
+        "first_s": output["first_seconds"],
+        "load_s": output["load_seconds"],
+        "read_per_token": output["read_bytes_per_token"],
+    }
+
+
+def _ours(output: dict[str, Any]) -> dict[str, Any]:
+    stats, n = output["stats"], max(len(output["tokens"]), 1)
+    passes = max(stats["passes"], 1)
+    counts = {key: stats[key] for key in ("passes", "accepted", "draft_decodes", "streamed_bytes_per_pass")}
+    return {
+        "s_per_token": 1 / output["tokens_per_second"] if output["tokens_per_second"] else 0.0,
+        "first_s": stats["load_seconds"] + output["prompt_seconds"],
+        "load_s": stats["load_seconds"],
+        "prompt_s": output["prompt_seconds"],
+        # What is pinned is read once, with the prompt.
+        "read_per_token": max(stats["read_bytes"] - stats["pinned_bytes"], 0) // n,
+        "verify_s": stats["verify_seconds"] / passes,
+        "draft_s": stats["draft_seconds"] / passes,
+        "stall_s": stats["stall_seconds"] / passes,
+        "counts": {"pass": stats["tokens_per_pass"], "rows": stats["drafted"] + passes, **counts},
+    }
+
+
+def name_of(kind: str) -> str:
+    """For tables."""
+    name, _, rest = kind.partition("-")
+    made = {
+        "rows": f"{rest} rows, always",
+        "without": f"cadcpp without {rest}",
+        "chain": f"chain of {rest}",
+        "memory": _MEMORY.get(rest, rest),
+        "profile": f"rounds of {rest} rows",
+    }
+    return NAMES.get(kind) or made.get(name, kind)
+
+
+def models_of(kind: str, task: Task) -> list[Path]:
+    """Files that must be there."""
+    return (
+        [models.verifier(), models.draft()] if kind.startswith(("memory", "profile")) else [task.verifier, task.draft]
     )
-
-
-def others(prompt: str, sizes: Sizes) -> list[System]:
-    """Speculation by others, on the same memory-mapped file."""
-    verifier, draft = str(record.demo_verifier()), str(record.demo_draft())
-    found = [
-        System(
-            "llama-cpp-python, prompt lookup",
-            [*_PYTHON, "bench.lookup", "-m", verifier, "-p", prompt, "-n", str(sizes.n_plain)],
-        )
-    ]
-    if chain.BINARY.exists():
-        n = 3 * sizes.n_plain
-        found.append(System("llama.cpp, chain of 8", chain.command(verifier, draft, prompt, n, 8)))
-    else:
-        print(f"left out: llama.cpp's chain speculation, not built ({chain.BINARY}); see `python -m bench.chain`")
-    return found
-
-
-def pieces(prompt: str, sizes: Sizes) -> list[System]:
-    """cadcpp with one piece taken out."""
-    return [without(piece, prompt, sizes) for piece in ("tree", "pinning", "stream", "lock")]
-
-
-def without(piece: str, prompt: str, sizes: Sizes) -> System:
-    n = {"tree": sizes.n_plain, "lock": sizes.n}.get(piece, sizes.n // 2)
-    shared = [*_pair(prompt, sizes.draft), "--rows", str(sizes.rows), "--ram", str(sizes.ram), "-n", str(n)]
-    return System(f"  without {piece}", [*_PYTHON, "bench.pieces", "--without", piece, *shared])
-
-
-def _pair(prompt: str, draft: Path) -> list[str]:
-    return ["-m", str(record.demo_verifier()), "-d", str(draft), "-p", prompt]

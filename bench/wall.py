@@ -38,21 +38,29 @@ class Wall:
         with _groups(self, _device(disk)) as groups:
             yield lambda: _enter(groups)
 
-    def run(self, command: list[str], disk: Path) -> tuple[subprocess.CompletedProcess[str], Usage]:
+    def run(
+        self, command: list[str], disk: Path, timeout_s: float | None = None
+    ) -> tuple[subprocess.CompletedProcess[str], Usage]:
         """Run ``command`` behind the wall with cold caches; ``disk`` is a file on the throttled disk.
 
-        Without the rights to build a wall the command runs without one, and nothing is counted.
+        Without the rights to build a wall the command runs without one, and nothing is counted. Raises
+        subprocess.TimeoutExpired if it takes longer than ``timeout_s``.
         """
         if why_not():
             start = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
             return done, Usage(time.perf_counter() - start, 0, 0, False)
         device = _device(disk)
         with _groups(self, device) as groups:
             drop_caches()
             start = time.perf_counter()
             done = subprocess.run(
-                command, capture_output=True, text=True, preexec_fn=lambda: _enter(groups), check=False
+                command,
+                capture_output=True,
+                text=True,
+                preexec_fn=lambda: _enter(groups),
+                check=False,
+                timeout=timeout_s,
             )
             seconds = time.perf_counter() - start
             return done, Usage(seconds, _read(groups, device), _peak(groups), done.returncode == -9)
