@@ -1,0 +1,208 @@
+"""The bench's report and comparison, on records that were made up."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import report
+from bench.cell import MEMORY, Cell
+from bench.compare import exact_changes, timed_changes
+from bench.energy import rapl, watts_of
+from bench.figures import growth, over_others, ratio
+from bench.goals import Goal, goals
+from bench.grid import AS_IS, MEDIUM, all_cells, cell, sections
+from bench.record import ROOT
+from bench.results import Record, Run, differing, gather, load
+from bench.run import measure
+from bench.systems import OURS, PLAIN, digest, is_steady
+
+TEXT = [5, 6, 7, 8]
+
+
+def line(found: Cell, seconds: float, tokens: list[int] = TEXT, **more: Any) -> Record:
+    counts = {"pass": 2.0, "passes": 2, "rows": 16, "accepted": 2, "draft_decodes": 6, "streamed_bytes_per_pass": 500}
+    text = {"n": len(tokens), "text": digest(tokens), "tokens": tokens}
+    figures = {"s_per_token": seconds, "seconds": 9.0, "read_per_token": 250, "cpu_s": 3.0, "counts": counts}
+    settings = {"id": found.id, "turn": 0, **asdict(found), "place": found.place.key, "steady": found.steady}
+    return {**settings, **text, **figures, **more}
+
+
+def run_of(*lines: Record, **settings: Any) -> Run:
+    return gather([{"run": {"commit": "abc", **settings}}, *lines])
+
+
+def row_of(text: str, id: str) -> str:
+    return next(row for row in text.splitlines() if f"`{id}`" in row)
+
+
+OURS_CHAT, PLAIN_CHAT = cell(AS_IS, "chat", OURS), cell(AS_IS, "chat", PLAIN)
+STEADY = cell(MEMORY, "chat", "rows-8")
+
+
+def test_an_id_names_one_cell_and_the_quick_run_is_a_part_of_the_whole() -> None:
+    whole = {c.id: c for c in all_cells()}
+    for quick in (False, True):
+        for section in sections(quick):
+            assert {c.id: c.n for c in section.cells} == {c.id: whole[c.id].n for c in section.cells}
+    assert sum(len(s.cells) for s in sections(True)) < len(whole) / 3
+
+
+def test_the_sections_fit_into_an_hour() -> None:
+    assert sum(section.seconds for section in sections()) <= 55 * 60
+
+
+def test_a_row_has_the_median_with_its_spread_and_the_ratio_to_plain() -> None:
+    run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1), line(OURS_CHAT, 0.2), line(OURS_CHAT, 0.3))
+    row = row_of(report.render(run)[0], OURS_CHAT.id)
+    assert "| 0.200 ±50% | 4.5x |" in row and row.count("same") == 1
+
+
+def test_the_rival_is_the_faster_of_llama_cpps_own() -> None:
+    others = [line(cell(AS_IS, "chat", kind), s) for kind, s in {"lookup": 0.8, "chain8": 0.4}.items()]
+    run = run_of(line(PLAIN_CHAT, 1.0), line(OURS_CHAT, 0.1), *others)
+    assert ratio(run, OURS_CHAT) == pytest.approx(10)
+    assert over_others(run, OURS_CHAT) == pytest.approx(4)
+    assert over_others(run_of(line(PLAIN_CHAT, 1.0), line(OURS_CHAT, 0.1)), OURS_CHAT) is None
+
+
+def test_a_text_that_differs_is_shown_loudly() -> None:
+    run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1, [5, 6, 9, 8, 1]))
+    assert differing(run) == {PLAIN_CHAT.id: "", OURS_CHAT.id: "from token 2 on"}
+    text, _ = report.render(run)
+    assert "**1 OF 2 TEXTS DIFFER FROM PLAIN DECODING:**" in text and "**DIFFERS from token 2 on**" in text
+    assert next(goal for goal in goals(run) if "whose text" in goal.text).reached is False
+
+
+def test_a_longer_text_is_the_same_as_far_as_both_go() -> None:
+    run = run_of(line(PLAIN_CHAT, 0.9, TEXT[:2]), line(OURS_CHAT, 0.1))
+    assert differing(run)[OURS_CHAT.id] == ""
+
+
+def test_texts_are_compared_at_the_same_sampling_only() -> None:
+    drawn = [cell(MEMORY, "code", kind, sampling="top-k") for kind in ("off", "stages")]
+    run = run_of(line(PLAIN_CHAT, 0.9), *(line(c, 0.1, [1, 2]) for c in drawn))
+    assert not any(differing(run).values()) and set(differing(run)) == {PLAIN_CHAT.id, *(c.id for c in drawn)}
+
+
+def test_every_row_has_what_repeats_it_and_missing_parts_are_named() -> None:
+    whole = {c.id for c in all_cells()}
+    text, charts = report.render(run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1)))
+    assert OURS_CHAT.id in whole
+    assert "Not measured in this run: `python -m bench.run staged` does." in text
+    assert {chart.name for chart in charts} >= {"report-wall"}
+    assert "not measured" in row_of(text, cell(MEDIUM, "chat", OURS).id)
+
+
+def test_an_empty_run_renders() -> None:
+    text, charts = report.render(gather([]))
+    assert text.count("Not measured in this run") == len(sections()) and not charts
+
+
+def test_what_failed_stands_in_the_report() -> None:
+    failed = {"id": OURS_CHAT.id, "turn": 0, "error": "too little memory"}
+    left = {"id": PLAIN_CHAT.id, "turn": 0, "left_out": "no wall here"}
+    text, _ = report.render(run_of(failed, left))
+    assert f"- `{OURS_CHAT.id}`: too little memory" in text and "**no wall here**" in row_of(text, PLAIN_CHAT.id)
+
+
+@pytest.mark.parametrize(("value", "at_least", "reached"), [(1.0, True, True), (0.9, True, False), (0.9, False, True)])
+def test_a_goal_that_was_missed_is_said_as_plainly(value: float, at_least: bool, reached: bool) -> None:
+    table = report.goals_table([Goal("some goal", value, 1.0, at_least)])
+    assert any("**NOT reached**" in row for row in table) is not reached
+
+
+def test_a_goal_without_figures_is_neither_reached_nor_missed() -> None:
+    assert all(goal.reached is None for goal in goals(gather([])))
+
+
+def test_growth_compares_the_ends() -> None:
+    points = {256.0: (0.1, 0.1, 0.1), 8192.0: (0.4, 0.4, 0.4), 1024.0: (9.0, 9.0, 9.0)}
+    assert growth(points) == "32 times as much costs 4 times as much (power 0.40)"
+
+
+def changes(before: Record, after: Record) -> tuple[list[str], list[str]]:
+    a, b = run_of(before), run_of(after)
+    exact, timed = exact_changes(a, b), timed_changes(a, b)
+    return [f"{c.key} {'worse' if c.worse else 'better'}" for c in exact], [c.key for c in timed]
+
+
+def counted(**counts: float) -> Record:
+    before = line(STEADY, 0.2)
+    return before | {"counts": before["counts"] | counts}
+
+
+def test_runs_that_are_the_same_but_for_noise_show_nothing() -> None:
+    assert changes(line(STEADY, 0.200), line(STEADY, 0.204)) == ([], [])
+
+
+def test_exact_figures_show_whatever_the_clock_says() -> None:
+    assert changes(counted(), counted(**{"pass": 1.9})) == (["pass worse"], [])
+    assert changes(counted(), counted(rows=17)) == (["rows worse"], [])
+    assert changes(counted(), counted(draft_decodes=5)) == (["draft_decodes better"], [])
+    assert changes(line(STEADY, 0.2), line(STEADY, 0.2, [5, 6, 7, 9])) == (["text worse"], [])
+    assert changes(line(STEADY, 0.2), line(STEADY, 0.2, read_per_token=300)) == (["read_per_token worse"], [])
+
+
+def test_counts_that_hang_on_the_clock_are_not_exact() -> None:
+    slower = line(OURS_CHAT, 0.1)
+    slower["counts"] = slower["counts"] | {"pass": 1.9, "rows": 20}
+    assert not OURS_CHAT.steady and changes(line(OURS_CHAT, 0.1), slower) == ([], [])
+
+
+def test_a_cell_that_fails_now_is_worse() -> None:
+    assert changes(line(STEADY, 0.2), {"id": STEADY.id, "turn": 0, "error": "gone"}) == (["run worse"], [])
+
+
+def test_a_timing_shows_only_beyond_its_spread() -> None:
+    assert changes(line(STEADY, 0.2), line(STEADY, 0.3)) == ([], ["s_per_token"])
+    wide = [line(STEADY, seconds) for seconds in (0.1, 0.2, 0.3)]
+    assert timed_changes(run_of(*wide), run_of(line(STEADY, 0.3))) == []
+
+
+def test_what_is_steady() -> None:
+    assert is_steady("rows-8", in_memory=True) and not is_steady("rows-8", in_memory=False)
+    assert is_steady("kernel", in_memory=False) and not is_steady(OURS, in_memory=True)
+
+
+def test_a_run_that_was_cut_off_is_read_up_to_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"run": {"commit": "abc"}}\n{"id": "x", "turn": 0, "seconds": 1.0}\n{"id": "y", "tu')
+    assert load(path).ids == ["x"]
+    with pytest.raises(SystemExit, match="cannot read"):
+        load(tmp_path / "none.jsonl")
+
+
+def test_cells_that_are_there_are_not_measured_again_and_those_cut_for_time_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    cells = [replace(STEADY, kind="rows-8"), replace(STEADY, kind="rows-16")]
+    measure(path, cells, 0, {(cells[0].id, 0)}, deadline=0.0)
+    assert [(r["id"], r["left_out"]) for r in load(path).records] == [(cells[1].id, "no time was left")]
+
+
+def test_energy_counters(tmp_path: Path) -> None:
+    for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text("2500000\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("9000000\n")
+    assert rapl(tmp_path) == [(2.5, 9.0), (2.5, 9.0)]
+    listing = " VDD_CORE_A current(7)=2.0A\n VDD_CORE_V volt(15)=0.75V\n EXT5V_V volt(24)=5.1V\n"
+    assert watts_of(listing) == pytest.approx(1.5)
+
+
+def test_the_readmes_table_is_the_reports(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1))
+    report.put_headline(run, readme)
+    text = readme.read_text()
+    assert "old" not in text and "| **cadcpp**: chat | 0.100 (9.0x) |" in text and text.endswith("after\n")
+
+
+def test_the_project_s_own_table_is_the_published_reports() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    if report.BEGIN not in readme:
+        pytest.skip("the README has no table of the report yet")
+    shown = readme.partition(report.BEGIN)[2].partition(report.END)[0].strip()
+    assert shown in report.REPORT.read_text("utf-8")
