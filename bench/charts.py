@@ -17,7 +17,8 @@ class Chart:
     y: str
     x: str = ""
     series: dict[str, dict[Any, Point]] = field(default_factory=dict)  # by name, then by place on the x axis
-    log: bool = True  # the y axis; a numeric x axis is logarithmic anyway
+    log: bool = True  # the y axis
+    log_x: bool = True
 
     @property
     def places(self) -> list[Any]:
@@ -44,19 +45,19 @@ def draw_all(charts: Iterable[Chart], folder: Path) -> None:
 
 
 def _draw(chart: Chart, path: Path) -> None:
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(figsize=(8, 4))
+    figure, axes = pyplot.subplots(figsize=(10, 4))
     (_lines if all(isinstance(x, (int, float)) for x in chart.places) else _bars)(axes, chart)
     axes.set_ylabel(chart.y)
     axes.set_xlabel(chart.x)
     axes.set_title(chart.title, fontsize=10)
     if chart.log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="y", which="minor", labelsize=6)
-    axes.legend(fontsize=7)
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
@@ -67,8 +68,9 @@ def _lines(axes: Any, chart: Chart) -> None:
         places = sorted(points)
         values = [points[x][0] for x in places]
         axes.errorbar(places, values, yerr=_range(points[x] for x in places), label=name, marker="o", capsize=2)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted(chart.places), [f"{x:g}" for x in sorted(chart.places)], fontsize=7)
+    if chart.log_x:
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(chart.places), [f"{x:.3g}" if x < 100 else f"{x:.0f}" for x in sorted(chart.places)])
     axes.minorticks_off()
 
 
@@ -83,5 +85,5 @@ def _bars(axes: Any, chart: Chart) -> None:
 
 
 def _range(points: Iterable[Point]) -> list[list[float]]:
-    found = list(points)
-    return [[v - low for v, low, _ in found], [high - v for v, _, high in found]]
+    found = list(points)  # a mean of one value may differ from it by a rounding
+    return [[max(v - low, 0.0) for v, low, _ in found], [max(high - v, 0.0) for v, _, high in found]]

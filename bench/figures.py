@@ -52,10 +52,11 @@ def ranged(values: Iterable[float | None]) -> Point | None:
     return (statistics.geometric_mean(found), min(found), max(found)) if found else None
 
 
-def growth(points: dict[float, Point]) -> str:
-    """How the last of some points compares with the first."""
+def growth(points: dict[float, Point], what: str) -> str:
+    """How the last of some points compares with the first, as a sentence's end; empty for fewer than two."""
     if len(points) < 2:
         return ""
     (x0, first), (x1, last) = min(points.items()), max(points.items())
     exponent = math.log(last[0] / first[0]) / math.log(x1 / x0)
-    return f"{x1 / x0:.3g} times as much costs {last[0] / first[0]:.2g} times as much (power {exponent:.2f})"
+    ends = f"{first[0]:.3g} at {x0:g}, {last[0]:.3g} at {x1:g}"
+    return f"{x1 / x0:.3g} times the {what} costs {last[0] / first[0]:.2g} times as much ({ends}; power {exponent:.2f})"

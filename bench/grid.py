@@ -108,7 +108,7 @@ def ablation(quick: bool) -> Iterator[Cell]:
             for kind in (PLAIN, "kernel", "turns-steady", "turns-llmcad", "turns", OURS):
                 yield cell(MEDIUM, case, kind)
     if not quick:
-        yield from (cell(AS_IS, "chat", f"without-{piece}") for piece in PIECES)
+        yield from (cell(AS_IS, "chat", kind) for kind in (OURS, *(f"without-{piece}" for piece in PIECES)))
 
 
 def sweep(quick: bool) -> Iterator[Cell]:
@@ -119,8 +119,9 @@ def sweep(quick: bool) -> Iterator[Cell]:
         if not quick:
             yield cell(place, case, "llmcad")
         few = () if place == MEDIUM else (2, 4)
+        if case == "chat" and not quick:
+            yield cell(place, case, "rows-1", 8)
         for rows in (8, 64) if quick else (*few, *ROWS):
-            # More would be measured where it costs least.
             yield cell(place, case, f"rows-{rows}", tokens(place, OURS) if rows == 64 else n)
 
 

@@ -110,10 +110,13 @@ def goals_table(found: list[Goal]) -> list[str]:
 
 def left_out(run: Run) -> list[str]:
     """What was not measured or failed, and why."""
-    found = {id: run.of(id).problem for id in run.ids if run.of(id).problem}
-    if not found:
+    reasons = dict[str, list[str]]()
+    for id in run.ids:
+        if reason := run.of(id).problem:
+            reasons.setdefault(reason, []).append(f"`{id}`")
+    if not reasons:
         return []
-    return ["## Left out or failed", "", *(f"- `{id}`: {reason}" for id, reason in found.items())]
+    return ["## Left out or failed", "", *(f"- {reason}: {', '.join(ids)}" for reason, ids in reasons.items())]
 
 
 def put_headline(run: Run, readme: Path) -> None:

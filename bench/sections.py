@@ -84,8 +84,7 @@ def overcommit(run: Run, section: Section) -> Part:
     )
     for kind in (PLAIN, OURS):
         if len(by_kind[kind]) > 1:
-            last = f"{max(by_kind[kind]):.2g}x"
-            part.say(f"{NAMES[kind]}: up to {last} overcommit, {growth(by_kind[kind])}.")
+            part.say(f"{NAMES[kind]}: {growth(by_kind[kind], 'overcommit')}.")
     failed = [f"{c.place}: {run.of(c.id).problem}" for c in section.cells if c.kind == OURS and run.of(c.id).problem]
     part.say(*(f"- Did not run: {text}" for text in failed))
     return part
@@ -153,7 +152,7 @@ def sweep(run: Run, section: Section) -> Part:
     passes = {str(p): _pass_seconds(run, section, p) for p in places}
     title = "one pass of the verifier, by its rows"
     part.draw(Chart(name="report-rows", title=title, y="seconds a pass", x="rows in the pass", series=passes))
-    part.say(*(f"{name}: {growth(points)}, in rows." for name, points in passes.items() if len(points) > 1))
+    part.say(*(f"{name}: {growth(points, 'rows')}." for name, points in passes.items() if len(points) > 1))
     return part
 
 
@@ -171,15 +170,14 @@ def _sized_ratio(run: Run, place: Place, rows: int) -> Point | None:
 
 
 def _pass_seconds(run: Run, section: Section, place: Place) -> Points:
-    """Seconds of a pass over the rows that it really had, one row being plain llama.cpp's."""
+    """Seconds of a pass over the rows that it really had."""
     found = Points()
     for c in section.cells:
         result = run.of(c.id)
         rows, passes = result.median("rows"), result.median("passes")
         if c.place == place and c.kind.startswith("rows-") and c.workload == "chat" and rows and passes:
-            found[round(rows / passes, 1)] = point(run, c, "verify_s") or (0.0, 0.0, 0.0)
-    one = point(run, cell(place, "chat", PLAIN))
-    return {1.0: one, **found} if one and found else found
+            found[round(rows / passes)] = point(run, c, "verify_s") or (0.0, 0.0, 0.0)
+    return found
 
 
 def staged(run: Run, section: Section) -> Part:
@@ -225,7 +223,7 @@ def agreement(run: Run, section: Section) -> Part:
     cases = ("chat", "code")
     series: dict[str, Points] = {"in memory": {}, "400 MiB/s": {}}
     for draft in DRAFTS:
-        agrees = mean(_agreement(run, cell(MEMORY, case, "agree", draft=draft)) for case in cases)
+        agrees = _agreement(run, [cell(MEMORY, case, "agree", draft=draft) for case in cases])
         here = ranged(ratio(run, cell(MEMORY, case, OURS, draft=draft)) for case in cases)
         there = ranged([ratio(run, cell(MEDIUM, "chat", OURS, draft=draft))])
         for name, found in zip(series, (here, there), strict=True):
@@ -236,17 +234,19 @@ def agreement(run: Run, section: Section) -> Part:
             rows.append([draft, *shown])
     if rows:
         part.lines += table(["draft", "agrees", "in memory, chat and code", "400 MiB/s, chat"], rows)
-    title, y = "agreement against speed", SPEED
-    part.draw(Chart(name="report-agreement", title=title, y=y, x="agreement, percent", series=series))
+    title, x = "agreement against speed", "agreement, percent"
+    part.draw(Chart(name="report-agreement", title=title, y=SPEED, x=x, series=series, log_x=False))
     return part
 
 
-def _agreement(run: Run, found: Cell) -> float | None:
-    """Share of single guesses that the verifier would have said itself."""
-    accepted, rows, passes = (median(run, found, key) for key in ("accepted", "rows", "passes"))
-    if accepted is None or not rows or not passes or rows == passes:
-        return None
-    return max(accepted / (rows - passes), 0.001)
+def _agreement(run: Run, cells: list[Cell]) -> float | None:
+    """Share of single guesses that the verifier would have said itself; counts."""
+    found = [[run.of(c.id).median(key) for key in ("accepted", "rows", "passes")] for c in cells]
+    counted = [
+        (accepted, rows - passes) for accepted, rows, passes in found if rows and passes and accepted is not None
+    ]
+    guessed = sum(n for _, n in counted)
+    return sum(accepted for accepted, _ in counted) / guessed if guessed else None
 
 
 def footprint(run: Run, section: Section) -> Part:
@@ -310,7 +310,7 @@ def context(run: Run, section: Section) -> Part:
         series = {NAMES[kind]: found for kind, found in points.items()}
         title = f"{y}, by context, disk as is"
         part.draw(Chart(name=name, title=title, y=y, x="tokens", series=series))
-        part.say(*(f"{NAMES[k]}, {y}: {growth(p)}." for k, p in points.items() if len(p) > 1))
+        part.say(*(f"{NAMES[k]}, {y}: {growth(p, 'context')}." for k, p in points.items() if len(p) > 1))
     return part
 
 
@@ -326,7 +326,7 @@ def size(run: Run, section: Section) -> Part:
             points = _over(run, here, kind, lambda c: float(c.size.removesuffix("GB")))
             series[f"{NAMES[kind]}, {place}"] = points
             if len(points) > 1:
-                part.say(f"{NAMES[kind]}, {place}: {growth(points)}.")
+                part.say(f"{NAMES[kind]}, {place}: {growth(points, 'size')}.")
     title = "by the verifier's size, chat"
     part.draw(Chart(name="report-size", title=title, y="seconds a token", x="GB", series=series))
     return part
