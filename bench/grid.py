@@ -46,18 +46,18 @@ def tokens(place: Place, kind: str) -> int:
 def sections(quick: bool = False, n: int | None = None) -> list[Section]:
     """All of them; ``n`` tokens at most in every cell, for trying things out."""
     makers = {
-        "wall": ("Behind the wall", 1000, wall),
-        "overcommit": ("How cost grows with overcommit", 150, overcommit),
-        "memory": ("In memory", 330, in_memory),
-        "ablation": ("What each piece is worth", 300, ablation),
-        "sweep": ("Trees of fixed sizes, and how cost grows with rows", 480, sweep),
-        "staged": ("A draft for the draft", 270, staged),
-        "agreement": ("Agreement against speed", 150, agreement),
-        "footprint": ("Memory", 30, footprint),
-        "first": ("Loading, and the first token", 100, first),
-        "overhead": ("Overhead", 40, overhead),
-        "context": ("How cost grows with context", 210, context),
-        "size": ("How cost grows with the model", 170, size),
+        "wall": ("Behind the wall", 950, wall),
+        "overcommit": ("How cost grows with overcommit", 145, overcommit),
+        "memory": ("In memory", 320, in_memory),
+        "ablation": ("What each piece is worth", 290, ablation),
+        "sweep": ("Trees of fixed sizes, and how cost grows with rows", 490, sweep),
+        "staged": ("A draft for the draft", 275, staged),
+        "agreement": ("Agreement against speed", 160, agreement),
+        "footprint": ("Memory", 25, footprint),
+        "first": ("Loading, and the first token", 95, first),
+        "overhead": ("Overhead", 35, overhead),
+        "context": ("How cost grows with context", 220, context),
+        "size": ("How cost grows with the model", 200, size),
     }
     return [
         Section(key, title, seconds, tuple(_short(c, n) for c in make(quick)))
@@ -114,9 +114,9 @@ def ablation(quick: bool) -> Iterator[Cell]:
 def sweep(quick: bool) -> Iterator[Cell]:
     places = (MEMORY,) if quick else (MEMORY, AS_IS, MEDIUM)
     for place, case in product(places, ("chat",) if quick else ("chat", "code")):
-        n = min(tokens(place, OURS), 32)
+        n = 24 if place == MEDIUM else 32
         yield from (cell(place, case, kind) for kind in (PLAIN, OURS))
-        if not quick:
+        if not quick and (place, case) != (MEDIUM, "code"):
             yield cell(place, case, "llmcad")
         few = () if place == MEDIUM else (2, 4)
         if case == "chat" and not quick:
@@ -127,12 +127,12 @@ def sweep(quick: bool) -> Iterator[Cell]:
 
 def staged(quick: bool) -> Iterator[Cell]:
     for case, sampling in product(("code",) if quick else ("code", "chat", "edit"), ("greedy", "top-k")):
-        if quick and sampling == "top-k":
+        if sampling == "top-k" and (quick or case == "chat"):
             continue
-        yield cell(MEMORY, case, "off", 48, sampling=sampling)
+        yield cell(MEMORY, case, "off", sampling=sampling)
         for draft in ("Q2_K",) if quick or case == "chat" else ("Q2_K", "Q4_K_M"):
             for kind in ("chain-8", "tree", "stages"):
-                yield cell(MEMORY, case, kind, 48, draft=draft, sampling=sampling)
+                yield cell(MEMORY, case, kind, draft=draft, sampling=sampling)
 
 
 def agreement(quick: bool) -> Iterator[Cell]:
