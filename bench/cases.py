@@ -47,7 +47,7 @@ def in_template(case: str) -> str:
     return f"{turns}<|im_start|>assistant\n"
 
 
-_TOKENS_PER_CHARACTER = 0.243  # of the text below, in SmolLM2's vocabulary
+_TOKENS_PER_CHARACTER = 0.292  # at most, of the text below in SmolLM2's vocabulary
 
 
 def long_prompt(n_tokens: int) -> str:
