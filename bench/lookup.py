@@ -31,10 +31,12 @@ def main() -> None:
         verbose=False,
     )
     loaded = time.perf_counter()
-    prompt, tokens, times, read = llama.tokenize(options.p.encode(), special=True), list[int](), list[float](), 0
+    prompt, tokens, times = llama.tokenize(options.p.encode(), special=True), list[int](), list[float]()
+    read, cpu_s = 0, 0.0
     for token in llama.generate(prompt, temp=0.0):
         times.append(time.perf_counter())
-        read = read or read_bytes()
+        if len(times) == 1:
+            read, cpu_s = read_bytes(), time.process_time()
         if token == llama.token_eos() or len(tokens) >= options.n:
             break
         tokens.append(token)
@@ -45,6 +47,7 @@ def main() -> None:
                 "load_seconds": loaded - start,
                 "first_seconds": times[0] - start,
                 "seconds_per_token": (times[-1] - times[0]) / max(len(times) - 1, 1),
+                "cpu_seconds_per_token": (time.process_time() - cpu_s) / max(len(times) - 1, 1),
                 "read_bytes_per_token": (read_bytes() - read) // max(len(times) - 1, 1),
                 "prompt_tokens": len(prompt),
             }

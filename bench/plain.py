@@ -48,7 +48,7 @@ def main() -> None:
     prompt = options.p.encode()
     buffer = (ctypes.c_int32 * (len(prompt) + 8))()
     n = api.llama_tokenize(vocab, prompt, len(prompt), buffer, len(buffer), True, True)
-    batch, tokens, times, read = list(buffer[:n]), [], [], 0
+    batch, tokens, times, read, cpu_s = list(buffer[:n]), [], [], 0, 0.0
     while len(tokens) < options.n:
         array = (ctypes.c_int32 * len(batch))(*batch)
         if api.llama_decode(context, api.llama_batch_get_one(array, len(batch))) != 0:
@@ -56,7 +56,8 @@ def main() -> None:
         logits = np.ctypeslib.as_array(api.llama_get_logits_ith(context, -1), (n_vocab,))
         token = int(np.argmax(logits))
         times.append(time.perf_counter())
-        read = read or read_bytes()
+        if len(times) == 1:
+            read, cpu_s = read_bytes(), time.process_time()
         if api.llama_vocab_is_eog(vocab, token):
             break
         tokens.append(token)
@@ -69,6 +70,7 @@ def main() -> None:
                 "load_seconds": loaded - start,
                 "first_seconds": times[0] - start,
                 "seconds_per_token": rest,
+                "cpu_seconds_per_token": (time.process_time() - cpu_s) / max(len(times) - 1, 1),
                 "read_bytes_per_token": (read_bytes() - read) // max(len(times) - 1, 1),
                 "prompt_tokens": n,
             }

@@ -12,8 +12,6 @@ from bench.record import RESULTS, ROOT
 MEASURED = ROOT / "bench" / "measured" / "report.jsonl"  # of the last whole run
 Record = dict[str, Any]
 EXACT = ("n", "text")  # the same in every run of a cell, on one machine
-TIMED = ("s_per_token", "first_s", "load_s", "prompt_s", "seconds", "cpu_s", "joules", "verify_s", "draft_s", "stall_s")
-COUNTED = ("read_per_token", "read_bytes", "peak_bytes", "made_bytes", "answered_bytes", "own_bytes")
 
 
 @dataclass(frozen=True, slots=True)

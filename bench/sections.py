@@ -71,7 +71,8 @@ def wall(run: Run, section: Section) -> Part:
         against, others = (mean(f(run, c) for c in ours) for f in (ratio, over_others))
         if against:
             beside = f", and {times(others)} its faster own speculation's" if others else ""
-            part.say(f"{place}: {times(against)} plain llama.cpp's speed{beside} ({len(ours)} workloads).")
+            n = sum(ratio(run, c) is not None for c in ours)
+            part.say(f"{place}: {times(against)} plain llama.cpp's speed{beside} (workloads: {n}).")
     return part
 
 
@@ -333,27 +334,30 @@ def size(run: Run, section: Section) -> Part:
 
 
 def energy(run: Run, _: Section | None = None) -> Part:
-    """Of whole runs, loading included."""
     part, source = Part(), run.settings.get("joules_from")
-    key, unit = ("joules", "joules a token") if source else ("cpu_s", "CPU-seconds a token")
+    unit = "joules a token" if source else "CPU-seconds a token"
     part.say(
         f"Joules are counted by {source}, for the whole machine and the whole run, loading included."
         if source
         else "**This host has no energy counters (neither RAPL nor a Raspberry Pi's PMIC)**: CPU-seconds and bytes read"
-        " a token stand in for joules. CPU-seconds are those of the whole run, loading included."
+        " a token stand in for joules, both after the first pass, which reads the prompt."
     )
     rows, series = [], dict[str, dict[str, Point]]()
     for place in (MEMORY, *DISKS):
         for c in (cell(place, "chat", kind) for kind in (PLAIN, LOOKUP, CHAIN, OURS)):
-            used, n = median(run, c, key), median(run, c, "n")
-            if used and n:
+            if used := _joules(run, c) if source else median(run, c, "cpu_per_token"):
                 read = megabytes(median(run, c, "read_per_token")) if place.ram else ""
-                rows.append([place, c.name, number(used / n), read, f"`{c.id}`"])
-                series.setdefault(c.name, {})[str(place)] = (used / n,) * 3
+                rows.append([place, c.name, number(used), read, f"`{c.id}`"])
+                series.setdefault(c.name, {})[str(place)] = (used,) * 3
     if rows:
         part.lines += table(["chat", "system", unit, "MB read a token", f"`{PYTHON}`"], rows)
     part.draw(Chart(name="report-energy", title=f"{unit}, chat", y=unit, series=series))
     return part
+
+
+def _joules(run: Run, found: Cell) -> float | None:
+    joules, n = median(run, found, "joules"), median(run, found, "n")
+    return joules / n if joules and n else None
 
 
 RENDER: dict[str, Callable[[Run, Section], Part]] = {

@@ -130,6 +130,7 @@ def _baseline(output: dict[str, Any]) -> dict[str, Any]:
         "s_per_token": output["seconds_per_token"],
         "first_s": output["first_seconds"],
         "load_s": output["load_seconds"],
+        "cpu_per_token": output["cpu_seconds_per_token"],
         "read_per_token": output["read_bytes_per_token"],
     }
 
@@ -143,6 +144,7 @@ def _ours(output: dict[str, Any]) -> dict[str, Any]:
         "first_s": stats["load_seconds"] + output["prompt_seconds"],
         "load_s": stats["load_seconds"],
         "prompt_s": output["prompt_seconds"],
+        "cpu_per_token": output["cpu_seconds_per_token"],
         # What is pinned is read once, with the prompt.
         "read_per_token": max(stats["read_bytes"] - stats["pinned_bytes"], 0) // n,
         "verify_s": stats["verify_seconds"] / passes,

@@ -57,8 +57,7 @@ def _cell_row(run: Run, cell: Cell, differing: dict[str, str]) -> list[object]:
     where = [cell.place, cell.workload, cell.name]
     if result.problem:
         return [*where, *[""] * (len(_COLUMNS) - len(where) - 2), f"**{result.problem}**", repeat]
-    n, passes, rows = (result.median(key) for key in ("n", "passes", "rows"))
-    cpu, peak = result.median("cpu_s"), result.median("peak_bytes")
+    passes, rows, peak = (result.median(key) for key in ("passes", "rows", "peak_bytes"))
     base = ratio(run, cell) if plain_of(cell) != cell else None
     return [
         *where,
@@ -68,7 +67,7 @@ def _cell_row(run: Run, cell: Cell, differing: dict[str, str]) -> list[object]:
         number(result.median("pass")),
         number(rows / passes) if rows and passes else "",
         megabytes(result.median("read_per_token")) if cell.place.ram else "",
-        number(cpu / n) if cpu and n else "",
+        number(result.median("cpu_per_token")),
         number(peak / (1 << 20)) if peak else "",
         len(result.good),
         _text(differing.get(cell.id)),

@@ -18,11 +18,13 @@ class Recorder:
         self._start = time.perf_counter()
         self._read = read_bytes()
         self._first_s, self._n_first, self._last_s = 0.0, 0, 0.0
+        self._first_cpu_s = 0.0
 
     def add(self, chunk: Chunk) -> None:
         self._last_s = time.perf_counter() - self._start
         if not self.stats.passes or not self._first_s:
             self._first_s, self._n_first = self._last_s, len(chunk.tokens)
+            self._first_cpu_s = time.process_time()
         self.text += chunk.text
         self.tokens += chunk.tokens
         self.finish = chunk.finish or self.finish
@@ -34,6 +36,11 @@ class Recorder:
         if n > 0 and seconds > 0:
             return n / seconds
         return len(self.tokens) / self._last_s if self._last_s else 0.0
+
+    @property
+    def cpu_seconds_per_token(self) -> float:
+        """Of all threads, after the first pass."""
+        return (time.process_time() - self._first_cpu_s) / max(len(self.tokens) - self._n_first, 1)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values; times in seconds, sizes in bytes."""
@@ -50,5 +57,6 @@ class Recorder:
             "seconds": round(self._last_s, 4),
             "prompt_seconds": round(self._first_s, 4),
             "tokens_per_second": round(self.tokens_per_second, 4),
+            "cpu_seconds_per_token": round(self.cpu_seconds_per_token, 4),
             "stats": self.stats.to_dict(),
         }

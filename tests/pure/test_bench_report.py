@@ -17,6 +17,8 @@ from bench.record import ROOT
 from bench.results import Record, Run, differing, gather, load
 from bench.run import measure
 from bench.systems import OURS, PLAIN, digest, is_steady
+from cadcpp.report import Recorder
+from cadcpp.session import Chunk
 
 TEXT = [5, 6, 7, 8]
 
@@ -24,7 +26,7 @@ TEXT = [5, 6, 7, 8]
 def line(found: Cell, seconds: float, tokens: list[int] = TEXT, **more: Any) -> Record:
     counts = {"pass": 2.0, "passes": 2, "rows": 16, "accepted": 2, "draft_decodes": 6, "streamed_bytes_per_pass": 500}
     text = {"n": len(tokens), "text": digest(tokens), "tokens": tokens}
-    figures = {"s_per_token": seconds, "seconds": 9.0, "read_per_token": 250, "cpu_s": 3.0, "counts": counts}
+    figures = {"s_per_token": seconds, "seconds": 9.0, "read_per_token": 250, "cpu_per_token": 0.3, "counts": counts}
     settings = {"id": found.id, "turn": 0, **asdict(found), "place": found.place.key, "steady": found.steady}
     return {**settings, **text, **figures, **more}
 
@@ -206,3 +208,13 @@ def test_the_project_s_own_table_is_the_published_reports() -> None:
         pytest.skip("the README has no table of the report yet")
     shown = readme.partition(report.BEGIN)[2].partition(report.END)[0].strip()
     assert shown in report.REPORT.read_text("utf-8")
+
+
+def test_cpu_time_a_token_is_that_after_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = iter([50.0, 53.0])
+    monkeypatch.setattr("cadcpp.report.time.process_time", lambda: next(spent))
+    recorder = Recorder(3)
+    for tokens in ([1], [2, 3]):
+        recorder.add(Chunk("", tokens))
+        recorder.stats.passes += 1
+    assert recorder.to_dict()["cpu_seconds_per_token"] == 1.5
