@@ -48,7 +48,7 @@ def sections(quick: bool = False, n: int | None = None) -> list[Section]:
     makers = {
         "wall": ("Behind the wall", 950, wall),
         "overcommit": ("How cost grows with overcommit", 145, overcommit),
-        "memory": ("In memory", 320, in_memory),
+        "ram": ("In memory", 320, in_memory),
         "ablation": ("What each piece is worth", 290, ablation),
         "sweep": ("Trees of fixed sizes, and how cost grows with rows", 490, sweep),
         "staged": ("A draft for the draft", 275, staged),

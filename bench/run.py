@@ -39,7 +39,8 @@ def main() -> None:
     minutes = options.minutes or (QUICK_MINUTES if options.quick else MINUTES)
     wanted = [s for s in sections(options.quick, options.tokens) if not options.sections or s.key in options.sections]
     path = options.output or record.RESULTS / f"{name_of(options)}.jsonl"
-    run(path, wanted, {"quick": options.quick, "sections": [s.key for s in wanted], "minutes": minutes})
+    about = {"quick": options.quick, "tokens": options.tokens, "minutes": minutes}
+    run(path, wanted, {**about, "sections": [s.key for s in wanted]})
     publish(path, whole=not (options.quick or options.sections or options.tokens or options.output))
 
 
@@ -90,8 +91,8 @@ def _measure_one(path: Path, cell: Cell, turn: int, deadline: float) -> None:
 def run_one(cell: Cell) -> dict[str, Any]:
     try:
         return cell.run()
-    except CadError as error:  # of the files it needs
-        return {"id": cell.id, "left_out": str(error)}
+    except (CadError, OSError) as error:  # of the files it needs, or of the wall; the other cells go on
+        return {"id": cell.id, "error": str(error)}
 
 
 def _is_large(file: Path) -> bool:
@@ -107,7 +108,8 @@ def begin(path: Path, settings: dict[str, Any]) -> Done:
     """What a run that was ended has measured already; a new file where there is none, or one that is done."""
     if path.exists():
         found = load(path)
-        if found.settings.get("commit") == record.commit() and not found.ended:
+        same = {"commit": record.commit(), "tokens": settings["tokens"]}
+        if not found.ended and same.items() <= found.settings.items():
             return {(r["id"], r["turn"]) for r in found.records if "left_out" not in r}
         path.rename(path.with_name(f"{path.stem}-{found.settings.get('began', 'before').replace(':', '')}.jsonl"))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,9 +96,9 @@ def _overcommit(found: Cell) -> float:
 
 
 def _over(run: Run, section: Section, kind: str, x: Callable[[Cell], float], key: str = "s_per_token") -> Points:
-    """The points of one kind of cells over something."""
-    cells = [c for c in section.cells if c.kind == kind]
-    return {x(c): found for c in cells if (found := point(run, c, key))}
+    """The points of one kind of cells over something; bytes as megabytes."""
+    cells, factor = [c for c in section.cells if c.kind == kind], 1e-6 if key == "read_per_token" else 1.0
+    return {x(c): found for c in cells if (found := point(run, c, key, factor))}
 
 
 def in_memory(run: Run, section: Section) -> Part:
@@ -305,7 +305,7 @@ def context(run: Run, section: Section) -> Part:
     for key, y, name in (
         ("s_per_token", "seconds a token", "report-context"),
         ("first_s", "seconds to the first token", "report-context-first"),
-        ("read_per_token", "bytes read a token", "report-context-bytes"),
+        ("read_per_token", "MB read a token", "report-context-bytes"),
     ):
         points = {kind: _over(run, section, kind, _tokens, key) for kind in (PLAIN, OURS)}
         series = {NAMES[kind]: found for kind, found in points.items()}
@@ -363,7 +363,7 @@ def _joules(run: Run, found: Cell) -> float | None:
 RENDER: dict[str, Callable[[Run, Section], Part]] = {
     "wall": wall,
     "overcommit": overcommit,
-    "memory": in_memory,
+    "ram": in_memory,
     "ablation": ablation,
     "sweep": sweep,
     "staged": staged,
