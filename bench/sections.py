@@ -151,9 +151,10 @@ def sweep(run: Run, section: Section) -> Part:
         if found := best_fixed(run, place):
             part.say(f"{place}: the cost model reaches {found:.0%} of the best fixed size's speed.")
     passes = {str(p): _pass_seconds(run, section, p) for p in places}
-    title = "one pass of the verifier, by its rows"
-    part.draw(Chart(name="report-rows", title=title, y="seconds a pass", x="rows in the pass", series=passes))
+    title = "one round, a draft's tree and a pass over it, by rows"
+    part.draw(Chart(name="report-rows", title=title, y="seconds a round", x="rows in the pass", series=passes))
     part.say(*(f"{name}: {growth(points, 'rows')}." for name, points in passes.items() if len(points) > 1))
+    part.say(*(text for place in places if (text := _bytes_by_rows(run, section, place))))
     return part
 
 
@@ -171,14 +172,28 @@ def _sized_ratio(run: Run, place: Place, rows: int) -> Point | None:
 
 
 def _pass_seconds(run: Run, section: Section, place: Place) -> Points:
-    """Seconds of a pass over the rows that it really had."""
+    """Seconds of a round over the rows that its pass really had."""
     found = Points()
     for c in section.cells:
         result = run.of(c.id)
         rows, passes = result.median("rows"), result.median("passes")
         if c.place == place and c.kind.startswith("rows-") and c.workload == "chat" and rows and passes:
-            found[round(rows / passes)] = point(run, c, "verify_s") or (0.0, 0.0, 0.0)
+            found[round(rows / passes)] = point(run, c, "round_s") or (0.0, 0.0, 0.0)
     return found
+
+
+def _bytes_by_rows(run: Run, section: Section, place: Place) -> str:
+    """What a pass reads, counted by the kernel, at the fewest and at the most rows."""
+    cells = [c for c in section.cells if c.place == place and c.kind.startswith("rows-") and c.workload == "chat"]
+    found = [
+        (c.name, read * n)
+        for c in cells
+        if (read := median(run, c, "read_per_token")) and (n := median(run, c, "pass"))
+    ]
+    if not place.ram or len(found) < 2:
+        return ""
+    (few, first), (many, last) = found[0], found[-1]
+    return f"{place}: a pass reads {megabytes(first)} MB with {few}, {megabytes(last)} MB with {many}."
 
 
 def staged(run: Run, section: Section) -> Part:
@@ -269,7 +284,7 @@ def first(run: Run, section: Section) -> Part:
     for c in section.cells:
         seconds, prompt, load = (median(run, c, key) for key in ("seconds", "prompt_tokens", "load_s"))
         note = run.of(c.id).problem
-        figures = [number(prompt), number(load), number(seconds), number(reads(run, c))]
+        figures = [f"{prompt:.0f}" if prompt else "", number(load), number(seconds), number(reads(run, c))]
         rows.append([c.place, c.name, *(figures if not note else [f"**{note}**", "", "", ""]), f"`{c.id}`"])
     part.lines += table(
         ["place", "system", "prompt tokens", "load s", "first token s", "reads of the file", f"`{PYTHON}`"], rows

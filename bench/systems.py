@@ -118,7 +118,9 @@ def parse(done: CompletedProcess[str]) -> dict[str, Any]:
         return dict(output)
     tokens = output["tokens"]
     text = {"n": len(tokens), "text": digest(tokens), "tokens": tokens, "prompt_tokens": output["prompt_tokens"]}
-    return text | (_ours(output) if "stats" in output else _baseline(output))
+    figures = _ours(output) if "stats" in output else _baseline(output)
+    of_rest = ("s_per_token", "cpu_per_token", "read_per_token")  # a single token leaves none
+    return text | {key: figures[key] for key in figures if len(tokens) > 1 or key not in of_rest}
 
 
 def digest(tokens: list[int]) -> str:
@@ -147,7 +149,7 @@ def _ours(output: dict[str, Any]) -> dict[str, Any]:
         "cpu_per_token": output["cpu_seconds_per_token"],
         # What is pinned is read once, with the prompt.
         "read_per_token": max(stats["read_bytes"] - stats["pinned_bytes"], 0) // n,
-        "verify_s": stats["verify_seconds"] / passes,
+        "round_s": (output["seconds"] - output["prompt_seconds"]) / max(passes - 1, 1),  # the first reads the prompt
         "draft_s": stats["draft_seconds"] / passes,
         "stall_s": stats["stall_seconds"] / passes,
         "counts": {"pass": stats["tokens_per_pass"], "rows": stats["drafted"] + passes, **counts},
