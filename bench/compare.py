@@ -15,7 +15,8 @@ from bench.tables import number
 
 LARGER_IS_BETTER = ("pass", "accepted")
 NEITHER = ("n", "prompt_tokens")
-KERNEL = {"read_per_token": 0.03, "peak_bytes": 0.03, "own_bytes": 0.03}  # how far these differ by chance
+KERNEL = {"read_per_pass": 0.03, "peak_bytes": 0.03, "own_bytes": 0.03}  # how far these differ by chance
+LEAST_BYTES = 5_000_000  # of which a few pages more or less are no change
 TIMES = {"s_per_token": 0.05, "seconds": 0.1}
 
 
@@ -32,7 +33,7 @@ class Change:
 
     def __str__(self) -> str:
         if isinstance(self.before, str) or isinstance(self.after, str):
-            return f"{self.id:<44} {self.key}: {self.before} -> {self.after}"
+            return f"{self.id:<44} {self.key}: {self.before} -> {self.after}" + (" worse" if self.worse else "")
         moved = f" ({self.after / self.before - 1:+.1%})" if self.before else ""
         chance = f", by chance {self.chance:.0%}" if self.chance is not None else ""
         word = "worse" if self.worse else ""
@@ -93,7 +94,7 @@ def _is_worse(key: str, old: float | str, new: float | str) -> bool:
 def _moved(id: str, key: str, a: Result, b: Result, least: float, factor: float = 2) -> Change | None:
     """A median that moved further than ``least``, and than ``factor`` times what either run's spread explains."""
     old, new = a.median(key), b.median(key)
-    if not old or new is None:
+    if not old or new is None or (key in KERNEL and max(old, new) < LEAST_BYTES):
         return None
     chance = max(least, factor * max(a.spread(key) or 0.0, b.spread(key) or 0.0))
     if abs(new / old - 1) <= chance:

@@ -59,9 +59,9 @@ def _wall(run: Run) -> Iterable[Goal]:
 def _reading(run: Run, cells: list[Cell]) -> float | None:
     found = []
     for result in (run.of(c.id) for c in cells):
-        read, n, passes, planned = map(result.median, ("read_per_token", "n", "passes", "streamed_bytes_per_pass"))
-        if read and n and passes and planned:
-            found.append(read * n / passes / planned)
+        read, planned = result.median("read_per_pass"), result.median("streamed_bytes_per_pass")
+        if read and planned:
+            found.append(read / planned)
     return mean(found)
 
 

@@ -185,8 +185,8 @@ def _pass_seconds(run: Run, section: Section, place: Place) -> Points:
 def _bytes_by_rows(run: Run, section: Section, place: Place) -> str:
     """What a pass reads, counted by the kernel, at the fewest and at the most rows."""
     cells = [c for c in section.cells if c.place == place and c.kind.startswith("rows-") and c.workload == "chat"]
-    figures = [(c.kind.partition("-")[2], median(run, c, "read_per_token"), median(run, c, "pass")) for c in cells]
-    found = [(rows, read * n) for rows, read, n in figures if read and n]
+    figures = [(c.kind.partition("-")[2], median(run, c, "read_per_pass")) for c in cells]
+    found = [(rows, read) for rows, read in figures if read]
     if not place.ram or len(found) < 2:
         return ""
     (few, first), (many, last) = found[0], found[-1]

@@ -119,7 +119,7 @@ def parse(done: CompletedProcess[str]) -> dict[str, Any]:
     tokens = output["tokens"]
     text = {"n": len(tokens), "text": digest(tokens), "tokens": tokens, "prompt_tokens": output["prompt_tokens"]}
     figures = _ours(output) if "stats" in output else _baseline(output)
-    of_rest = ("s_per_token", "cpu_per_token", "read_per_token")  # a single token leaves none
+    of_rest = ("s_per_token", "cpu_per_token", "read_per_token", "read_per_pass")  # a single token leaves none
     return text | {key: figures[key] for key in figures if len(tokens) > 1 or key not in of_rest}
 
 
@@ -134,12 +134,14 @@ def _baseline(output: dict[str, Any]) -> dict[str, Any]:
         "load_s": output["load_seconds"],
         "cpu_per_token": output["cpu_seconds_per_token"],
         "read_per_token": output["read_bytes_per_token"],
+        "read_per_pass": output["read_bytes_per_token"],
     }
 
 
 def _ours(output: dict[str, Any]) -> dict[str, Any]:
     stats, n = output["stats"], max(len(output["tokens"]), 1)
     passes = max(stats["passes"], 1)
+    streamed = max(stats["read_bytes"] - stats["pinned_bytes"], 0)  # what is pinned is read once, with the prompt
     counts = {key: stats[key] for key in ("passes", "accepted", "draft_decodes", "streamed_bytes_per_pass")}
     return {
         "s_per_token": 1 / output["tokens_per_second"] if output["tokens_per_second"] else 0.0,
@@ -147,8 +149,8 @@ def _ours(output: dict[str, Any]) -> dict[str, Any]:
         "load_s": stats["load_seconds"],
         "prompt_s": output["prompt_seconds"],
         "cpu_per_token": output["cpu_seconds_per_token"],
-        # What is pinned is read once, with the prompt.
-        "read_per_token": max(stats["read_bytes"] - stats["pinned_bytes"], 0) // n,
+        "read_per_token": streamed // n,
+        "read_per_pass": streamed // passes,
         "round_s": (output["seconds"] - output["prompt_seconds"]) / max(passes - 1, 1),  # the first reads the prompt
         "draft_s": stats["draft_seconds"] / passes,
         "stall_s": stats["stall_seconds"] / passes,

@@ -24,9 +24,9 @@ TEXT = [5, 6, 7, 8]
 
 
 def line(found: Cell, seconds: float, tokens: list[int] = TEXT, **more: Any) -> Record:
-    counts = {"pass": 2.0, "passes": 2, "rows": 16, "accepted": 2, "draft_decodes": 6, "streamed_bytes_per_pass": 500}
+    counts = {"pass": 2.0, "passes": 2, "rows": 16, "accepted": 2, "draft_decodes": 6, "streamed_bytes_per_pass": 500_000_000}
     text = {"n": len(tokens), "text": digest(tokens), "tokens": tokens}
-    figures = {"s_per_token": seconds, "seconds": 9.0, "read_per_token": 250, "cpu_per_token": 0.3, "counts": counts}
+    figures = {"s_per_token": seconds, "seconds": 9.0, "read_per_token": 250e6, "read_per_pass": 500e6, "cpu_per_token": 0.3, "counts": counts}
     settings = {"id": found.id, "turn": 0, **asdict(found), "place": found.place.key, "steady": found.steady}
     return {**settings, **text, **figures, **more}
 
@@ -144,7 +144,8 @@ def test_exact_figures_show_whatever_the_clock_says() -> None:
     assert changes(counted(), counted(rows=17)) == (["rows worse"], [])
     assert changes(counted(), counted(draft_decodes=5)) == (["draft_decodes better"], [])
     assert changes(line(STEADY, 0.2), line(STEADY, 0.2, [5, 6, 7, 9])) == (["text worse"], [])
-    assert changes(line(STEADY, 0.2), line(STEADY, 0.2, read_per_token=300)) == (["read_per_token worse"], [])
+    assert changes(line(STEADY, 0.2), line(STEADY, 0.2, read_per_pass=550e6)) == (["read_per_pass worse"], [])
+    assert changes(line(STEADY, 0.2), line(STEADY, 0.2, read_per_pass=501e6)) == ([], [])
 
 
 def test_counts_that_hang_on_the_clock_are_not_exact() -> None:
