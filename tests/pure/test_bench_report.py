@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import report
+from bench import models, report
 from bench.cell import MEMORY, Cell
 from bench.compare import exact_changes, timed_changes
 from bench.energy import rapl, watts_of
@@ -19,6 +19,7 @@ from bench.run import measure
 from bench.systems import OURS, PLAIN, digest, is_steady
 from cadcpp.report import Recorder
 from cadcpp.session import Chunk
+from cadcpp.tools.demo import demo_names
 
 TEXT = [5, 6, 7, 8]
 
@@ -221,3 +222,8 @@ def test_cpu_time_a_token_is_that_after_the_first_pass(monkeypatch: pytest.Monke
         recorder.add(Chunk("", tokens))
         recorder.stats.passes += 1
     assert recorder.to_dict()["cpu_seconds_per_token"] == 1.5
+
+
+@pytest.mark.parametrize("size", models.SIZES)
+def test_a_verifier_is_called_as_the_demo_calls_it(size: str) -> None:
+    assert models.verifier(size).name == demo_names(models.SIZES[size], "Q8_0", "Q2_K")[1]
