@@ -57,7 +57,7 @@ def sections(quick: bool = False, n: int | None = None) -> list[Section]:
         "first": ("Loading, and the first token", 95, first),
         "overhead": ("Overhead", 35, overhead),
         "context": ("How cost grows with context", 220, context),
-        "size": ("How cost grows with the model", 200, size),
+        "size": ("How cost grows with the model", 265, size),
     }
     return [
         Section(key, title, seconds, tuple(_short(c, n) for c in make(quick)))

