@@ -17,7 +17,7 @@ def median(run: Run, cell: Cell, key: str = "s_per_token") -> float | None:
 
 
 def point(run: Run, cell: Cell, key: str = "s_per_token", factor: float = 1.0) -> Point | None:
-    values = [factor * value for value in run.of(cell.id).values(key)]
+    values = [factor * value for value in run.of(cell.id).values(key) if value]  # what is 0 was not counted
     return (statistics.median(values), min(values), max(values)) if values else None
 
 

@@ -177,8 +177,9 @@ def _pass_seconds(run: Run, section: Section, place: Place) -> Points:
     for c in section.cells:
         result = run.of(c.id)
         rows, passes = result.median("rows"), result.median("passes")
-        if c.place == place and c.kind.startswith("rows-") and c.workload == "chat" and rows and passes:
-            found[round(rows / passes)] = point(run, c, "round_s") or (0.0, 0.0, 0.0)
+        wanted = c.place == place and c.kind.startswith("rows-") and c.workload == "chat"
+        if wanted and rows and passes and (seconds := point(run, c, "round_s")):
+            found[round(rows / passes)] = seconds
     return found
 
 

@@ -227,3 +227,11 @@ def test_cpu_time_a_token_is_that_after_the_first_pass(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("size", models.SIZES)
 def test_a_verifier_is_called_as_the_demo_calls_it(size: str) -> None:
     assert models.verifier(size).name == demo_names(models.SIZES[size], "Q8_0", "Q2_K")[1]
+
+
+def test_figures_that_are_zero_or_missing_do_not_end_the_report() -> None:
+    zero = {"s_per_token": 0.0, "read_per_token": 0, "round_s": 0.0, "seconds": 0.0, "cpu_per_token": 0.0}
+    timed = [c for c in all_cells() if not c.kind.startswith(("memory", "profile"))]
+    assert report.render(run_of(*(line(c, 0.0) | zero for c in timed)))[0]
+    bare = [{"id": c.id, "turn": 0, "seconds": 1.0} for c in timed]
+    assert report.render(run_of(*bare))[0]
