@@ -11,6 +11,7 @@ the same command; one that was done is moved aside, and a new one begins.
 import argparse
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,7 +41,10 @@ def main() -> None:
     wanted = [s for s in sections(options.quick, options.tokens) if not options.sections or s.key in options.sections]
     path = options.output or record.RESULTS / f"{name_of(options)}.jsonl"
     about = {"quick": options.quick, "tokens": options.tokens, "minutes": minutes}
-    run(path, wanted, {**about, "sections": [s.key for s in wanted]})
+    try:
+        run(path, wanted, {**about, "sections": [s.key for s in wanted]})
+    except KeyboardInterrupt:
+        sys.exit(f"\nended; the same command goes on, and `python -m bench.report {path}` shows what is there")
     publish(path, whole=not (options.quick or options.sections or options.tokens or options.output))
 
 
