@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 from bench import record
-from bench.behind import BUDGETS_MIB, DISKS, MIB
+from bench.cell import MIB
 from bench.devices import ARCHITECTURES, DEVICES, Device
 from bench.forecast import Forecast, forecast, header_of
 from cadcpp.catalog import Pair, pairs
@@ -25,6 +25,9 @@ RANGE = (0.6, 0.8)  # agreement of the catalogue's pairs, assumed
 DEMO = 0.7  # the demo's, by `cadcpp models make-draft`: the share of the verifier's tokens that its draft guesses first
 _MEASURED = record.ROOT / "bench" / "measured"
 _PLENTY = 4 << 30
+# What the runs in bench/measured/wall.jsonl name their places by: overcommit -> MiB for everything, and disk -> bytes/s.
+_BUDGETS_MIB = {1.1: 1060, 1.3: 900, 2.0: 600}
+_DISKS = {"100 MiB/s": 100 * MIB, "400 MiB/s": 400 * MIB, "as is": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,8 @@ def _runs(behind: str, inside: str) -> Iterator[tuple[str, dict[str, Any], Forec
     headers = read_header(record.demo_verifier()), read_header(record.demo_draft())
     as_is = disk_as_is()
     for run in (run for run in read("wall") if run["system"] == behind):
-        ram = BUDGETS_MIB[run["budget"]] * MIB
-        device = host(headers[0], ram, DISKS[run["disk"]] or as_is)
+        ram = _BUDGETS_MIB[run["budget"]] * MIB
+        device = host(headers[0], ram, _DISKS[run["disk"]] or as_is)
         yield f"{run['disk']}, {ram // MIB} MiB", run, forecast(*headers, device, DEMO, 2048)
     for run in read("sweep"):
         if run["place"] == "in memory" and run["system"] == inside:
