@@ -25,7 +25,7 @@ RANGE = (0.6, 0.8)  # agreement of the catalogue's pairs, assumed
 DEMO = 0.7  # the demo's, by `cadcpp models make-draft`: the share of the verifier's tokens that its draft guesses first
 _MEASURED = record.ROOT / "bench" / "measured"
 _PLENTY = 4 << 30
-# What the runs in bench/measured/wall.jsonl name their places by: overcommit -> MiB for everything, and disk -> bytes/s.
+# How runs in bench/measured/wall.jsonl name their places: overcommit -> MiB for everything, disk -> bytes/s.
 _BUDGETS_MIB = {1.1: 1060, 1.3: 900, 2.0: 600}
 _DISKS = {"100 MiB/s": 100 * MIB, "400 MiB/s": 400 * MIB, "as is": None}
 
