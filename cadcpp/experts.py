@@ -45,6 +45,11 @@ class ExpertCache:
         self._resident[row, self._new] = True
         return self._extents(layer, self._new)
 
+    def unread(self, layer: int) -> None:
+        """What `choose` gave last for a layer could not be read."""
+        self._resident[self._rank[layer], self._new] = False
+        self._new = np.zeros(0, np.int64)
+
     def settle(self, layer: int) -> list[Extent]:
         """A layer is computed: what must go, the coldest first."""
         if layer not in self._rank:

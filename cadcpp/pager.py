@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+from cadcpp.errors import ModelError
 from cadcpp.experts import ExpertCache
 from cadcpp.layout import HUGE, Extent, Layout
 from cadcpp.native.mapping import Mapping
@@ -39,7 +40,10 @@ class PagerState:
 
 
 class Pager(Protocol):
-    """What the verifier tells about its passes. All of it is advice: tokens never depend on it."""
+    """What the verifier tells about its passes. All of it is advice: tokens never depend on it.
+
+    What cannot be read is a ModelError where a pass would wait for it; the next pass tries again.
+    """
 
     def start_pass(self) -> None: ...
 
@@ -128,6 +132,7 @@ class StreamingPager:
         self._may_lock, self._running, self._paused = True, True, False
         self._pinned_bytes = self._locked_bytes = self._streamed_bytes = 0
         self._stalled, self._stall_s = False, 0.0
+        self._error: ModelError | None = None  # what was to be read next could not be
         self._busy_s = self._busy_bytes = 0.0  # recent reading, older reads fading out
         self._busy_from = 0.0
         self._huge = layout.align == HUGE and all(
@@ -142,6 +147,7 @@ class StreamingPager:
         """A pass begins: wait for what its first layer needs."""
         with self._changed:
             self._at = (self._at[0] + 1, _START)
+            self._error = None
             # A pass that was cut short leaves orders behind that nobody waits for.
             self._upcoming = deque(item for item in self._upcoming if item[0] >= self._at[0])
             self._wait_for(0)
@@ -152,8 +158,12 @@ class StreamingPager:
         start, n_bytes = time.perf_counter(), sum(map(len, chunks))
         for chunk in chunks:
             self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
-        for chunk in chunks:
-            self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+        try:
+            for chunk in chunks:
+                self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+        except ModelError:
+            self._experts.unread(layer)
+            raise
         self._expert_bytes += n_bytes
         if self._trace is not None and chunks:
             self._trace.span("idle", "experts", start, time.perf_counter(), layer=layer, bytes=n_bytes)
@@ -240,10 +250,12 @@ class StreamingPager:
         self._stalled = not self._ready(self._wanted)
         self._changed.notify_all()
         start = time.perf_counter()
-        while self._running and not self._ready(self._wanted):
+        while self._running and not self._error and not self._ready(self._wanted):
             self._changed.wait()
         self._stalled, stop = False, time.perf_counter()
         self._stall_s += stop - start
+        if self._error and not self._ready(self._wanted):
+            raise self._error
         if self._trace is not None and stop - start > _NOTABLE_S:
             self._trace.span("idle", "weights" if layer > 0 else "first layer", start, stop, layer=layer)
 
@@ -280,6 +292,8 @@ class StreamingPager:
             return None
 
     def _may_ask(self) -> bool:
+        if self._error:
+            return False
         if not self._upcoming and self._fetch_pass < self._at[0] + self._ahead:
             self._plan_pass(max(self._fetch_pass + 1, self._at[0]))
         if not self._upcoming or self._paused:
@@ -311,7 +325,11 @@ class StreamingPager:
     def _take(self) -> None:
         number, chunk, pinned = self._asked[0]
         start = time.perf_counter()
-        self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+        try:
+            self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+        except ModelError as error:
+            self._give_up(number, error)
+            return
         if self._trace is not None:
             args = {"bytes": len(chunk), "layer": chunk.layer, "pass": number}
             self._trace.span("disk", "keep" if pinned else "stream", start, time.perf_counter(), **args)
@@ -328,6 +346,19 @@ class StreamingPager:
             else:
                 self._streamed_bytes += len(chunk)
                 self._window.append((number, chunk))
+            self._changed.notify_all()
+
+    def _give_up(self, number: int, error: ModelError) -> None:
+        """What was asked for is not to be had: nothing of this pass is read any more."""
+        with self._changed:
+            for _, chunk, pinned in self._asked:
+                if pinned:
+                    self._missing.add(chunk)
+                else:
+                    self._window_used -= len(chunk)
+            self._asked.clear()
+            self._upcoming.clear()
+            self._fetch_pass, self._error = number - 1, error
             self._changed.notify_all()
 
     def _drop(self) -> None:

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "llama_cpp": ("cadcpp.native", "cadcpp.tools", "cadcpp.llama", "cadcpp.server"),
     "ctypes": ("cadcpp.native", "cadcpp.tools"),
     "click": ("cadcpp.cli",),
-    "signal": ("cadcpp.cli", "cadcpp.tools"),
+    "signal": ("cadcpp.cli", "cadcpp.tools", "cadcpp.native.guard"),
     "threading": ("cadcpp.cli", "cadcpp.pager", "cadcpp.pipeline"),
     "fastapi": ("cadcpp.server",),
     "starlette": ("cadcpp.server",),

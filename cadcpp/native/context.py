@@ -98,6 +98,9 @@ class Context:
     def decode(self, on_layer: OnLayer | None = None) -> None:
         """Evaluate ``self.batch``. Raises NativeError; the cache may then hold a part of the batch.
 
+        Raises ModelError if the model's file is no longer what was loaded: before the pass, or after it, since
+        what was computed meanwhile cannot be trusted.
+
         With a watcher, ``on_layer`` is told after each layer what share of the pass is done.
         """
         batch = self.batch
@@ -107,10 +110,12 @@ class Context:
         batch.struct.n_tokens = batch.n
         if self.stopped:
             raise Stopped
+        self.model.check()
         if self._watcher is not None:
             code = self._decode_watched(self._watcher, on_layer)
         else:
             code = api.llama_decode(self.handle, batch.struct)
+        self.model.check()
         if code == _ABORTED:
             raise Stopped
         if code != 0:
@@ -199,7 +204,7 @@ class _LayerReports:
     """
 
     def __init__(self, watcher: Watcher, model: Model) -> None:
-        self._watcher = watcher
+        self._watcher, self._model = watcher, model
         self._n_experts, self._n_used = (model.header.number(f"expert_{s}") for s in ("count", "used_count"))
         self._layers = {f"l_out-{i}".encode(): i for i in range(model.n_layer)}
         self._routers = {f"ffn_moe_argsort-{i}".encode(): i for i in range(model.n_layer if self._n_experts else 0)}
@@ -226,6 +231,7 @@ class _LayerReports:
             return name in self._layers or name in self._routers
         if name in self._layers:
             layer = self._layers[name]
+            self._model.check()
             self._watcher.layer_done(layer)
             if self.on_layer is not None:
                 self.on_layer((layer + 1) / len(self._layers))

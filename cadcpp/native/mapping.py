@@ -6,14 +6,16 @@ instead (the real header, then a hole), and the real file is mapped over the stu
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cadcpp.errors import ModelError
 from cadcpp.native.gguf import Header, Part
 
 PAGE = mmap.PAGESIZE
@@ -41,11 +43,12 @@ class Segment:
 class Mapping:
     """Mapped files of one model, and what can be asked of the kernel about byte ranges of them.
 
-    Everything here is advice: whatever fails, a page that is missing is read when it is touched.
+    Everything here is advice: whatever fails, a page that is missing is read when it is touched. Only what
+    cannot be read at all is an error, since whoever touches it would be killed.
     """
 
     def __init__(self, parts: tuple[Part, ...], segments: list[Segment]) -> None:
-        self._segments = segments
+        self._segments, self._parts = segments, parts
         self._fds = [os.open(part.path, os.O_RDONLY) for part in parts]
         self._populates = True
 
@@ -68,12 +71,24 @@ class Mapping:
         return all(_libc.madvise(address, n, _HUGEPAGE) == 0 for address, n in self._addresses(part, start, stop))
 
     def populate(self, part: int, start: int, stop: int) -> None:
-        """Wait until a range is in memory, and map it."""
-        for address, n in self._addresses(part, start, stop):
-            if self._populates and _libc.madvise(address, n, _POPULATE_READ) != 0:
-                self._populates = ctypes.get_errno() == 0
-        if not self._populates:  # an older kernel: reading fills the page cache, faults then only map
-            os.pread(self._fds[part], stop - start, start)
+        """Wait until a range is in memory, and map it. Raises ModelError if it cannot be read."""
+        if self._populates:
+            if all(_libc.madvise(address, n, _POPULATE_READ) == 0 for address, n in self._addresses(part, start, stop)):
+                return
+            self._populates = ctypes.get_errno() != errno.EINVAL
+        self._read(part, start, stop)
+
+    def _read(self, part: int, start: int, stop: int) -> None:
+        """What an older kernel has instead: reading fills the page cache, faults then only map. Tells what fails."""
+        path = self._parts[part].path
+        try:
+            while start < stop:
+                n = len(os.pread(self._fds[part], stop - start, start))
+                if n == 0:
+                    raise ModelError(f"{path} ends at byte {start} now: put it back and start again")
+                start += n
+        except OSError as error:
+            raise ModelError(f"cannot read {path} at byte {start}: {error.strerror}; check its disk") from None
 
     def drop(self, part: int, start: int, stop: int) -> None:
         """Give a range's memory back: unmapping alone would leave it in the page cache."""
@@ -193,6 +208,13 @@ def _remap_one(part: Part, index: int, start: int, stop: int, offset: int) -> Se
     if address != start:  # half of the weights would be holes: there is no way on from here
         raise MemoryError(f"cannot map {part.path}: {os.strerror(ctypes.get_errno())}")
     return Segment(index, offset, offset + stop - start, start)
+
+
+def blank(segments: Iterable[Segment]) -> None:
+    """Map zeros, which need no memory, over what was mapped."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    for segment in segments:
+        _libc.mmap(segment.address, segment.stop - segment.start, mmap.PROT_READ, flags, -1, 0)
 
 
 def mapped(header: Header) -> list[Segment]:

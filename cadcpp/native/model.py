@@ -9,8 +9,9 @@ from typing import Any
 
 from cadcpp.errors import ConfigError, ModelError, NativeError, RecurrentError
 from cadcpp.native.gguf import Header, read_header
+from cadcpp.native.guard import Guard
 from cadcpp.native.lib import api, last_error, listening
-from cadcpp.native.mapping import Mapping, forget, remap, stub_of
+from cadcpp.native.mapping import Mapping, Segment, forget, mapped, remap, stub_of
 from cadcpp.native.soundness import check_generative, check_vocabulary
 
 # Some virtual machines announce these units without having them, which ends the process at their first use.
@@ -32,12 +33,13 @@ class Model:
         if not draft:
             check_vocabulary(self.header)
         self._stack = ExitStack()
+        self._guard = Guard(() if draft else self.header.parts)  # a draft has its weights to itself
         self.mapping: Mapping | None = None
-        if not (stub and self._load_stub()):
-            self._load(self.path, draft)
         try:
+            segments = self._load_stub() if stub else None
+            self._guard.watch(self._load_mapped(draft) if segments is None else segments)
             self._check_rollback()
-        except ModelError:
+        except BaseException:
             self.close()
             raise
         self.vocab = api.llama_model_get_vocab(self.handle)
@@ -46,20 +48,30 @@ class Model:
         self.n_layer: int = api.llama_model_n_layer(self.handle)
         self._pieces: dict[tuple[int, bool], bytes] = {}
 
-    def _load_stub(self) -> bool:
-        """Load without reading the weights; False, with nothing loaded, where that is not to be had."""
+    def check(self) -> None:
+        """Raises ModelError if the file was cut or changed since it was loaded, or could not be read."""
+        self._guard.check()
+
+    def _load_mapped(self, draft: bool) -> list[Segment]:
+        """Load as llama.cpp does; returns where the file is mapped now."""
+        before = mapped(self.header)
+        self._load(self.path, draft)
+        return [segment for segment in mapped(self.header) if segment not in before]
+
+    def _load_stub(self) -> list[Segment] | None:
+        """Load without reading the weights; None, with nothing loaded, where that is not to be had."""
         with stub_of(self.header) as stub:
             if stub is None:
-                return False
+                return None
             with listening(stub.on_log):
                 self._load(stub.path, draft=False, on_progress=stub.on_progress)
             segments = remap(self.header, stub.path)
         if segments is None:
             self._stack.close()
-            return False
+            return None
         self.mapping = Mapping(self.header.parts, segments)
         self._stack.callback(self.mapping.close)
-        return True
+        return segments
 
     def _load(self, path: Path, draft: bool, on_progress: Callable[[], None] | None = None) -> None:
         params = api.llama_model_default_params()
@@ -93,6 +105,7 @@ class Model:
 
     def close(self) -> None:
         """Free the weights; contexts on them must be closed first. May be called twice."""
+        self._guard.close()
         self._stack.close()
 
     # vocabulary -----------------------------------------------------------------------------------
