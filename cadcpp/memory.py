@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+_MARGIN = 16 << 20  # which others may want before anybody looks again
 _NO_LIMIT = 1 << 60  # cgroup v1 writes "none" as a huge number
 
 
@@ -15,9 +16,32 @@ def available_bytes(root: Path = Path("/")) -> int:
 
     Page cache counts as free, since the kernel gives it up. ``root`` is where /proc and /sys are.
     """
-    own = resident_bytes()
-    rooms = [psutil.virtual_memory().available + own, *(room for room in _group_rooms(root))]
-    return int(min(rooms))
+    return max(resident_bytes() + spare_bytes(root), 0)
+
+
+def spare_bytes(root: Path = Path("/")) -> int:
+    """Memory that can still be had, page cache included unless it is locked: the least that any limit leaves.
+
+    Negative where a limit was lowered beneath what is in use.
+    """
+    return int(min([psutil.virtual_memory().available, *_group_rooms(root)]))
+
+
+def is_limited(root: Path = Path("/")) -> bool:
+    """Whether a control group limits the memory of this process."""
+    return any(True for _ in _group_rooms(root))
+
+
+def give_back(spare: int, unlocked: int, window: int, given: int) -> int:
+    """How many bytes of what is to stay in memory must be streamed instead, ``given`` having been until now.
+
+    Of what is ``spare``, the kernel may take the ``unlocked`` bytes that stay; they and the window have to fit,
+    with a margin. What was given back is taken again by halves when there is clearly room.
+    """
+    short = unlocked + window + _MARGIN - spare
+    if short > 0:
+        return given + short
+    return given if -short < 2 * _MARGIN else max(given + short // 2, 0)
 
 
 def resident_bytes() -> int:
@@ -58,7 +82,7 @@ def _group_rooms(root: Path) -> Iterator[int]:
         bytes_max = _read_int(group / limit)
         if bytes_max is not None and bytes_max < _NO_LIMIT:
             used = _read_int(group / usage) or 0
-            yield max(bytes_max - used + _reclaimable(group) + resident_bytes(), 0)
+            yield bytes_max - used + _reclaimable(group)
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:

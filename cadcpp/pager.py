@@ -11,7 +11,8 @@ from typing import Protocol
 
 from cadcpp.errors import ModelError
 from cadcpp.experts import ExpertCache
-from cadcpp.layout import HUGE, Extent, Layout
+from cadcpp.layout import CHUNK, HUGE, Extent, Layout
+from cadcpp.memory import give_back, is_limited, spare_bytes
 from cadcpp.native.mapping import Mapping
 from cadcpp.trace import Trace
 
@@ -21,6 +22,7 @@ _NOTABLE_S = 1e-4  # shorter waits are not worth a line in a trace
 _START = -2  # before layer -1, which stands for what a pass needs before its first block
 _DEPTH = 4  # chunks asked of the disk at once: enough to keep it busy
 _SWEEP = 16  # passes after which embedding rows read by faults are dropped
+_LOOK_S = 0.25  # how often to see whether memory has become short
 _FADE = 0.99  # per chunk, for the measured speed
 _Item = tuple[int, Extent]  # number of the pass, what it needs
 
@@ -99,8 +101,9 @@ class StreamingPager:
     One thread reads; the thread that decodes only waits, between two layers, until the next one is in
     memory, so that no page fault ever reads around itself. What a layer used is dropped behind it: the
     resident set stays constant, the kernel never has to choose what to reclaim, and pinned pages stay
-    even where mlock is not allowed. After a pass the thread goes on with the next one's first layers,
-    unless ``ahead`` is false.
+    even where mlock is not allowed. Where ``spare`` says that memory has become short, pinned chunks are
+    given back, in the middle of a pass too, and streamed from then on. After a pass the thread goes on with
+    the next one's first layers, unless ``ahead`` is false.
     The first pass takes the pinned extents along on its way.
     """
 
@@ -113,14 +116,18 @@ class StreamingPager:
         trace: Trace | None = None,
         *,
         ahead: bool = True,
+        spare: Callable[[], int] = spare_bytes,
     ) -> None:
-        self._trace, self._ahead = trace, ahead
+        self._trace, self._ahead, self._spare = trace, ahead, spare
+        self._looked = time.monotonic()
+        self._given = 0  # pinned bytes given back since memory is short
+        self._borrowed = 0  # ... and lent to somebody
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._experts = ExpertCache(layout.experts, expert_bytes)
         self._expert_bytes = 0
         self._streamed, self._pinned = _chunks(layout.streamed), _chunks(layout.pinned)
         self._changed = threading.Condition()
-        self._at = (0, _START)  # compute: this pass, done up to this layer
+        self._at = (0, layout.n_layers)  # compute: this pass, done up to this layer
         self._wanted = (0, _START)  # ... and what it waits for, or had last
         self._fetch_pass = 0
         self._upcoming: deque[_Item] = deque()
@@ -129,8 +136,10 @@ class StreamingPager:
         self._window_used = 0  # bytes of the window and of the streamed chunks being read
         self._missing = set(self._pinned)  # pinned chunks that nobody has asked for yet
         self._lent = set[Extent]()  # pinned chunks that are streamed for now
-        self._may_lock, self._running, self._paused = True, True, False
-        self._pinned_bytes = self._locked_bytes = self._streamed_bytes = 0
+        # A limit that is lowered beneath what is locked kills; without a limit locking keeps others off.
+        self._may_lock, self._running, self._paused = not is_limited(), True, False
+        self._locked = set[Extent]()
+        self._pinned_bytes = self._streamed_bytes = 0
         self._stalled, self._stall_s = False, 0.0
         self._error: ModelError | None = None  # what was to be read next could not be
         self._busy_s = self._busy_bytes = 0.0  # recent reading, older reads fading out
@@ -148,6 +157,8 @@ class StreamingPager:
         with self._changed:
             self._at = (self._at[0] + 1, _START)
             self._error = None
+        self._look()
+        with self._changed:
             # A pass that was cut short leaves orders behind that nobody waits for.
             self._upcoming = deque(item for item in self._upcoming if item[0] >= self._at[0])
             self._wait_for(0)
@@ -176,6 +187,8 @@ class StreamingPager:
             self._mapping.drop(extent.part, extent.start, extent.stop)
         with self._changed:
             self._at = (self._at[0], layer)
+        self._look()
+        with self._changed:
             self._wait_for(layer + 1)
 
     def end_pass(self) -> None:
@@ -195,7 +208,7 @@ class StreamingPager:
         with self._changed:
             return PagerState(
                 self._pinned_bytes,
-                self._locked_bytes,
+                sum(map(len, self._locked)),
                 self._streamed_bytes,
                 self._expert_bytes,
                 self._stall_s,
@@ -217,31 +230,55 @@ class StreamingPager:
     @contextmanager
     def lend(self, n_bytes: int) -> Iterator[None]:
         """Inside, ``n_bytes`` fewer are pinned, so that somebody else can have the memory."""
-        with self._between_passes():
-            self._lent = _spread(self._pinned, n_bytes)
-            resident = self._lent - self._missing
-            self._missing -= self._lent
-            self._pinned_bytes -= sum(map(len, resident))
-        for chunk in resident:
-            self._mapping.unlock(chunk.part, chunk.start, chunk.stop)
-            self._mapping.drop(chunk.part, chunk.start, chunk.stop)
+        self._borrowed = n_bytes
+        self._lend()
         try:
             yield
         finally:
-            with self._between_passes():
-                self._missing |= self._lent
-                self._lent = set()
+            self._borrowed = 0
+            self._lend()
+
+    def _look(self) -> None:
+        """Give pinned chunks back where memory has become short, or take them again."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        with self._changed:
+            unlocked = self._pinned_bytes - sum(map(len, self._locked))
+        given = give_back(self._spare(), unlocked, self._window_room(), self._given)
+        given = min(given, sum(map(len, self._pinned)) + self._window_bytes)
+        if given != self._given:
+            self._given = given
+            self._lend()
+
+    def _window_room(self) -> int:
+        """Less than planned where all that was pinned is given back, and memory is still short."""
+        return max(min(self._window_bytes, self._window_bytes + sum(map(len, self._pinned)) - self._given), CHUNK)
+
+    def _lend(self) -> None:
+        """Stream as many pinned chunks as are given back or lent, and no others."""
+        with self._standing_still():
+            lent = _spread(self._pinned, self._given + self._borrowed)
+            resident = lent - self._lent - self._missing
+            self._missing = (self._missing | self._lent) - lent
+            self._lent = lent
+            self._pinned_bytes -= sum(map(len, resident))
+            self._locked -= resident
+        for chunk in resident:
+            self._mapping.unlock(chunk.part, chunk.start, chunk.stop)
+            self._mapping.drop(chunk.part, chunk.start, chunk.stop)
 
     @contextmanager
-    def _between_passes(self) -> Iterator[None]:
-        """Hold the reading thread still; afterwards it plans the next pass anew."""
+    def _standing_still(self) -> Iterator[None]:
+        """Hold the reading thread still; afterwards it plans anew what the pass has not had yet."""
         with self._changed:
             self._paused = True
             while self._asked and self._running:
                 self._changed.wait()
             yield
             self._upcoming.clear()
-            self._fetch_pass = self._at[0]
+            self._fetch_pass = self._at[0] - 1
             self._paused = False
             self._changed.notify_all()
 
@@ -300,11 +337,12 @@ class StreamingPager:
             return False
         number, chunk = self._upcoming[0]
         urgent = (number, chunk.layer) <= self._wanted  # compute waits for it
-        return chunk in self._missing or urgent or self._window_used + len(chunk) <= self._window_bytes
+        return chunk in self._missing or urgent or self._window_used + len(chunk) <= self._window_room()
 
     def _plan_pass(self, number: int) -> None:
         held = {chunk for other, chunk in self._window if other == number}
-        items = {*self._streamed, *self._missing, *self._lent} - held
+        needed = {*self._streamed, *self._missing, *self._lent} - held
+        items = (chunk for chunk in needed if (number, chunk.layer) > self._at)
         self._upcoming.extend((number, c) for c in sorted(items, key=lambda c: (c.layer, c.part, c.start)))
         self._fetch_pass = number
         self._changed.notify_all()  # a pass that needs nothing is ready
@@ -342,7 +380,7 @@ class StreamingPager:
             self._busy_from = now
             if pinned:
                 self._pinned_bytes += len(chunk)
-                self._locked_bytes += len(chunk) if locked else 0
+                self._locked |= {chunk} if locked else set()
             else:
                 self._streamed_bytes += len(chunk)
                 self._window.append((number, chunk))
