@@ -37,6 +37,7 @@ class PagerState:
     expert_bytes: int = 0  # read because a pass was routed to them
     stall_seconds: float = 0.0  # compute waited for the disk
     passes: int = 0
+    waiting_seconds: float = 0.0  # for how long compute has been waiting for the disk by now
     pass_seconds: float = 0.0  # least time of a pass at the disk's measured speed
     ahead_seconds: float = 0.0  # how long the disk has work between two passes
 
@@ -140,7 +141,7 @@ class StreamingPager:
         self._may_lock, self._running, self._paused = not is_limited(), True, False
         self._locked = set[Extent]()
         self._pinned_bytes = self._streamed_bytes = 0
-        self._stalled, self._stall_s = False, 0.0
+        self._stalled, self._stall_s, self._wait_start = False, 0.0, 0.0
         self._error: ModelError | None = None  # what was to be read next could not be
         self._busy_s = self._busy_bytes = 0.0  # recent reading, older reads fading out
         self._busy_from = 0.0
@@ -213,6 +214,7 @@ class StreamingPager:
                 self._expert_bytes,
                 self._stall_s,
                 self._at[0],
+                time.perf_counter() - self._wait_start if self._stalled else 0.0,
                 *self._speeds(),
             )
 
@@ -284,9 +286,9 @@ class StreamingPager:
 
     def _wait_for(self, layer: int) -> None:
         self._wanted = (self._at[0], layer)
+        self._wait_start = start = time.perf_counter()
         self._stalled = not self._ready(self._wanted)
         self._changed.notify_all()
-        start = time.perf_counter()
         while self._running and not self._error and not self._ready(self._wanted):
             self._changed.wait()
         self._stalled, stop = False, time.perf_counter()

@@ -8,9 +8,10 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Closable")
 Steps = Generator[Future[Any] | T, None, None]
 Step = Generator[Future[Any], None, T]
 
@@ -23,6 +24,10 @@ BESIDE = ThreadPoolExecutor(1, "cadcpp-beside")
 _AGAIN_S = 0.05
 
 
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
 def stage(
     stop: Callable[[], None], work: Callable[..., T], *args: Any, thread: ThreadPoolExecutor = COMPUTE
 ) -> Step[T]:
@@ -32,6 +37,20 @@ def stage(
         yield future
     except BaseException:
         _wait_for(future, stop)
+        raise
+    return future.result()
+
+
+def apart(work: Callable[[], C]) -> C:
+    """What ``work`` makes, made on the computing thread, since a signal that hits a native callback is lost there.
+
+    Interrupted, what is made nevertheless is closed.
+    """
+    future = COMPUTE.submit(work)
+    try:
+        wait((future,))
+    except BaseException:
+        future.add_done_callback(lambda done: done.exception() or done.result().close())
         raise
     return future.result()
 

@@ -1,8 +1,11 @@
 """The command line. Commands load when they are called, so that --help needs no native library."""
 
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -38,12 +41,30 @@ class _LazyGroup(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _tolerate_encodings()
         try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            with _ending_in_order():
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except (CadError, click.ClickException) as error:
             code = _report(error)
         except click.Abort:  # Ctrl-C; what is on stdout so far stays
             code = _INTERRUPTED
         sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Inside, SIGTERM and a terminal that hangs up end the command as Ctrl-C would; a second one ends it at once."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, _leave) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + number)
 
 
 def _tolerate_encodings() -> None:

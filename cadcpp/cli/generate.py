@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
-from cadcpp.cli.terminal import answer, note, prefill_progress
+from cadcpp.cli.terminal import answer, note, prefill_progress, stall_note
 from cadcpp.errors import ConfigError
 from cadcpp.textfile import read_text
 
@@ -40,6 +40,7 @@ def command(
         recorder = Recorder(len(ids))
         with (
             prefill_progress(recorder) as progress,
+            stall_note(lambda: session.pager.state().waiting_seconds),
             # Closed before the session: on Ctrl-C or a broken pipe it still has caches to settle.
             closing(session.stream(ids, config, n_predict, stats=recorder.stats, progress=progress)) as chunks,
         ):

@@ -170,12 +170,13 @@ def open_session(
     if n_predict < 1:
         raise ConfigError(f"-n must be at least 1, got {n_predict}")
     config = session_config(ctx, **settings).beside(draft is not None)
+    from cadcpp.pipeline import apart
     from cadcpp.session import Session
 
     if ctx is None:  # only now: numbers are checked before any file is opened
         config = replace(config, n_ctx=default_ctx(model))
     show = None if planned is None else (lambda plan: planned(plan, config))
-    return Session(model, draft, config, planned=show)
+    return apart(lambda: Session(model, draft, config, planned=show))
 
 
 def default_ctx(model: Path) -> int:

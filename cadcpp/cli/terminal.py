@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CELLS = 20  # of a bar
 _TICK_S = 0.2
+_LONG_S = 5.0  # of waiting for a disk; usual passes wait less between two layers
 # Control characters become pictures of themselves: neither a model nor a file may steer the terminal.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
@@ -123,6 +124,31 @@ def prefill_progress(recorder: "Recorder") -> Iterator["Progress"]:
         yield show
     finally:
         bar.clear()
+
+
+@contextmanager
+def stall_note(waiting_s: Callable[[], float]) -> Iterator[None]:
+    """Inside, a line on a terminal says so when a disk keeps the reply waiting for long."""
+    over = threading.Event()
+
+    def follow() -> None:
+        told = False
+        while not over.wait(_TICK_S):
+            long = waiting_s() > _LONG_S
+            if long and not told:
+                note("\n[waiting for the disk; Ctrl-C ends the reply]")
+            told = long
+
+    if not is_terminal(sys.stderr):
+        yield
+        return
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

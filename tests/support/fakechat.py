@@ -15,6 +15,7 @@ from cadcpp.accept import Accepted
 from cadcpp.cli import main
 from cadcpp.engine import Round
 from cadcpp.errors import ConfigError
+from cadcpp.pager import NullPager
 from cadcpp.session import Chunk
 from cadcpp.tree import TokenTree
 
@@ -44,6 +45,7 @@ class FakeSession:
     """Plays one list of steps per reply and remembers what it was asked."""
 
     model = SimpleNamespace(path=Path("fake.gguf"), piece=lambda token: chr(token).lower().encode())
+    pager = NullPager()
     load_seconds = 0.5
     resident_share = 0.25
     engine = SimpleNamespace(verifier=SimpleNamespace(cache=SimpleNamespace(clear=lambda: None)))

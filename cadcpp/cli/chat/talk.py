@@ -10,7 +10,7 @@ from cadcpp.cli.chat.interrupt import Interrupts, Stopped
 from cadcpp.cli.chat.paint import Painter
 from cadcpp.cli.chat.places import cache_of, new_chat
 from cadcpp.cli.chat.settings import Settings
-from cadcpp.cli.terminal import answer, note, prefill_progress
+from cadcpp.cli.terminal import answer, note, prefill_progress, stall_note
 from cadcpp.errors import CadError, ContextFull
 from cadcpp.report import Recorder
 from cadcpp.transcript import Transcript
@@ -104,6 +104,7 @@ class Talk:
         painter, settings = Painter(self.session.model.piece, self.settings.show), self.settings
         with (
             prefill_progress(recorder) as progress,
+            stall_note(lambda: self.session.pager.state().waiting_seconds),
             closing(
                 self.session.stream(ids, settings.sampling, settings.n, stats=recorder.stats, progress=progress)
             ) as stream,
