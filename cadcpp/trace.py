@@ -1,6 +1,7 @@
 """Traces: what disk, draft and verifier did when, in Chrome's trace-event format (opens in Perfetto)."""
 
 import json
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 LANES = ("disk", "draft", "verify", "idle")  # idle: compute waits for the disk
 _Interval = tuple[float, float]
@@ -20,6 +23,7 @@ class Trace:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         except OSError as error:
@@ -41,7 +45,11 @@ class Trace:
 
     def _write(self, event: dict[str, Any]) -> None:
         if self._fd >= 0:
-            os.write(self._fd, json.dumps(event).encode() + b",\n")  # one call, so that threads do not mix
+            try:
+                os.write(self._fd, json.dumps(event).encode() + b",\n")  # one call, so that threads do not mix
+            except OSError as error:  # what is traced goes on
+                logger.warning("cadcpp: the trace %s ends early: %s; make room there", self._path, error.strerror)
+                self.close()
 
 
 @dataclass(frozen=True, slots=True)
