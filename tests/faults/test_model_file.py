@@ -1,4 +1,4 @@
-"""A model's file that is cut, overwritten, deleted or replaced while it is in use: never a wrong token, never SIGBUS."""
+"""A model's file that is cut, overwritten, deleted or replaced while in use: never a wrong token, never SIGBUS."""
 
 import os
 import random

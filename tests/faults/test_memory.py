@@ -1,0 +1,81 @@
+"""Memory that becomes short in mid-reply: what was kept is given back; slower, alive, and the same text."""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.wall import Wall, why_not
+from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.memory import give_back
+from cadcpp.session import Session
+from tests.support.running import disturb
+
+MIB = 1 << 20
+
+
+def test_what_is_given_back_is_what_is_missing() -> None:
+    assert give_back(spare=100 * MIB, unlocked=50 * MIB, window=20 * MIB, given=0) == 0
+    assert give_back(spare=80 * MIB, unlocked=50 * MIB, window=20 * MIB, given=0) == 6 * MIB
+    assert give_back(spare=10 * MIB, unlocked=0, window=20 * MIB, given=7 * MIB) == 33 * MIB
+    assert give_back(spare=-5 * MIB, unlocked=0, window=0, given=0) == 21 * MIB
+
+
+def test_what_was_given_back_is_taken_again_by_halves() -> None:
+    assert give_back(spare=60 * MIB, unlocked=10 * MIB, window=10 * MIB, given=30 * MIB) == 30 * MIB
+    assert give_back(spare=76 * MIB, unlocked=10 * MIB, window=10 * MIB, given=30 * MIB) == 10 * MIB
+    assert give_back(spare=500 * MIB, unlocked=10 * MIB, window=10 * MIB, given=30 * MIB) == 0
+
+
+def test_pins_come_and_go_with_the_memory(sound: Path, half: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of passes too: the pager looks after every layer here."""
+    config = SessionConfig(n_ctx=512, n_threads=1, ram=half, speculative="off")
+    with Session(sound, None, config) as session:
+        pinned, pager, texts = [], session.pager, []
+        monkeypatch.setattr("cadcpp.pager._LOOK_S", 0.0)
+        for spare in (1 << 40, 0, 1 << 40):
+            monkeypatch.setattr(pager, "_spare", lambda spare=spare: spare)
+            chunks = session.stream(list(range(10, 20)), SamplingConfig(temperature=0.0), 6)
+            texts.append([t for chunk in chunks for t in chunk.tokens])
+            pinned.append(pager.state().pinned_bytes)
+    assert all(text == texts[0] for text in texts)
+    assert pinned == [session.plan.layout.pinned_bytes, 0, session.plan.layout.pinned_bytes]
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"no control group: {why_not()}")
+@pytest.mark.parametrize("mib", [pytest.param(n, marks=pytest.mark.slow) for n in (75, 65, 55, 48)])
+def test_a_limit_lowered_in_mid_reply(model: Path, half: int, mib: int) -> None:
+    """The limit can be lowered at once, nobody is killed, and the text is what it is with enough memory."""
+    arguments = ["generate", "-m", model, "--temp", 0, "--ctx", 512, "--threads", 1, "--speculative", "off"]
+    arguments += ["--ram", f"{half}B", "-p", "hello there", "-n", 200]
+    free = disturb(arguments, lambda _: None, seed=0)
+    forget(model)
+    name = f"cadcpp-faults-{os.getpid()}"
+    with Wall(ram_bytes=half, name=name).groups(model) as enter:
+        walled = disturb(arguments, lambda _: lower(name, mib * MIB), seed=mib, within_s=1.0, enter=enter)
+    assert (walled.code, hashlib.sha256(walled.out).hexdigest()) == (0, hashlib.sha256(free.out).hexdigest())
+
+
+def lower(name: str, limit: int) -> None:
+    """A few tries: the kernel may say busy while pages are being read."""
+    paths = [
+        Path("/sys/fs/cgroup/memory") / name / "memory.limit_in_bytes",
+        Path("/sys/fs/cgroup") / name / "memory.max",
+    ]
+    path = next(path for path in paths if path.exists())
+    for _ in range(20):
+        try:
+            path.write_text(str(limit))
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"the limit cannot be lowered to {limit}")
+
+
+def forget(model: Path) -> None:
+    """So that the group pays for its pages."""
+    with model.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
