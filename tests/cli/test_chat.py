@@ -23,7 +23,8 @@ Chat = Callable[..., tuple[Result, FakeSession]]
 def chat(monkeypatch: pytest.MonkeyPatch) -> Chat:
     """Every chunk takes half a second, and nothing is read."""
     ticks = count()
-    monkeypatch.setattr(cadcpp.report, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 2, process_time=float))
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks) / 2, process_time=float)
+    monkeypatch.setattr(cadcpp.report, "time", clock)
     monkeypatch.setattr(cadcpp.report, "read_bytes", lambda: 0)
 
     def run(lines: str | bytes, *replies: Iterable[Step], options: Sequence[str] = ()) -> tuple[Result, FakeSession]:

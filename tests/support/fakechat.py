@@ -48,7 +48,8 @@ class FakeSession:
     pager = NullPager()
     load_seconds = 0.5
     resident_share = 0.25
-    engine = SimpleNamespace(verifier=SimpleNamespace(cache=SimpleNamespace(clear=lambda: None)))
+    context = SimpleNamespace(config=SimpleNamespace(n_cells=256))
+    engine = SimpleNamespace(verifier=SimpleNamespace(cache=SimpleNamespace(clear=lambda: None, context=context)))
 
     def __init__(self, replies: Iterable[Iterable[Step]]) -> None:
         self._replies = iter(replies)
