@@ -23,6 +23,7 @@ from bench.wall import Wall, why_not
 
 MIB = 1 << 20
 _TIMEOUT_S = 400.0
+_ANSWER = 96  # tokens of a full context that are left for the template and the answer
 _HIDDEN = 400  # characters of a prompt that a record does not repeat
 
 
@@ -84,7 +85,7 @@ class Cell:
     def task(self) -> Task:
         n_context = int(self.workload.partition("-")[2] or 0) if self.workload.startswith("context-") else 0
         return Task(
-            prompt=long_prompt(n_context - self.n - 64) if n_context else prompt(self.workload),
+            prompt=long_prompt(n_context - _ANSWER) if n_context else prompt(self.workload),
             n=self.n,
             ctx=n_context or 2048,
             ram=self.place.ram,

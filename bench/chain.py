@@ -53,7 +53,7 @@ def _build(sources: Path) -> None:
 
 def command(verifier: str, draft: str, prompt: str, n: int, n_max: int, n_ctx: int = 2048) -> list[str]:
     """Greedy, with the cache and the kernels that cadcpp has."""
-    exact = ["-fa", "on", "-ctk", "q8_0", "-ctv", "q8_0", "-nr", "-b", "64", "-ub", "64"]
+    exact = ["-fa", "on", "-ctk", "q8_0", "-ctv", "q8_0", "-nr", "-b", "512", "-ub", "64"]
     size = ["-c", str(n_ctx), "-n", str(n), "--spec-draft-n-max", str(n_max), "--spec-type", "draft-simple"]
     return [str(BINARY), "-m", verifier, "-md", draft, "-p", prompt, "--temp", "0", *size, *exact]
 

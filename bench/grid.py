@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from bench.cases import CASES
+from bench.cases import CASES, COPIES
 from bench.cell import MEMORY, Cell, Place
 from bench.systems import CHAIN, LOOKUP, OURS, PLAIN
 
@@ -46,9 +46,9 @@ def tokens(place: Place, kind: str) -> int:
 def sections(quick: bool = False, n: int | None = None) -> list[Section]:
     """All of them; ``n`` tokens at most in every cell, for trying things out."""
     makers = {
-        "wall": ("Behind the wall", 950, wall),
+        "wall": ("Behind the wall", 900, wall),
         "overcommit": ("How cost grows with overcommit", 145, overcommit),
-        "ram": ("In memory", 320, in_memory),
+        "ram": ("In memory", 370, in_memory),
         "ablation": ("What each piece is worth", 290, ablation),
         "sweep": ("Trees of fixed sizes, and how cost grows with rows", 490, sweep),
         "staged": ("A draft for the draft", 275, staged),
@@ -95,8 +95,8 @@ def overcommit(quick: bool) -> Iterator[Cell]:
 
 
 def in_memory(quick: bool) -> Iterator[Cell]:
-    for case in ("chat", "code") if quick else CASES:
-        for kind in ALL:
+    for case in ("chat", "code") if quick else CASES | COPIES:
+        for kind in (*ALL, "ngram") if case in COPIES else ALL:
             yield cell(MEMORY, case, kind, repeats=1 if quick else 2)
 
 

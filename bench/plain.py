@@ -16,10 +16,12 @@ from llama_cpp import llama_cpp as api  # noqa: E402
 
 from cadcpp.memory import read_bytes  # noqa: E402
 
+_N_BATCH = 512
+
 
 def _context(model: int, n_ctx: int, threads: int) -> int:
     params = api.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, 512, 64
+    params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, _N_BATCH, 64
     params.n_threads = params.n_threads_batch = threads
     params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
     params.type_k = params.type_v = api.GGML_TYPE_Q8_0
@@ -50,9 +52,10 @@ def main() -> None:
     n = api.llama_tokenize(vocab, prompt, len(prompt), buffer, len(buffer), True, True)
     batch, tokens, times, read, cpu_s = list(buffer[:n]), [], [], 0, 0.0
     while len(tokens) < options.n:
-        array = (ctypes.c_int32 * len(batch))(*batch)
-        if api.llama_decode(context, api.llama_batch_get_one(array, len(batch))) != 0:
-            raise SystemExit("llama_decode failed")
+        for part in (batch[i : i + _N_BATCH] for i in range(0, len(batch), _N_BATCH)):
+            array = (ctypes.c_int32 * len(part))(*part)
+            if api.llama_decode(context, api.llama_batch_get_one(array, len(part))) != 0:
+                raise SystemExit("llama_decode failed")
         logits = np.ctypeslib.as_array(api.llama_get_logits_ith(context, -1), (n_vocab,))
         token = int(np.argmax(logits))
         times.append(time.perf_counter())

@@ -114,7 +114,7 @@ def begin(path: Path, settings: dict[str, Any]) -> Done:
         found = load(path)
         same = {"commit": record.commit(), "tokens": settings["tokens"]}
         if not found.ended and same.items() <= found.settings.items():
-            return {(r["id"], r["turn"]) for r in found.records if "left_out" not in r}
+            return {(r["id"], r["turn"]) for r in found.records if not {"left_out", "error"} & set(r)}
         path.rename(path.with_name(f"{path.stem}-{found.settings.get('began', 'before').replace(':', '')}.jsonl"))
     path.parent.mkdir(parents=True, exist_ok=True)
     machine = {**record.host(), "processor": record.processor(), "versions": record.versions()}
