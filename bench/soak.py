@@ -86,6 +86,8 @@ def main() -> None:
             soak.session(soak.rng.choice(MODES))
             if len(soak.sample) > 3 or soak.over:
                 soak.compare()
+    except KeyboardInterrupt:
+        print("ended early", file=sys.stderr)
     finally:
         summary = {"seed": options.seed, **soak.summary()}
         record.append("soak", {"summary": summary})
