@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -129,36 +129,38 @@ def prefill_progress(recorder: "Recorder") -> Iterator["Progress"]:
 @contextmanager
 def stall_note(waiting_s: Callable[[], float]) -> Iterator[None]:
     """Inside, a line on a terminal says so when a disk keeps the reply waiting for long."""
-    over = threading.Event()
+    told = False
 
-    def follow() -> None:
-        told = False
-        while not over.wait(_TICK_S):
-            long = waiting_s() > _LONG_S
-            if long and not told:
-                note("\n[waiting for the disk; Ctrl-C ends the reply]")
-            told = long
+    def look() -> None:
+        nonlocal told
+        long = waiting_s() > _LONG_S
+        if long and not told:
+            note("\n[waiting for the disk; Ctrl-C ends the reply]")
+        told = long
 
-    if not is_terminal(sys.stderr):
+    with _meanwhile(look) if is_terminal(sys.stderr) else nullcontext():
         yield
-        return
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextmanager
 def loading(n_bytes: int, resident: Callable[[], int]) -> Iterator[None]:
     """Inside, where models of ``n_bytes`` are loaded, a bar follows how much more of them is ``resident``."""
-    over, bar, before = threading.Event(), Bar("loading"), resident()
+    bar, before = Bar("loading"), resident()
+    try:
+        with _meanwhile(lambda: bar.tell((resident() - before) / max(n_bytes, 1))):
+            yield
+    finally:
+        bar.clear()
+
+
+@contextmanager
+def _meanwhile(look: Callable[[], None]) -> Iterator[None]:
+    """Inside, ``look`` is called now and then."""
+    over = threading.Event()
 
     def follow() -> None:
         while not over.wait(_TICK_S):
-            bar.tell((resident() - before) / max(n_bytes, 1))
+            look()
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -167,4 +169,3 @@ def loading(n_bytes: int, resident: Callable[[], int]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        bar.clear()
