@@ -18,7 +18,7 @@ from cadcpp.native.ggml import ggml_base, last_error
 MAGIC = b"GGUF"
 TOKEN_NORMAL, TOKEN_BYTE = 1, 6  # kinds of tokens that stand for text; others are control tokens, padding, ...
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
-_DAMAGED = "it is damaged, download or copy it again"
+DAMAGED = "it is damaged, download or copy it again"
 # More than any model has. ggml takes eight bytes for each of the header, and compares every name with all others.
 _HEADER_BYTES, _MOST_TENSORS, _MOST_VALUES = 32 << 20, 1 << 14, 1 << 12
 
@@ -116,7 +116,7 @@ class Header:
         """``get`` for a count. Raises ModelError for what is none."""
         value = self.get(key, default)
         if type(value) is not int or not 0 <= value < 2**31:
-            raise ModelError(f"{self.path} says that its {key} is {reprlib.repr(value)}: {_DAMAGED}")
+            raise ModelError(f"{self.path} says that its {key} is {reprlib.repr(value)}: {DAMAGED}")
         return value
 
 
@@ -174,7 +174,7 @@ def _parse(path: Path) -> int | None:
 def _check_counts(path: Path, start: bytes) -> None:
     n_tensors, n_values = struct.unpack("<8xQQ", start.ljust(24, b"\0"))
     if n_tensors > _MOST_TENSORS or n_values > _MOST_VALUES:
-        raise ModelError(f"{path} claims to have {n_tensors} tensors and {n_values} pieces of metadata: {_DAMAGED}")
+        raise ModelError(f"{path} claims to have {n_tensors} tensors and {n_values} pieces of metadata: {DAMAGED}")
 
 
 def _other_parts(first: Header) -> list[Path]:
@@ -253,6 +253,6 @@ def _check_whole(header: Header) -> None:
     if not header.tensors and not header.metadata.get("split.count"):
         raise ModelError(f"{header.path} holds no tensors: it is a vocabulary or a stub, not a model")
     if empty := next((t.name for t in header.tensors if t.n_bytes == 0), None):
-        raise ModelError(f"{header.path} has a tensor of no size, {empty!r}: {_DAMAGED}")
+        raise ModelError(f"{header.path} has a tensor of no size, {empty!r}: {DAMAGED}")
     if end > header.n_bytes:
         raise ModelError(f"{header.path} is cut short: {header.n_bytes} bytes of {end}; download or copy it again")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from cadcpp.errors import ModelError
 from cadcpp.native.ggml import type_name
-from cadcpp.native.gguf import Header, Tensor, read_integers, read_vocabulary
+from cadcpp.native.gguf import DAMAGED, Header, Tensor, read_integers, read_vocabulary
 
 MAX_LAYERS = 512  # llama.cpp's LLAMA_MAX_LAYERS
 _ALIGNMENT = 32  # ggml's TENSOR_ALIGNMENT
@@ -30,7 +30,7 @@ def check_generative(header: Header) -> None:
             f"{header.path} is an embedding model ({architecture}), which writes no text: take a chat model"
         )
     for claim in _wrong_claims(header):
-        raise ModelError(f"{header.path} claims to have {claim}: it is damaged, download or copy it again")
+        raise ModelError(f"{header.path} claims to have {claim}: {DAMAGED}")
 
 
 def check_vocabulary(header: Header) -> None:
@@ -45,8 +45,7 @@ def check_vocabulary(header: Header) -> None:
         seen = set[bytes]()
         twice = next(text for text in texts if text in seen or seen.add(text))  # type: ignore[func-returns-value]
         raise ModelError(
-            f"{header.path} has the token {reprlib.repr(twice.decode('utf-8', 'replace'))} twice: it is damaged, "
-            "download or copy it again"
+            f"{header.path} has the token {reprlib.repr(twice.decode('utf-8', 'replace'))} twice: {DAMAGED}"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ToolError
-from cadcpp.native.gguf import read_header
+from cadcpp.native.gguf import DAMAGED, read_header
 from cadcpp.native.soundness import check_generative
 
 Progress = Callable[[float], None]
@@ -40,7 +40,7 @@ def _understood(path: Path) -> Iterator[None]:
         yield
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         reason = reprlib.repr(str(error))
-        raise ToolError(f"cannot copy {path} as GGUF: {reason}; it is damaged, download or copy it again") from error
+        raise ToolError(f"cannot copy {path} as GGUF: {reason}; {DAMAGED}") from error
 
 
 def stored_shape(tensor: Any) -> tuple[int, ...]:
