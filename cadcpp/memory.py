@@ -1,5 +1,6 @@
 """How much memory this process may use: control groups, the device, and the limit on locking."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,12 @@ def give_back(spare: int, unlocked: int, window: int, given: int) -> int:
 def resident_bytes() -> int:
     """Resident set of this process."""
     return int(psutil.Process().memory_info().rss)
+
+
+def trim_heap() -> None:
+    """Return what was freed to the system; glibc would keep some tens of megabytes of a closed session's buffers."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # other C libraries return it by themselves
+        trim(0)
 
 
 def lockable_bytes() -> int:

@@ -19,7 +19,7 @@ from cadcpp.engine import Engine, Round
 from cadcpp.errors import ConfigError
 from cadcpp.guesser import Guesser
 from cadcpp.llmcad import AdaptiveFallback
-from cadcpp.memory import available_bytes
+from cadcpp.memory import available_bytes, trim_heap
 from cadcpp.native.context import Context, ContextConfig, Watcher
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.model import Model
@@ -98,6 +98,7 @@ class Session:
     def close(self) -> None:
         """Free contexts, then models. May be called twice."""
         self._stack.close()
+        trim_heap()
 
     @property
     def resident_share(self) -> float | None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cadcpp.chat import Conversation
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
 from cadcpp.drafter import ModelDrafter
 from cadcpp.errors import ContextFull
+from cadcpp.memory import trim_heap
 from cadcpp.native.context import Context, OnLayer
 from cadcpp.native.template import Template
 from cadcpp.session import Chunk, Session
@@ -171,3 +173,16 @@ def test_a_stop_string_that_only_begins_is_shown_at_the_end(session: Session, pr
     whole = "".join(chunk.text for chunk in write(session, prompt, 20))
     chunks = write(session, prompt, 20, stop=[whole[-3:] + "\0"])
     assert "".join(chunk.text for chunk in chunks) == whole
+
+
+def test_a_closed_session_leaves_no_memory_behind(demo: DemoPair) -> None:
+    """Not in the allocator either, which would keep the buffers that were freed for later."""
+    process, held = psutil.Process(), []
+    for n in (9, 130):
+        with Session(demo.verifier, demo.draft, SessionConfig(n_ctx=N_CTX, n_threads=1)) as session:
+            write(session, session.model.tokenize(STORY)[:n], 8)
+        held.append(process.memory_info().rss)
+        trim_heap()
+        held.append(process.memory_info().rss)
+    kept = [closed - trimmed for closed, trimmed in zip(held[::2], held[1::2], strict=True)]
+    assert max(kept) < 4 << 20
