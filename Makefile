@@ -5,7 +5,7 @@ VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
 
-.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-first bench-mixture bench-memory bench-chain bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance bench-overcommit bench-sweep bench-agreement bench-context bench-size
+.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-first bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance bench-overcommit bench-sweep bench-agreement bench-context bench-size
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
@@ -75,6 +75,9 @@ bench-memory: setup  ## what the drop-in class holds in memory, beside upstream'
 
 bench-chain: setup  ## llama.cpp's own speculation, for `make bench` to compare with; needs cmake
 	$(BIN)/python -m bench.chain
+
+bench-fixed: setup  ## the cost model beside trees of every fixed size, all workloads, all walls; an hour and a half
+	$(BIN)/python -m bench.fixed
 
 bench-soak: setup  ## random requests to one process, ARGS="--minutes 60"; 1 if a text differs or something grows
 	$(BIN)/python -m bench.soak $(ARGS)
