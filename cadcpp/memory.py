@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 _MARGIN = 16 << 20  # which others may want before anybody looks again
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _NO_LIMIT = 1 << 60  # cgroup v1 writes "none" as a huge number
 
 
@@ -50,9 +51,16 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def bound_heap() -> None:
+    """Have freed memory returned once 4 MiB are free; glibc would keep up to 64 MiB a thread after large buffers."""
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):  # C libraries without it keep little
+        for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            set_option(option, 4 << 20)
+
+
 def trim_heap() -> None:
-    """Return what was freed to the system; glibc would keep some tens of megabytes of a closed session's buffers."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # other C libraries return it by themselves
+    """Return what was freed to the system, for the buffers of a closed session leave holes in the heap."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 

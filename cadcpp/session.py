@@ -19,7 +19,7 @@ from cadcpp.engine import Engine, Round
 from cadcpp.errors import ConfigError
 from cadcpp.guesser import Guesser
 from cadcpp.llmcad import AdaptiveFallback
-from cadcpp.memory import available_bytes, trim_heap
+from cadcpp.memory import available_bytes, bound_heap, trim_heap
 from cadcpp.native.context import Context, ContextConfig, Watcher
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.model import Model
@@ -64,6 +64,7 @@ class Session:
         self.config = (config or SessionConfig()).beside(draft is not None)
         draft = draft if self.config.speculative in ("draft", "staged", "auto") else None
         self._stack = ExitStack()
+        bound_heap()
         start = time.perf_counter()
         try:
             self._trace = self._start_trace()
