@@ -9,7 +9,7 @@ from cadcpp.prices import MAX_ROWS, Floats
 
 _FORGET = 0.98  # weight of the past, per observation
 _DOUBT_SLOPE = 0.03  # relative variance of sizes that a slope of its own is worth
-_PASS_ROWS = 16  # that a pass is taken to cost beside its rows at most; weights are read once and multiplied by each
+_PASS_ROWS = 6  # that a pass is taken to cost beside its rows at most; weights are read once and multiplied by each
 _DOUBT = 0.5  # observations that a fitted line counts for, beside those of one size
 _DEPTHS = np.array([0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 8])  # depth -> class; the last one goes on
 _PRIOR = np.array([0, 1, 3, 6, 6, 6, 6, 6, 6])  # promised tokens that the depth above counts for, by class
