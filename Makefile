@@ -76,7 +76,7 @@ bench-memory: setup  ## what the drop-in class holds in memory, beside upstream'
 bench-chain: setup  ## llama.cpp's own speculation, for `make bench` to compare with; needs cmake
 	$(BIN)/python -m bench.chain
 
-bench-fixed: setup  ## the cost model beside trees of every fixed size, all workloads, all walls; an hour and a half
+bench-fixed: setup  ## the cost model beside trees of every fixed size, all workloads, all walls; two hours and a half
 	$(BIN)/python -m bench.fixed
 
 bench-soak: setup  ## random requests to one process, ARGS="--minutes 60"; 1 if a text differs or something grows

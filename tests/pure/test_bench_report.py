@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import models, report
+from bench import fixed, models, report
 from bench.cell import MEMORY, Cell
 from bench.compare import exact_changes, timed_changes
 from bench.energy import rapl, watts_of
@@ -125,6 +125,18 @@ def test_a_goal_without_figures_is_neither_reached_nor_missed() -> None:
 def test_growth_compares_the_ends() -> None:
     points = {256.0: (0.1, 0.1, 0.1), 8192.0: (0.4, 0.4, 0.4), 1024.0: (9.0, 9.0, 9.0)}
     assert growth(points, "x").startswith("32 times the x costs 4 times as much (0.1 at 256, 0.4 at 8192; power 0.40")
+
+
+def test_fixed_sizes_are_compared_where_all_workloads_have_them() -> None:
+    """The best on average, the best of each workload, and LLMCad; a size that one workload lacks is left out."""
+    kinds = {OURS: (0.2, 0.1), "llmcad": (0.1, 0.1), "rows-8": (0.1, 0.4), "rows-64": (0.4, 0.025)}
+    timed = [(kind, *pair) for kind, s in kinds.items() for pair in zip(("chat", "code"), s, strict=True)]
+    lines = [line(cell(AS_IS, case, kind), seconds) for kind, case, seconds in timed]
+    lines.append(line(cell(AS_IS, "chat", "rows-16"), 0.001))
+    text = "\n".join(fixed.of_place(run_of(*lines), AS_IS))
+    assert "| cost model | LLMCad | 8 rows | 64 rows |" in text and "| chat | 0.200 | 0.100 | 0.100 | 0.400 |" in text
+    assert "71% of the size that is best on average, 35% of the best size of each workload, 71% of LLMCad" in text
+    assert fixed.of_place(run_of(*lines), MEDIUM) == []
 
 
 def changes(before: Record, after: Record) -> tuple[list[str], list[str]]:
