@@ -74,7 +74,7 @@ class CostModel:
     stall_s: float = 0.0
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
-    dear: bool = False  # whether these are of a round in which the draft read a prompt: the next one replaces them
+    dear: bool = False  # whether these are of the first round, in which the draft read a prompt; the next replaces them
     trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
     patience: int = _PROBE
@@ -125,9 +125,10 @@ class CostModel:
             return
         self.plain_rounds, self.trials = 0, self.trials - 1
         if seen.n_prompt == 0 or self.node_s == 0.0:  # else the draft read the prompt as well
+            first = self.node_s == 0.0
             if self.dear:
                 self.node_s = self.draft_s = self.nodes = 0.0
-            self.dear = seen.n_prompt > 0
+            self.dear = first
             self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
             self.draft_s = _mean(self.draft_s, seen.draft_s)
             self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
