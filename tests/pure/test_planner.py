@@ -201,8 +201,6 @@ def test_a_long_prompt_is_not_held_against_the_draft() -> None:
 def test_a_draft_that_read_the_prompt_seems_dear_for_one_round_only(n_prompt: int) -> None:
     policy = CostModel()
     tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 3, "n_tokens": 4}
-    for n_prompt, draft_s in ((n_prompt, 2.0), (0, 0.1), (400, 2.0)):
-        policy.observe(
-            Observation(n_rows=11, n_prompt=n_prompt, n_evaluated=10, draft_s=draft_s, compute_s=0.2, **tree)
-        )
+    for n, draft_s in ((n_prompt, 2.0), (0, 0.1), (400, 2.0)):
+        policy.observe(Observation(n_rows=11, n_prompt=n, n_evaluated=10, draft_s=draft_s, compute_s=0.2, **tree))
     assert policy.node_s == pytest.approx(0.01) and policy.draft_s == pytest.approx(0.1)
