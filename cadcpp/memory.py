@@ -1,6 +1,5 @@
 """How much memory this process may use: control groups, the device, and the limit on locking."""
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 import psutil
 
 _MARGIN = 16 << 20  # which others may want before anybody looks again
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _NO_LIMIT = 1 << 60  # cgroup v1 writes "none" as a huge number
 
 
@@ -49,19 +47,6 @@ def give_back(spare: int, unlocked: int, window: int, given: int) -> int:
 def resident_bytes() -> int:
     """Resident set of this process."""
     return int(psutil.Process().memory_info().rss)
-
-
-def bound_heap() -> None:
-    """Have freed memory returned once 4 MiB are free; glibc would keep up to 64 MiB a thread after large buffers."""
-    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):  # C libraries without it keep little
-        for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
-            set_option(option, 4 << 20)
-
-
-def trim_heap() -> None:
-    """Return what was freed to the system, for the buffers of a closed session leave holes in the heap."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def lockable_bytes() -> int:

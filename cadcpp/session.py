@@ -19,9 +19,10 @@ from cadcpp.engine import Engine, Round
 from cadcpp.errors import ConfigError
 from cadcpp.guesser import Guesser
 from cadcpp.llmcad import AdaptiveFallback
-from cadcpp.memory import available_bytes, bound_heap, trim_heap
+from cadcpp.memory import available_bytes
 from cadcpp.native.context import Context, ContextConfig, Watcher
 from cadcpp.native.gguf import Header, read_header
+from cadcpp.native.heap import bound_heap, trim_heap
 from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
 from cadcpp.native.soundness import check_generative

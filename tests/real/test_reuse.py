@@ -10,8 +10,8 @@ from cadcpp.chat import Conversation
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
 from cadcpp.drafter import ModelDrafter
 from cadcpp.errors import ContextFull
-from cadcpp.memory import trim_heap
 from cadcpp.native.context import Context, OnLayer
+from cadcpp.native.heap import trim_heap
 from cadcpp.native.template import Template
 from cadcpp.session import Chunk, Session
 from cadcpp.tools.demo import DemoPair
