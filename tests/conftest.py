@@ -13,8 +13,9 @@ from tests.support import tinygguf
 
 ROOT = Path(__file__).parents[1]
 
-# A background job of a shell ignores Ctrl-C, and so would every command that a test starts and interrupts.
+# A background job of a shell ignores Ctrl-C, and one of nohup a lost terminal; so would every command that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
