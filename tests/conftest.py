@@ -13,7 +13,7 @@ from tests.support import tinygguf
 
 ROOT = Path(__file__).parents[1]
 
-# A background job of a shell ignores Ctrl-C, and one of nohup a lost terminal; so would every command that a test starts.
+# A background job ignores Ctrl-C, one of nohup a lost terminal as well, and so would every command that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
