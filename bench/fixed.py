@@ -15,7 +15,8 @@ from bench.cell import MEMORY, Cell, Place
 from bench.figures import mean, median
 from bench.grid import AS_IS, MEDIUM, ROWS, SLOW, Section, cell
 from bench.record import RESULTS
-from bench.results import Run, differing, load
+from bench.report import texts
+from bench.results import Run, load
 from bench.run import run
 from bench.systems import OURS, PLAIN
 from bench.tables import number, table
@@ -53,10 +54,8 @@ def sizes(place: Place) -> list[str]:
 
 
 def report(found: Run) -> list[str]:
-    compared = [where for id, where in differing(found).items() if "/plain" not in id]
-    lines = [f"Commit {found.settings.get('commit')}, on {found.settings.get('processor')}."]
-    lines += [f"Of {len(compared)} texts {sum(map(bool, compared))} differ from plain decoding's.", ""]
-    return [*lines, *(line for place in _TOKENS for line in of_place(found, place))]
+    first = f"Commit {found.settings.get('commit')}, on {found.settings.get('processor')}."
+    return [first, "", *texts(found), *(line for place in _TOKENS for line in of_place(found, place))]
 
 
 def of_place(found: Run, place: Place) -> list[str]:

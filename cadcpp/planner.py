@@ -74,7 +74,7 @@ class CostModel:
     stall_s: float = 0.0
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
-    dear: bool = False  # whether these are of the first round, in which the draft read a prompt; the next replaces them
+    dear: bool = False  # whether node_s, draft_s, nodes are of the first round, with the prompt; the next replaces them
     trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
     patience: int = _PROBE
