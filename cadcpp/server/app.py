@@ -2,7 +2,7 @@
 
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -55,15 +55,20 @@ def make_app(llama: Llama, name: str, api_key: str | None = None) -> FastAPI:
     model = ModelSettings.model_construct(model=str(llama.model_path), model_alias=name)
     settings = ServerSettings.model_construct(api_key=api_key, interrupt_requests=False)  # in turn, to their ends
     app: FastAPI = upstream.create_app(server_settings=settings, model_settings=[model])
-    app.dependency_overrides[upstream.get_llama_proxy] = lambda: upstream._llama_proxy  # models, tokens: out of turn
+    # Coroutines, for requests would overtake one another in the threads that plain functions are called in.
+    app.dependency_overrides[upstream.get_llama_proxy] = _served  # models, tokens: out of turn
+    app.dependency_overrides[upstream.authenticate] = _authenticate(api_key)
     given: list[Any] = app.user_middleware
     app.user_middleware = [each for each in given if each.cls is not CORSMiddleware]  # which lets every page in
     app.add_middleware(Guard, n_bytes=largest_body(llama.n_ctx()), open=api_key is None)
     app.add_exception_handler(AnyHTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
-    if api_key is not None:
-        app.dependency_overrides[upstream.authenticate] = _authenticate(api_key)
     return app
+
+
+async def _served() -> OneModel:
+    model: OneModel = upstream._llama_proxy
+    return model
 
 
 async def _answer(_request: Request, error: Exception) -> JSONResponse:
@@ -71,10 +76,12 @@ async def _answer(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": what}, status)
 
 
-def _authenticate(api_key: str) -> Callable[..., None]:
+def _authenticate(api_key: str | None) -> Callable[..., Awaitable[None]]:
     """A check that takes equally long however much of the key is right."""
 
-    def check(given: HTTPAuthorizationCredentials | None = Depends(upstream.bearer_scheme)) -> None:  # noqa: B008
+    async def check(given: HTTPAuthorizationCredentials | None = Depends(upstream.bearer_scheme)) -> None:  # noqa: B008
+        if api_key is None:
+            return
         if given is None or not hmac.compare_digest(given.credentials.encode(), api_key.encode()):
             raise HTTPException(401, "the API key is missing or wrong: give the one that the server was started with")
 

@@ -156,7 +156,16 @@ def test_who_leaves_the_queue_disturbs_nobody(app: Any, llama: Llama) -> None:
     assert second == []
 
 
-def test_requests_are_served_in_order(app: Any, llama: Llama) -> None:
+def test_requests_are_served_in_order(app: Any, llama: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays = iter([0.0] + [0.1 - 0.01 * i for i in range(10)])
+
+    async def overtaken(call: Any, *args: Any, **_kwargs: Any) -> Any:
+        """A thread that is busy for longer, the earlier it was asked."""
+        await asyncio.sleep(next(delays, 0.0))
+        return call(*args)
+
+    monkeypatch.setattr("anyio.to_thread.run_sync", overtaken)
+
     async def main() -> list[int]:
         llama.on_round = rounds = Rounds()
         order: list[int] = []
@@ -245,10 +254,10 @@ def test_a_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
     equal = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda *both: compared.append(both) or equal(*both))
     check = _authenticate("a-key")
-    check(HTTPAuthorizationCredentials(scheme="Bearer", credentials="a-key"))
+    asyncio.run(check(HTTPAuthorizationCredentials(scheme="Bearer", credentials="a-key")))
     for given in (None, HTTPAuthorizationCredentials(scheme="Bearer", credentials="ä-key")):
         with pytest.raises(HTTPException) as caught:
-            check(given)
+            asyncio.run(check(given))
         assert caught.value.status_code == 401 and "a-key" not in caught.value.detail
     assert compared == [(b"a-key", b"a-key"), ("ä-key".encode(), b"a-key")]
 
