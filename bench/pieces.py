@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cadcpp.allowance import Allowance
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
 from cadcpp.drafter import Drafter, ModelDrafter
 from cadcpp.growth import Growth
@@ -35,11 +36,11 @@ SAMPLINGS = {
 class Unpinned(Session):
     """The memory that pinning would take goes into the window."""
 
-    def _plan(self, verifier: Header, draft: Header | None) -> Plan:
-        plan = super()._plan(verifier, draft)
+    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, int, Allowance]:
+        plan, rows, allowance = super()._plan(verifier, draft)
         layout = lay_out(verifier, 0)
-        room = plan.layout.pinned_bytes + plan.window - layout.pinned_bytes
-        return replace(plan, layout=layout, window=max(room, window_bytes(verifier, 0)))
+        room = plan.layout.pinned_bytes + plan.window - layout.pinned_bytes - allowance.take(rows)
+        return replace(plan, layout=layout, window=max(room, window_bytes(verifier, 0))), rows, Allowance(rows=rows)
 
 
 class Unstreamed(Session):

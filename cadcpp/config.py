@@ -9,6 +9,7 @@ from cadcpp.modes import Fallback, Speculative
 from cadcpp.prices import MAX_ROWS, Prices
 
 MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS; more end the process
+_STREAMED_ROWS = 128  # more did not pay even at 100 MiB/s (bench.fixed)
 
 
 def _check(ok: bool, name: str, value: object, wanted: str) -> None:
@@ -53,6 +54,7 @@ class TreeConfig:
     """Limits of one token tree."""
 
     rows: int = 64  # rows of a verify pass, root included
+    streamed_rows: int = 0  # ... if more, where the cost model decides and so many rows would still wait for the disk
     width: int = 4  # frontier nodes per draft decode, at most
     focus: float = 0.25  # a frontier node joins a decode if it is at least this likely, relative to the best
     cutoff: float = 0.001  # nodes with a smaller cumulative probability are not drafted
@@ -63,11 +65,21 @@ class TreeConfig:
 
     def __post_init__(self) -> None:
         _check(1 <= self.rows <= MAX_ROWS, "rows", self.rows, f"between 1 and {MAX_ROWS}")
+        _check(self.streamed_rows <= MAX_ROWS, "rows", self.streamed_rows, f"at most {MAX_ROWS}")
         _check(1 <= self.width <= 256, "width", self.width, "between 1 and 256")
         _check(0 <= self.focus <= 1, "focus", self.focus, "between 0 and 1")
         _check(self.reach >= 1, "reach", self.reach, "at least 1")
         _check(self.temperature > 0, "temperature", self.temperature, "above 0")
         _check(0 <= self.cutoff < 1, "cutoff", self.cutoff, "at least 0 and below 1")
+
+    def up_to(self, n: int) -> "TreeConfig":
+        """The same with at most ``n`` rows."""
+        return replace(self, rows=min(self.rows, n), streamed_rows=min(self.streamed_rows, n))
+
+
+def limit_rows(rows: int | None) -> TreeConfig:
+    """Trees of at most ``rows``; None: of as many as were found to pay."""
+    return TreeConfig(streamed_rows=_STREAMED_ROWS) if rows is None else TreeConfig(rows=rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cadcpp.accept import Accepted, Walk
+from cadcpp.allowance import Allowance
 from cadcpp.cache import Progress
 from cadcpp.calibration import Calibration
 from cadcpp.config import TreeConfig
@@ -18,6 +19,7 @@ from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager
 from cadcpp.pipeline import Step, Steps, beside, finish, run, stage
 from cadcpp.planner import Observation, Policy
+from cadcpp.prices import MAX_ROWS
 from cadcpp.stats import Stats
 from cadcpp.trace import Trace
 from cadcpp.tree import TokenTree
@@ -107,6 +109,7 @@ class Engine:
     pager: Pager = field(default_factory=NullPager)
     policy: Policy | None = None  # None: trees of the given size, always
     trace: Trace | None = None
+    allowance: Allowance = field(default_factory=Allowance)  # how wide passes may be
     ahead: bool = False  # whether to draft on while a pass waits for the disk
     calibration: Calibration = field(default_factory=Calibration)
     n_decodes: int = 0  # of the draft, as far as they are counted
@@ -222,25 +225,28 @@ class Engine:
     # stages -----------------------------------------------------------------------------------------
 
     def _prepare(self, work: Work, stack: ExitStack) -> None:
-        stack.enter_context(self.verifier.wide_enough(work.ids, self.tree.rows))
+        stack.enter_context(self.verifier.wide_enough(work.ids, self.allowance.rows))
         self.verifier.prefill(work.ids, work.progress)
 
     def _draft(self, work: Work) -> Draft:
         start, n_tail = time.perf_counter(), self.verifier.tail(work.ids)
-        tree = self._grow(work.ids, work.limit - len(work.ids) - 1)
+        tree = self._grow(work)
         n_evaluated = self.drafter.n_evaluated if len(tree) > 1 else 0
         work.stats.draft_decodes += self.drafter.n_decodes - self.n_decodes
         self.n_decodes = self.drafter.n_decodes
         stop = time.perf_counter()
+        # There is memory for reading a text, with a small tree behind it.
+        self.pager.cede(self.allowance.take(len(tree) if work.n_prompt else n_tail - 1 + len(tree)))
         if self.trace is not None:
             self.trace.span(
                 "draft", "draft", start, stop, rows=len(tree), evaluated=n_evaluated, kept=self.drafter.n_kept
             )
         return Draft(tree, n_evaluated, n_tail, stop - start)
 
-    def _grow(self, ids: list[int], max_depth: int) -> TokenTree:
-        rows = min(self.tree.rows, self.verifier.room(ids))
-        config = replace(self.tree, rows=rows, temperature=self.calibration.temperature)
+    def _grow(self, work: Work) -> TokenTree:
+        ids, max_depth = work.ids, work.limit - len(work.ids) - 1
+        tree = self.tree.up_to(self.verifier.room(ids, new_text=work.n_prompt > 0))
+        config = replace(tree, temperature=self.calibration.temperature)
         if self.policy is None:
             return self.drafter.grow(ids, config, max_depth)
         if not self.policy.pays():
@@ -295,6 +301,7 @@ class Engine:
                 compute_s=cost.seconds - cost.stalled,
                 stall_s=cost.stalled,
                 stream_s=now.pass_seconds,
+                beyond_s=now.byte_seconds * self.allowance.beyond(2 * MAX_ROWS + 1),
                 ahead_s=now.ahead_seconds,
             )
         )

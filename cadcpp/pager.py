@@ -38,8 +38,14 @@ class PagerState:
     stall_seconds: float = 0.0  # compute waited for the disk
     passes: int = 0
     waiting_seconds: float = 0.0  # for how long compute has been waiting for the disk by now
-    pass_seconds: float = 0.0  # least time of a pass at the disk's measured speed
+    pass_bytes: int = 0  # streamed by a pass: what is planned, and what was given back or lent
+    byte_seconds: float = 0.0  # of reading one byte, as measured
     ahead_seconds: float = 0.0  # how long the disk has work between two passes
+
+    @property
+    def pass_seconds(self) -> float:
+        """Least time of a pass at the disk's measured speed."""
+        return self.pass_bytes * self.byte_seconds
 
 
 class Pager(Protocol):
@@ -57,6 +63,10 @@ class Pager(Protocol):
     def end_pass(self) -> None: ...
 
     def lend(self, n_bytes: int) -> AbstractContextManager[None]: ...
+
+    def cede(self, n_bytes: int) -> None:
+        """Keep ``n_bytes`` less in memory than planned, from now on."""
+        ...
 
     def wait_for_stall(self, seconds: float) -> bool:
         """Whether compute waits for the disk now, or begins to within ``seconds``."""
@@ -84,6 +94,9 @@ class NullPager:
 
     def lend(self, n_bytes: int) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def cede(self, n_bytes: int) -> None:
+        pass
 
     def wait_for_stall(self, seconds: float) -> bool:
         time.sleep(seconds)
@@ -122,7 +135,7 @@ class StreamingPager:
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
         self._given = 0  # pinned bytes given back since memory is short
-        self._borrowed = 0  # ... and lent to somebody
+        self._borrowed = self._ceded = 0  # ... lent to somebody, for a while or for good
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._experts = ExpertCache(layout.experts, expert_bytes)
         self._expert_bytes = 0
@@ -215,12 +228,10 @@ class StreamingPager:
                 self._stall_s,
                 self._at[0],
                 time.perf_counter() - self._wait_start if self._stalled else 0.0,
-                *self._speeds(),
+                self._layout.streamed_bytes + sum(map(len, self._lent)),
+                byte_s := self._busy_s / self._busy_bytes if self._busy_bytes else 0.0,
+                self._window_bytes * byte_s * self._ahead,
             )
-
-    def _speeds(self) -> tuple[float, float]:
-        per_byte = self._busy_s / self._busy_bytes if self._busy_bytes else 0.0
-        return self._layout.streamed_bytes * per_byte, self._window_bytes * per_byte * self._ahead
 
     def close(self) -> None:
         """Stop reading. May be called twice."""
@@ -238,6 +249,11 @@ class StreamingPager:
             yield
         finally:
             self._borrowed = 0
+            self._lend()
+
+    def cede(self, n_bytes: int) -> None:
+        if n_bytes != self._ceded:
+            self._ceded = n_bytes
             self._lend()
 
     def _look(self) -> None:
@@ -261,7 +277,7 @@ class StreamingPager:
     def _lend(self) -> None:
         """Stream as many pinned chunks as are given back or lent, and no others."""
         with self._standing_still():
-            lent = _spread(self._pinned, self._given + self._borrowed)
+            lent = _spread(self._pinned, self._given + self._borrowed + self._ceded)
             resident = lent - self._lent - self._missing
             self._missing = (self._missing | self._lent) - lent
             self._lent = lent

@@ -93,10 +93,10 @@ def make_plan(
         "python": python,
         "draft": draft.n_bytes if draft else 0,
         "draft_cache": cache_bytes(draft, n_cells) if draft else 0,
-        "draft_compute": compute_bytes(draft, batch_rows(0), draft_seqs(rows)) if draft else 0,
+        "draft_compute": _draft_compute_bytes(draft, rows),
         "vocabulary": _vocabulary_bytes(verifier),
         "cache": cache_bytes(verifier, n_cells),
-        "compute": compute_bytes(verifier, batch_rows(rows), n_outputs or rows),
+        "compute": _tree_compute_bytes(verifier, rows, n_outputs or rows),
         "margin": _MARGIN,
     }
     room = ram - sum(fixed.values())
@@ -110,9 +110,10 @@ def make_plan(
         return Plan(ram=ram, window=0, experts=experts, layout=whole, routed=routed, **fixed)
     least = window_bytes(verifier, 0) + _always(verifier)
     if room < least:
+        enough = (sum(fixed.values()) + least >> 20) + 1
         raise ConfigError(
             f"{ram >> 20} MiB are too few: everything but the verifier takes {sum(fixed.values()) >> 20} MiB, and it "
-            f"needs {least >> 20} MiB to stream through; allow {sum(fixed.values()) + least >> 20} MiB with --ram, "
+            f"needs {least >> 20} MiB to stream through; allow {enough} MiB with --ram, "
             "lower --ctx, or take a smaller draft"
         )
     pinned = 0
@@ -193,6 +194,19 @@ def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
     activations = 4 * n_rows * max(3 * n_ff + 4 * n_embd, 12 * n_embd)
     logits = 4 * n_outputs * header.n_vocab
     return max(activations, logits) + logits
+
+
+def pass_bytes(verifier: Header, draft: Header | None, rows: int) -> int:
+    """Buffers of both models that grow with a tree of up to ``rows``."""
+    return _tree_compute_bytes(verifier, rows, rows) + _draft_compute_bytes(draft, rows)
+
+
+def _tree_compute_bytes(verifier: Header, rows: int, n_outputs: int) -> int:
+    return compute_bytes(verifier, batch_rows(rows), n_outputs)
+
+
+def _draft_compute_bytes(draft: Header | None, rows: int) -> int:
+    return compute_bytes(draft, batch_rows(0), draft_seqs(rows)) if draft else 0
 
 
 def _vocabulary_bytes(header: Header) -> int:

@@ -17,6 +17,10 @@ _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs 
 _TRIALS = 4  # rounds of drafting that it takes to judge it
 
 
+def _nothing() -> Floats:
+    return np.zeros(2 * MAX_ROWS + 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """What one round cost; seconds."""
@@ -34,6 +38,7 @@ class Observation:
     compute_s: float  # of the verify pass, waiting for the disk not included
     stall_s: float = 0.0  # ... of that waiting
     stream_s: float = 0.0  # least time of a pass: streamed bytes over disk speed
+    beyond_s: Floats = field(default_factory=_nothing)  # ... more, if it had n rows and so took memory of weights, [n]
     ahead_s: float = 0.0  # drafting time for which the disk has work all the same
 
 
@@ -70,6 +75,7 @@ class CostModel:
     node_s: float = 0.0
     draft_s: float = 0.0
     stream_s: float = 0.0
+    beyond_s: Floats = field(default_factory=_nothing)
     ahead_s: float = 0.0
     stall_s: float = 0.0
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
@@ -85,6 +91,9 @@ class CostModel:
             return replace(config, rows=min(config.rows, 16))  # the first rounds measure
         if self.patience > _PROBE and self.trials > 0:
             config = replace(config, rows=min(config.rows, 4))
+        n_waiting = n_tail - 1 + config.streamed_rows
+        if config.streamed_rows > config.rows and self.verify.estimate()[n_waiting] + self.draft_s < self.stream_s:
+            config = replace(config, rows=config.streamed_rows)
         rate, rows = max(self.rate(), self._plain_rate()), self._round_s()[n_tail : n_tail + config.rows]
         free = int(min(self.ahead_s, self.stall_s) / self.node_s) if self.node_s > 0 else 0
         prices = Prices(
@@ -118,8 +127,7 @@ class CostModel:
             self.verify.add(seen.n_rows, seen.compute_s)
         elif not self.verify.known:
             self.verify.guess(seen.n_rows, seen.compute_s)
-        self.stream_s, self.ahead_s = seen.stream_s, seen.ahead_s
-        self.stall_s = _mean(self.stall_s, seen.stall_s)
+        self._learn_disk(seen)
         if seen.n_evaluated == 0:
             self.plain_rounds += 1
             return
@@ -138,8 +146,12 @@ class CostModel:
 
     def miss(self, seen: Observation) -> None:
         """Learn from a round that another drafter's tree was used in."""
-        self.stream_s, self.ahead_s, self.stall_s = seen.stream_s, seen.ahead_s, _mean(self.stall_s, seen.stall_s)
+        self._learn_disk(seen)
         self.plain_rounds += 1
+
+    def _learn_disk(self, seen: Observation) -> None:
+        self.stream_s, self.beyond_s, self.ahead_s = seen.stream_s, seen.beyond_s, seen.ahead_s
+        self.stall_s = _mean(self.stall_s, seen.stall_s)
 
     def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32]) -> None:
         """A tree, by its nodes' log probabilities and depth, [n]: others will promise about as much."""
@@ -154,14 +166,15 @@ class CostModel:
 
     def _round_s(self) -> Floats:
         """Seconds of rounds whose pass has 0, 1, 2, ... rows."""
-        return np.maximum(self.verify.estimate() + self.draft_s, self.stream_s)
+        return np.maximum(self.verify.estimate() + self.draft_s, self.stream_s + self.beyond_s)
 
     def rate(self) -> float:
         """Tokens a second of the best tree; 0 as long as there was none."""
-        n, verify = np.arange(1, MAX_ROWS), self.verify.estimate()
+        n, passes = np.arange(1, MAX_ROWS), slice(2, MAX_ROWS + 1)
         draft_s = np.maximum(self.nodes * n, 1) * self.node_s
-        disk_s = self.stream_s + np.maximum(draft_s - self.ahead_s, 0)
-        return float(np.max(self.tokens[1:] / np.maximum(np.maximum(disk_s, verify[2 : MAX_ROWS + 1] + draft_s), 1e-9)))
+        disk_s = self.stream_s + self.beyond_s[passes] + np.maximum(draft_s - self.ahead_s, 0)
+        compute_s = self.verify.estimate()[passes] + draft_s
+        return float(np.max(self.tokens[1:] / np.maximum(np.maximum(disk_s, compute_s), 1e-9)))
 
     def _costs_nothing(self) -> bool:
         """Whether drafting takes so little time that each tree may be judged by itself."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from cadcpp.allowance import Allowance, plan_session
 from cadcpp.cache import Progress
 from cadcpp.choice import Choice, Switch
 from cadcpp.config import SamplingConfig, SessionConfig
@@ -19,7 +20,6 @@ from cadcpp.engine import Engine, Round
 from cadcpp.errors import ConfigError
 from cadcpp.guesser import Guesser
 from cadcpp.llmcad import AdaptiveFallback
-from cadcpp.memory import available_bytes
 from cadcpp.native.context import Context, ContextConfig, Watcher
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.heap import bound_heap, trim_heap
@@ -31,7 +31,7 @@ from cadcpp.ngram.katz import Katz
 from cadcpp.pager import NullPager, Pager, PagerState, StreamingPager
 from cadcpp.pair import check_pair, fingerprint
 from cadcpp.pipeline import Steps, run
-from cadcpp.plan import PYTHON, Plan, batch_rows, draft_seqs, make_plan, wide_bytes, wide_rows
+from cadcpp.plan import Plan, batch_rows, draft_seqs, wide_bytes, wide_rows
 from cadcpp.planner import CostModel, Policy
 from cadcpp.staged import StagedDrafter
 from cadcpp.stats import Stats
@@ -69,7 +69,7 @@ class Session:
         start = time.perf_counter()
         try:
             self._trace = self._start_trace()
-            self.plan = self._plan(_usable(verifier), _usable(draft) if draft else None)
+            self.plan, self.rows, self.allowance = self._plan(_usable(verifier), _usable(draft) if draft else None)
             if planned is not None:
                 planned(self.plan)
             self.model = self._model(verifier, stub=self.plan.streams and self.config.pager)
@@ -80,10 +80,11 @@ class Session:
                 self._verifier(),
                 drafter,
                 self.config.n_ctx,
-                self.config.tree,
+                self.config.tree.up_to(self.rows),
                 self.pager,
                 policy,
                 self._trace,
+                self.allowance,
                 ahead=self.config.pipeline and isinstance(self.pager, StreamingPager),
             )
         except BaseException:
@@ -158,9 +159,8 @@ class Session:
         now = self.pager.state()
         stats.pinned_bytes = now.pinned_bytes
         stats.stall_seconds = now.stall_seconds - before.stall_seconds
-        streamed = self.plan.layout.streamed_bytes if now.passes else 0
         routed = (now.expert_bytes - before.expert_bytes) // max(now.passes - before.passes, 1)
-        stats.streamed_bytes_per_pass = streamed + routed
+        stats.streamed_bytes_per_pass = now.pass_bytes + routed
 
     def _chunk(self, result: Round, text: TextStream) -> Chunk:
         shown, tokens = "", []
@@ -173,20 +173,11 @@ class Session:
             shown += text.finish()
         return Chunk(shown, tokens, result.finish, result)
 
-    def _plan(self, verifier: Header, draft: Header | None) -> Plan:
-        config = self.config
-        check_context(config.n_ctx, verifier)
+    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, int, Allowance]:
+        check_context(self.config.n_ctx, verifier)
         if draft is not None:
             check_pair(verifier, draft)
-        return make_plan(
-            verifier,
-            draft,
-            ram=config.ram or available_bytes(),
-            n_ctx=config.n_ctx,
-            python=PYTHON if config.held is None else config.held,
-            rows=config.tree.rows,
-            n_outputs=batch_rows(config.tree.rows) if config.logits_all else config.tree.rows,
-        )
+        return plan_session(self.config, verifier, draft)
 
     def _model(self, path: str | Path, *, draft: bool = False, stub: bool = False) -> Model:
         model = Model(path, draft=draft, stub=stub)
@@ -214,7 +205,7 @@ class Session:
             return NoDrafter()
         if path is None or self.config.speculative == "ngram":
             return Copier(Guesser(self._ngram()), never)
-        model, n_seq = self._model(path, draft=True), draft_seqs(self.config.tree.rows)
+        model, n_seq = self._model(path, draft=True), draft_seqs(self.rows)
         n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
         context = self._context(model, n_batch, n_seq, n_seq)
         unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
@@ -229,19 +220,20 @@ class Session:
         return load(path, header.n_vocab, fingerprint(header)) if path else None
 
     def _verifier(self) -> Verifier:
-        config, rows = self.config, self.config.tree.rows
+        config, rows = self.config, self.rows
         n_batch = batch_rows(rows) if self.plan.streams else config.n_batch + rows
         watcher = self.pager if self.model.mapping is not None else None
         context = self._context(self.model, n_batch, n_batch if config.logits_all else rows, rows, watcher)
-        return Verifier(context, self._widen if isinstance(self.pager, StreamingPager) else None)
+        widen = self._widen if isinstance(self.pager, StreamingPager) else None
+        return Verifier(context, widen, batch_rows(self.allowance.rows))
 
     @contextmanager
     def _widen(self, n_rows: int, n_cells: int) -> Iterator[Context]:
         """A short-lived context for long prompts, in memory that the pager lends."""
-        n_rows = wide_rows(self.plan, self.model.header, n_rows, n_cells)
-        with self.pager.lend(wide_bytes(self.model.header, n_rows, n_cells, self.config.tree.rows)):
-            rows, narrow = self.config.tree.rows, self.engine.verifier.context.config
-            config = replace(narrow, n_cells=n_cells, n_batch=n_rows, n_ubatch=n_rows, n_outputs=rows)
+        n_rows, rows = wide_rows(self.plan, self.model.header, n_rows, n_cells), self.allowance.rows
+        with self.pager.lend(wide_bytes(self.model.header, n_rows, n_cells, rows)):
+            narrow = self.engine.verifier.context.config
+            config = replace(narrow, n_cells=n_cells, n_batch=n_rows, n_ubatch=n_rows, n_outputs=rows, n_seq=rows)
             with closing(Context(self.model, config, self.pager)) as context:
                 yield context
 

@@ -29,10 +29,11 @@ def in_order(rows: Sequence[int]) -> int:
 class Verifier:
     """Checks token trees with the large model."""
 
-    def __init__(self, context: Context, widen: Widen | None = None) -> None:
+    def __init__(self, context: Context, widen: Widen | None = None, n_text: int = 0) -> None:
+        """With ``widen`` texts of more than ``n_text`` tokens are read in a context that it gives."""
         self.context = context
         self.cache = Cache(context)
-        self._widen = widen
+        self._widen, self._n_text = widen, n_text if widen else context.config.n_batch
         self._n_seq = 1  # sequences that the last pass used
 
     @contextmanager
@@ -43,7 +44,7 @@ class Verifier:
         is worth the copies of the cache that it takes. Nothing changes where the text fits, or if it fails.
         """
         n_tail = len(ids) - common_prefix(self.cache.tokens, ids)
-        if self._widen is None or n_tail <= self.context.config.n_batch:
+        if self._widen is None or n_tail <= self._n_text:
             yield
             return
         narrow_context, narrow = self.context, self.cache
@@ -82,10 +83,14 @@ class Verifier:
         """How many tokens of the text the next pass evaluates, the tree's root included."""
         return len(ids) - len(self.cache)
 
-    def room(self, ids: Sequence[int]) -> int:
-        """Rows that a tree may have in the next pass, its root included; at the context's end there are few."""
-        config = self.context.config
-        return min(config.n_batch, config.n_cells - len(self.cache)) - self.tail(ids) + 1
+    def room(self, ids: Sequence[int], *, new_text: bool = False) -> int:
+        """Rows that a tree may have in the next pass, its root included; at the context's end there are few.
+
+        A pass that reads ``new_text`` has no more rows in all than a text is read in without widening.
+        """
+        config, tail = self.context.config, self.tail(ids)
+        n_batch = min(config.n_batch, self._n_text if new_text and tail <= self._n_text else config.n_batch)
+        return min(min(n_batch, config.n_cells - len(self.cache)) - tail + 1, config.n_outputs)
 
     def check(self, ids: Sequence[int], tree: TokenTree, draw: Draw, progress: Progress | None = None) -> Accepted:
         """A pass, the whole walk on what it gives, and what that leaves in the cache."""

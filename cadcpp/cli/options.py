@@ -65,7 +65,12 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
         metavar="SIZE",
         help="Memory to use in all, such as 900MiB. [default: what the system leaves]",
     ),
-    click.option("--rows", default=64, show_default=True, help="Rows of a token tree at most (1 to 256)."),
+    click.option(
+        "--rows",
+        type=int,
+        default=None,
+        help="Rows of a token tree at most (1 to 256). [default: 64; 128 where the disk is so slow that they pay]",
+    ),
 )
 
 MODEL_OPTIONS: Callable[[F], F] = _stack(
@@ -130,7 +135,7 @@ def session_config(
     threads: int | None,
     speculative: Speculative,
     ngram: Path | None,
-    rows: int,
+    rows: int | None,
     ram: str | None,
     fallback: Fallback,
     no_pipeline: bool,
@@ -138,7 +143,7 @@ def session_config(
     trace: Path | None,
 ) -> "SessionConfig":
     """Settings from the command line; checks every number."""
-    from cadcpp.config import SessionConfig, TreeConfig
+    from cadcpp.config import SessionConfig, limit_rows
     from cadcpp.sizes import parse_size
 
     return SessionConfig(
@@ -151,7 +156,7 @@ def session_config(
         speculative=speculative,
         trace=trace,
         fallback=fallback,
-        tree=TreeConfig(rows=rows),
+        tree=limit_rows(rows),
     )
 
 

@@ -15,25 +15,34 @@ from cadcpp.cli.terminal import say
 @click.option("--disk-speed", metavar="SIZE", help="Bytes per second, such as 100MiB. [default: measured on the file]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; sizes in bytes, times in seconds.")
 def command(
-    model: Path, draft: Path | None, ctx: int | None, rows: int, ram: str | None, disk_speed: str | None, as_json: bool
+    model: Path,
+    draft: Path | None,
+    ctx: int | None,
+    rows: int | None,
+    ram: str | None,
+    disk_speed: str | None,
+    as_json: bool,
 ) -> None:
     """Show what would be kept in memory, what would be streamed, and how fast."""
+    from cadcpp.allowance import plan_session
+    from cadcpp.config import SessionConfig, limit_rows
     from cadcpp.disk import disk_bytes_per_s
-    from cadcpp.memory import available_bytes, lockable_bytes
+    from cadcpp.memory import lockable_bytes
     from cadcpp.native.gguf import read_header
-    from cadcpp.plan import make_plan
     from cadcpp.sizes import parse_size
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
-    limit = parse_size(ram) if ram is not None else available_bytes()
-    plan = make_plan(
-        verifier, drafter, ram=limit, n_ctx=default_ctx(model) if ctx is None else ctx, rows=rows if draft else 1
-    )
+    size = parse_size(ram) if ram is not None else None
+    config = SessionConfig(n_ctx=default_ctx(model) if ctx is None else ctx, ram=size, tree=limit_rows(rows))
+    plan, most, allowance = plan_session(config.beside(draft is not None), verifier, drafter)
     speed = parse_size(disk_speed) if disk_speed else disk_bytes_per_s(model)
     values = plan.to_dict() | {
         "disk_bytes_per_second": round(speed),
         "streams": plan.streams,
         "seconds_per_pass_at_least": round(plan.read_bytes / max(speed, 1), 4),
+        "rows": allowance.rows,
+        "rows_at_most": most,
+        "rows_bytes": allowance.take(most),
         "lockable": min(lockable_bytes(), plan.layout.pinned_bytes),
     }
     say(json.dumps(values) if as_json else _table(values))
@@ -75,6 +84,11 @@ def _table(values: dict[str, Any]) -> str:
         lines.append(
             f"Of {format_size(values['all_experts'])} of experts a row uses {format_size(values['routed'])}: a pass "
             f"reads what its rows are routed to, and those used most stay in {format_size(values['experts'])}."
+        )
+    if values["rows_bytes"]:
+        lines.append(
+            f"Trees begin with {values['rows']} rows and grow to {values['rows_at_most']} where that pays; "
+            f"{format_size(values['rows_bytes'])} of what is kept would then be streamed."
         )
     if values["sparse"]:
         lines.append(f"{format_size(values['sparse'])} of embeddings are read row by row as they are needed.")

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from cadcpp.config import SessionConfig, TreeConfig
+from cadcpp.config import SessionConfig, limit_rows
 from cadcpp.errors import ConfigError
 from cadcpp.llama.upstream import Q8_0, Upstream
 from cadcpp.memory import resident_bytes
@@ -36,7 +36,7 @@ class Settings:
     ram: int | str | None = None  # bytes, or as in "900MiB"
     speculative: Speculative = "auto"
     ngram: str | Path | None = None
-    rows: int = 64
+    rows: int | None = None
     fallback: Fallback = "cost"
     pipeline: bool = True
     pager: bool = True
@@ -49,15 +49,16 @@ class Settings:
 
     def session(self, upstream: dict[str, Any], n_ctx: int) -> SessionConfig:
         """What a session needs to know."""
+        tree = limit_rows(self.rows)
         return SessionConfig(
             n_ctx=n_ctx,
-            n_batch=max(min(n_ctx, upstream["n_batch"], _BATCH) - self.rows, 32),
+            n_batch=max(min(n_ctx, upstream["n_batch"], _BATCH) - tree.rows, 32),
             n_threads=upstream["n_threads"],
             ram=parse_size(self.ram) if isinstance(self.ram, str) else self.ram,
             held=max(resident_bytes(), PYTHON),  # a server, say
             pager=self.pager,
             pipeline=self.pipeline,
-            tree=TreeConfig(rows=self.rows),
+            tree=tree,
             speculative=self.speculative,
             ngram=Path(self.ngram) if self.ngram is not None else None,
             trace=Path(self.trace) if self.trace is not None else None,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, NativeError
 from cadcpp.native.batch import MAX_SEQ, Batch
+from cadcpp.native.heap import empty
 from cadcpp.native.lib import api, last_error, read_tensor, tensor_name
 from cadcpp.native.model import Model
 
@@ -69,6 +70,7 @@ class Context:
             raise NativeError(f"llama.cpp made no context for {model.path}: {last_error('out of memory?')}")
         self._stack.callback(api.llama_free, self.handle)
         self.memory = api.llama_get_memory(self.handle)
+        self._empty_logits()
         self.batch = Batch(config.n_batch)
         self._stop = ctypes.create_string_buffer(2)
         api.llama_set_abort_callback(self.handle, _NOT_EMPTY, ctypes.cast(self._stop, ctypes.c_void_p))
@@ -88,6 +90,11 @@ class Context:
             self._reports = _LayerReports(self._watcher, self.model)
             params.cb_eval = self._reports.callback
         return params
+
+    def _empty_logits(self) -> None:
+        """llama.cpp fills their buffer with zeros, for as many rows as there are sequences."""
+        logits = api.llama_get_logits(self.handle)
+        empty(ctypes.cast(logits, ctypes.c_void_p).value or 0, 4 * self.config.n_seq * self.model.n_vocab)
 
     def close(self) -> None:
         """Free the cache and the buffers. May be called twice."""

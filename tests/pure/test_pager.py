@@ -137,6 +137,21 @@ def test_lent_memory_is_given_and_taken_back(lent: int) -> None:
         assert pager.state().pinned_bytes == plan.pinned_bytes
 
 
+def test_ceded_memory_stays_ceded() -> None:
+    plan = layout()
+    with running(plan) as (pager, mapping):
+        one_pass(pager, mapping, plan)
+        pager.cede(6 * MIB)
+        with pager.lend(5 * MIB):
+            one_pass(pager, mapping, plan)
+            assert pager.state().pinned_bytes <= 13 * MIB
+        for _ in range(2):
+            one_pass(pager, mapping, plan)
+        state = pager.state()
+        assert 12 * MIB <= state.pinned_bytes <= 18 * MIB
+        assert state.pinned_bytes + state.pass_bytes == 72 * MIB
+
+
 def test_memory_can_be_lent_before_the_first_pass() -> None:
     plan = layout()
     with running(plan) as (pager, mapping):

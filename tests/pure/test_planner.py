@@ -10,6 +10,7 @@ from cadcpp.config import TreeConfig
 from cadcpp.costs import RowCost, Trust
 from cadcpp.growth import Growth
 from cadcpp.planner import CostModel, Observation
+from cadcpp.prices import MAX_ROWS, Floats
 from cadcpp.tree import TokenTree
 
 ROWS = 64
@@ -33,6 +34,7 @@ class Device:
     pass_s: Callable[[int], float] = smooth
     node_s: float = 0.006
     stream_s: float = 0.0
+    beyond_s: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))
     ahead_s: float = 0.0
     seed: int = 1
     seconds: float = 0.0
@@ -60,6 +62,7 @@ class Device:
                     compute_s=compute_s,
                     stall_s=stall_s,
                     stream_s=self.stream_s,
+                    beyond_s=self.beyond_s,
                     ahead_s=self.ahead_s,
                 )
             )
@@ -167,6 +170,27 @@ def test_rows_are_free_while_the_disk_is_slower() -> None:
     assert prices.rows.max() == 0.0
     prices = Device(stream_s=0.0).run(20).limits(TreeConfig(rows=ROWS), 1).prices
     assert np.all(np.diff(prices.rows) > 0)
+
+
+def test_rows_that_take_memory_from_weights_are_priced_by_what_is_then_read() -> None:
+    device = Device(stream_s=5.0, agrees=0.9, promises=0.9)
+    policy = device.run(20)
+    before = policy.rate()
+    policy.beyond_s = np.where(np.arange(513) > 16, 1.0, 0.0)
+    rate = policy.rate()
+    prices = policy.limits(TreeConfig(rows=ROWS), 1).prices
+    assert rate < before
+    assert not prices.rows[:16].any() and prices.rows[16:] == pytest.approx(rate)
+    device.sizes.clear()
+    device.beyond_s = policy.beyond_s * 100
+    device.run(10, policy)
+    assert max(device.sizes[2:]) <= 16
+
+
+@pytest.mark.parametrize("stream_s, rows", [(5.0, 128), (0.9, 64), (0.0, 64)])
+def test_trees_become_larger_where_passes_would_wait_for_the_disk_even_so(stream_s: float, rows: int) -> None:
+    prices = Device(stream_s=stream_s).run(20).limits(TreeConfig(rows=64, streamed_rows=128), 1).prices
+    assert len(prices.rows) == rows
 
 
 def test_rows_of_the_tail_leave_fewer_free_ones() -> None:

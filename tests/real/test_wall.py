@@ -84,6 +84,19 @@ def test_a_pass_reads_what_is_not_pinned_and_no_more(verifier: Path) -> None:
         assert abs(read - expected) <= behind.plan.window
 
 
+def test_memory_for_wide_trees_comes_out_of_what_is_kept(in_memory: Session, verifier: Path, demo: DemoPair) -> None:
+    with session(verifier, demo.draft, short_of_memory(verifier, demo.draft, 0.6), tree=TreeConfig(rows=96)) as behind:
+        engine, planned = behind.engine, behind.plan.layout
+        write(behind, "sky", GREEDY, 2)
+        assert engine.tree.rows == 96 and behind.pager.state().pinned_bytes >= planned.pinned_bytes - (8 << 20)
+        engine.policy = None  # trees of all rows, though the disk is fast
+        texts = [write(s, "story", GREEDY, 32) for s in (behind, in_memory)]
+        state, taken = behind.pager.state(), engine.allowance.take(0)
+        assert texts[0] == texts[1] and engine.allowance.rows >= 96 and taken > 10 << 20
+        assert state.pinned_bytes <= planned.pinned_bytes - taken
+        assert state.pass_bytes >= planned.streamed_bytes + taken
+
+
 def test_without_the_pager_the_text_is_the_same(in_memory: Session, verifier: Path) -> None:
     with session(verifier, None, short_of_memory(verifier, None, 0.6), pager=False) as behind:
         assert behind.model.mapping is None

@@ -1,0 +1,68 @@
+"""Memory for the buffers of a pass: little at first, more of it as wider trees pay."""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from cadcpp.config import SessionConfig
+from cadcpp.memory import available_bytes
+from cadcpp.native.gguf import Header
+from cadcpp.plan import PYTHON, Plan, batch_rows, make_plan, pass_bytes
+from cadcpp.prices import Floats
+
+FIRST = 16  # rows of a pass that there is memory for from the start
+_STEP = 8  # rows between which bytes are interpolated
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How wide passes may be, at the expense of the weights that stay in memory.
+
+    Buffers keep what they have grown to, so that the widest pass so far counts.
+    """
+
+    n_bytes: Floats = field(default_factory=lambda: np.zeros(1))  # [n]: for passes of n rows; the last one goes on
+    first: int = 0  # rows that there is memory for by plan
+    rows: int = 0  # ... and by now
+
+    def take(self, n_rows: int) -> int:
+        """Allow a pass of ``n_rows``: bytes in all that are needed beyond the plan."""
+        self.rows = max(self.rows, n_rows)
+        return int(self._of(self.rows) - self._of(self.first))
+
+    def beyond(self, n: int) -> Floats:
+        """Bytes that passes of 0, 1, ... n - 1 rows would still have to take, [n]."""
+        rows = np.minimum(np.arange(n), len(self.n_bytes) - 1)
+        return np.asarray(np.maximum(self.n_bytes[rows] - self._of(self.rows), 0.0))
+
+    def _of(self, n_rows: int) -> float:
+        return float(self.n_bytes[min(n_rows, len(self.n_bytes) - 1)])
+
+
+def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) -> tuple[Plan, int, Allowance]:
+    """A plan, the most rows of a tree, and how passes may become so wide.
+
+    Raises ConfigError if there is too little memory.
+    """
+    held = PYTHON if config.held is None else config.held
+    plan = partial(make_plan, verifier, draft, ram=config.ram or available_bytes(), n_ctx=config.n_ctx, python=held)
+    rows = config.tree.rows
+    if config.fallback != "cost" or not config.pager or config.logits_all:
+        n_outputs = batch_rows(rows) if config.logits_all else rows
+        return plan(rows=rows, n_outputs=n_outputs), rows, Allowance(rows=rows)
+    first = min(FIRST, rows)
+    narrow = plan(rows=first)
+    most = max(rows, config.tree.streamed_rows) if narrow.streams else rows
+    n_bytes = _bytes_by_rows(verifier, draft, most)
+    lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else narrow.ram - narrow.peak - narrow.margin
+    most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
+    if narrow.streams:
+        return narrow, most, Allowance(n_bytes[: most + 1], first, first)
+    return plan(rows=most), most, Allowance(rows=most)
+
+
+def _bytes_by_rows(verifier: Header, draft: Header | None, most: int) -> Floats:
+    """[most + 1]"""
+    steps = np.arange(0, most + _STEP, _STEP)
+    return np.interp(np.arange(most + 1), steps, [pass_bytes(verifier, draft, int(n)) for n in steps])
