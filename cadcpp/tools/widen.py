@@ -28,7 +28,7 @@ class Widenable:
         growing = [tensor for tensor in self._reader.tensors if tensor.name.endswith(_GROWS)]
         field = self._reader.get_field(_n_ff_key(self._reader))
         self.n_ff = field.contents() if field else 0
-        if not growing or any(self.n_ff not in tensor.shape.tolist()[:2] for tensor in growing):
+        if not growing or not all(_is_as_wide(tensor, self.n_ff) for tensor in growing):
             raise ToolError(f"{src} has no gated feed-forward layers to widen; take a dense llama-like model")
         self.file_bytes = src.stat().st_size
         self._bytes_per_ff = sum(int(tensor.n_bytes) for tensor in growing) // self.n_ff
@@ -53,6 +53,11 @@ class Widenable:
 def widen(src: Path, dst: Path, n_ff: int, *, progress: Progress = lambda fraction: None) -> None:
     """Write ``src`` to ``dst`` with ``n_ff`` feed-forward neurons a layer; ``dst`` appears whole or not at all."""
     Widenable(src).write(dst, n_ff, progress=progress)
+
+
+def _is_as_wide(tensor: Any, n_ff: int) -> bool:
+    shape = tensor.shape.tolist()
+    return len(shape) == 2 and shape[0 if tensor.name.endswith(_GROWS_IN_COLUMNS) else 1] == n_ff
 
 
 def _n_ff_key(reader: Any) -> str:

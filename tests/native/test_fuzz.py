@@ -59,6 +59,11 @@ def test_a_damaged_file_is_refused_or_read(tiny: Callable[..., Path], tmp_path: 
     open_damaged(door, tiny(chat_template=TEMPLATE), tmp_path, n)
 
 
+def test_a_feed_forward_layer_of_three_dimensions_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    outcome = fuzz("tools", tiny(chat_template=TEMPLATE), tmp_path, [305, 528])
+    assert outcome.results == {"refused": 2}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("door", "n"), MANY.items())
 def test_many_damaged_files(tiny: Callable[..., Path], tmp_path: Path, door: str, n: int) -> None:
