@@ -63,6 +63,6 @@ def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) 
 
 
 def _bytes_by_rows(verifier: Header, draft: Header | None, most: int) -> Floats:
-    """[most + 1]"""
+    """Buffers for trees of 0, 1, ... rows, [most + 1]."""
     steps = np.arange(0, most + _STEP, _STEP)
     return np.interp(np.arange(most + 1), steps, [pass_bytes(verifier, draft, int(n)) for n in steps])

@@ -80,6 +80,10 @@ class Switch:
     def n_decodes(self) -> int:
         return self._model.n_decodes
 
+    def read(self, ids: Sequence[int]) -> None:
+        if not self._choice.from_text:
+            self._model.read(ids)
+
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         if self._choice.wants_to_know:
             self._choice.expect(self._text.grow(ids, config, max_depth))

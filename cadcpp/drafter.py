@@ -6,12 +6,14 @@ from typing import Protocol
 
 import numpy as np
 
-from cadcpp.cache import Cache
+from cadcpp.cache import Cache, common_prefix
 from cadcpp.config import TreeConfig
 from cadcpp.growth import Growth
 from cadcpp.llmcad import PacedGrowth
 from cadcpp.native.context import Context
 from cadcpp.tree import TokenTree
+
+_ROUND = 32  # new tokens at most that a round may have brought
 
 
 class Drafter(Protocol):
@@ -30,6 +32,10 @@ class Drafter(Protocol):
     @property
     def n_decodes(self) -> int:
         """Decodes of a draft model so far."""
+        ...
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Take up a text of which much is new, as far as `grow` would otherwise have to."""
         ...
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
@@ -57,6 +63,9 @@ class WithoutModel:
     """What a drafter has to do for a context, where there is none."""
 
     n_evaluated = n_kept = n_decodes = 0
+
+    def read(self, ids: Sequence[int]) -> None:
+        pass
 
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
         pass
@@ -102,6 +111,13 @@ class ModelDrafter:
         self._growth: Growth | PacedGrowth | None = None  # below the text
         self._seqs: dict[int, int] = {}  # evaluated node -> the sequence that holds its cell
         self._ends: dict[int, int] = {}  # sequence -> the node it ends at: only one child may go on in it
+
+    def read(self, ids: Sequence[int]) -> None:
+        n_new = len(ids) - common_prefix(self.cache.tokens, list(ids))
+        if n_new > _ROUND and len(ids) < self._n_cells:
+            self.settle()
+            self.cache.align(ids)
+            self.cache.prefill(ids, len(ids) - 1)
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         self.n_evaluated = self.n_kept = 0

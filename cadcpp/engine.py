@@ -13,7 +13,7 @@ from cadcpp.allowance import Allowance
 from cadcpp.cache import Progress
 from cadcpp.calibration import Calibration
 from cadcpp.config import TreeConfig
-from cadcpp.drafter import Drafter, NoDrafter
+from cadcpp.drafter import Drafter
 from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager
@@ -49,7 +49,7 @@ class Work:
     limit: int  # tokens of the whole text
     stats: Stats
     progress: Progress | None
-    n_prompt: int  # tokens of the next pass that are new text of the user's
+    new_text: bool = True  # whether the next pass reads what the user gave
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ class Draft:
     tree: TokenTree
     n_evaluated: int
     n_tail: int  # tokens of text that the pass takes along, the tree's root included
-    seconds: float
+    read_s: float  # taking up a text
+    grow_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class Engine:
         """What `rounds` does, in steps. Closing it ends a pass that is under way."""
         self._check(prompt, n)
         limit = min(len(prompt) + n, self.n_ctx)
-        work = Work(list(prompt), sampler.draw, limit, stats if stats is not None else Stats(), progress, len(prompt))
+        work = Work(list(prompt), sampler.draw, limit, stats if stats is not None else Stats(), progress)
         try:
             while True:
                 result = yield from self._round(work)
@@ -218,7 +219,7 @@ class Engine:
         stats.drafted += len(tree) - 1
         stats.accepted += len(accepted.rows) - 1
         stats.emitted += len(tokens)
-        work.n_prompt = 0
+        work.new_text = False
         full = len(work.ids) + len(tokens) >= work.limit
         return Round(tokens, tree, accepted, "stop" if ended else "length" if full else None)
 
@@ -230,28 +231,30 @@ class Engine:
 
     def _draft(self, work: Work) -> Draft:
         start, n_tail = time.perf_counter(), self.verifier.tail(work.ids)
-        tree = self._grow(work)
+        drafts = self.policy is None or self.policy.pays()
+        if drafts and work.limit - len(work.ids) > 1:
+            self.drafter.read(work.ids)
+        begun = time.perf_counter()
+        tree = self._grow(work) if drafts else TokenTree.root(work.ids[-1])
         n_evaluated = self.drafter.n_evaluated if len(tree) > 1 else 0
         work.stats.draft_decodes += self.drafter.n_decodes - self.n_decodes
         self.n_decodes = self.drafter.n_decodes
         stop = time.perf_counter()
         # There is memory for reading a text, with a small tree behind it.
-        self.pager.cede(self.allowance.take(len(tree) if work.n_prompt else n_tail - 1 + len(tree)))
+        self.pager.cede(self.allowance.take(len(tree) if work.new_text else n_tail - 1 + len(tree)))
         if self.trace is not None:
             self.trace.span(
                 "draft", "draft", start, stop, rows=len(tree), evaluated=n_evaluated, kept=self.drafter.n_kept
             )
-        return Draft(tree, n_evaluated, n_tail, stop - start)
+        return Draft(tree, n_evaluated, n_tail, begun - start, stop - begun)
 
     def _grow(self, work: Work) -> TokenTree:
         ids, max_depth = work.ids, work.limit - len(work.ids) - 1
-        tree = self.tree.up_to(self.verifier.room(ids, new_text=work.n_prompt > 0))
+        tree = self.tree.up_to(self.verifier.room(ids, new_text=work.new_text))
         config = replace(tree, temperature=self.calibration.temperature)
-        if self.policy is None:
-            return self.drafter.grow(ids, config, max_depth)
-        if not self.policy.pays():
-            return NoDrafter().grow(ids, config, max_depth)
-        return self.drafter.grow(ids, self.policy.limits(config, self.verifier.tail(ids)), max_depth)
+        if self.policy is not None:
+            config = self.policy.limits(config, self.verifier.tail(ids))
+        return self.drafter.grow(ids, config, max_depth)
 
     def _verify(self, work: Work, draft: Draft) -> Accepted:
         accepted, cost = self._timed(self.verifier.check, work, draft)
@@ -267,7 +270,7 @@ class Engine:
     def account(self, work: Work, draft: Draft, accepted: Accepted, cost: Cost) -> None:
         """Learn from a round, count and trace it."""
         self._learn(work, draft, accepted, cost)
-        work.stats.draft_seconds += draft.seconds
+        work.stats.draft_seconds += draft.read_s + draft.grow_s
         work.stats.verify_seconds += cost.seconds
         if self.trace is not None:
             counts = {"rows": draft.n_tail - 1 + len(draft.tree), "tail": draft.n_tail}
@@ -289,7 +292,6 @@ class Engine:
         self.policy.observe(
             Observation(
                 n_rows=draft.n_tail - 1 + len(tree),
-                n_prompt=work.n_prompt,
                 cold=0 < now.passes <= _COLD,
                 n_evaluated=draft.n_evaluated,
                 n_tokens=n_accepted + 1,
@@ -297,7 +299,7 @@ class Engine:
                 n_branch=tree.reach(accepted.rows[-1]),
                 logp=tree.logp,
                 depth=tree.depth,
-                draft_s=draft.seconds,
+                draft_s=draft.grow_s,
                 compute_s=cost.seconds - cost.stalled,
                 stall_s=cost.stalled,
                 stream_s=now.pass_seconds,

@@ -26,7 +26,6 @@ class Observation:
     """What one round cost; seconds."""
 
     n_rows: int  # of the verify pass, the text's tail included
-    n_prompt: int = 0  # ... and of these new text of the user's
     cold: bool = False  # one of the first passes of all: what stays in memory is read, and memory is cleared for it
     n_evaluated: int  # nodes that the draft evaluated
     n_tokens: int  # of text that came of it
@@ -80,7 +79,6 @@ class CostModel:
     stall_s: float = 0.0
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
-    dear: bool = False  # whether node_s, draft_s, nodes are of the first round, with the prompt; the next replaces them
     trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
     patience: int = _PROBE
@@ -132,14 +130,9 @@ class CostModel:
             self.plain_rounds += 1
             return
         self.plain_rounds, self.trials = 0, self.trials - 1
-        if seen.n_prompt == 0 or self.node_s == 0.0:  # else the draft read the prompt as well
-            first = self.node_s == 0.0
-            if self.dear:
-                self.node_s = self.draft_s = self.nodes = 0.0
-            self.dear = first
-            self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
-            self.draft_s = _mean(self.draft_s, seen.draft_s)
-            self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
+        self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
+        self.draft_s = _mean(self.draft_s, seen.draft_s)
+        self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
         promised = np.bincount(seen.depth, np.exp(seen.logp)).astype(np.float64)
         self.trust.observe(promised, seen.n_accepted)
         self.expect(seen.logp, seen.depth)

@@ -191,7 +191,7 @@ class Llama(Upstream):  # type: ignore[misc]
         n_cells = len(self.input_ids) - 1
         limit = min(len(text) + (self._n_wanted or n_cells), n_cells + 1)
         self._n_wanted = 0
-        work = Work(text, functools.partial(self._draw, sampler), limit, self.last_stats, None, len(text))
+        work = Work(text, functools.partial(self._draw, sampler), limit, self.last_stats, None)
         self._writer = Writer(session.engine, work, self._count)
         return self._writer
 

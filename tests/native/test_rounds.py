@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cadcpp.cache import Cache
-from cadcpp.config import SamplingConfig
+from cadcpp.config import SamplingConfig, TreeConfig
 from cadcpp.copier import Copier
 from cadcpp.drafter import Drafter, ModelDrafter
 from cadcpp.engine import Engine
@@ -67,6 +67,23 @@ def write(engine: Engine, rig: Rig, prompt: list[int], n: int, sampling: Samplin
 
 
 # what the caches hold ---------------------------------------------------------------------------------
+
+
+def test_reading_a_text_first_changes_nothing_but_when_it_is_evaluated(drafter: ModelDrafter) -> None:
+    ids, config = random_text(3, 120), TreeConfig(rows=ROWS)
+    at_once = drafter.grow(ids, config, 8)
+    drafter.cache.clear()
+    drafter.settle()
+    drafter.read(ids)
+    assert drafter.cache.tokens == ids[:-1] and holds_exactly_the_trunk(drafter.cache)
+    n_decodes = drafter.n_decodes
+    after = drafter.grow(ids, config, 8)
+    assert np.array_equal(at_once.token, after.token) and after.logp == pytest.approx(at_once.logp, abs=1e-4)
+    path = [int(after.token[1])]  # a round's worth of text is left to grow, which goes on with what it knows
+    drafter.read([*ids, *path])
+    assert drafter.cache.tokens == ids and drafter.n_decodes > n_decodes
+    drafter.grow([*ids, *path], config, 8)
+    assert drafter.n_kept > 0
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -215,16 +215,7 @@ def test_a_long_prompt_is_not_held_against_the_draft() -> None:
     """The first pass takes long because of its tail, with a draft or without."""
     policy = CostModel()
     tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 10, "n_tokens": 11}
-    policy.observe(Observation(n_rows=400, n_prompt=389, n_evaluated=10, draft_s=0.05, compute_s=smooth(400), **tree))
+    policy.observe(Observation(n_rows=400, n_evaluated=10, draft_s=0.05, compute_s=smooth(400), **tree))
     device = Device(agrees=0.9, promises=0.9)
     device.run(20, policy)
     assert device.sizes.count(1) <= 1
-
-
-@pytest.mark.parametrize("n_prompt", [400, 0])  # the pass may have read it a round before the draft does
-def test_a_draft_that_read_the_prompt_seems_dear_for_one_round_only(n_prompt: int) -> None:
-    policy = CostModel()
-    tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 3, "n_tokens": 4}
-    for n, draft_s in ((n_prompt, 2.0), (0, 0.1), (400, 2.0)):
-        policy.observe(Observation(n_rows=11, n_prompt=n, n_evaluated=10, draft_s=draft_s, compute_s=0.2, **tree))
-    assert policy.node_s == pytest.approx(0.01) and policy.draft_s == pytest.approx(0.1)
