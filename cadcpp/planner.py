@@ -79,6 +79,7 @@ class CostModel:
     stall_s: float = 0.0
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
+    provisional: bool = True  # whether the three above are of a first or cold round, which the next one replaces
     trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
     patience: int = _PROBE
@@ -130,6 +131,10 @@ class CostModel:
             self.plain_rounds += 1
             return
         self.plain_rounds, self.trials = 0, self.trials - 1
+        first = self.draft_s == 0.0
+        if self.provisional:
+            self.node_s = self.draft_s = self.nodes = 0.0
+        self.provisional = seen.cold or first
         self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
         self.draft_s = _mean(self.draft_s, seen.draft_s)
         self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))

@@ -219,3 +219,13 @@ def test_a_long_prompt_is_not_held_against_the_draft() -> None:
     device = Device(agrees=0.9, promises=0.9)
     device.run(20, policy)
     assert device.sizes.count(1) <= 1
+
+
+@pytest.mark.parametrize("n_cold", [0, 2])
+def test_what_drafting_costs_at_first_is_forgotten_at_once(n_cold: int) -> None:
+    policy = CostModel()
+    tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 3, "n_tokens": 4}
+    for i in range(4):
+        cold, draft_s = i < n_cold, 2.0 if i < max(n_cold, 1) else 0.1
+        policy.observe(Observation(n_rows=11, n_evaluated=10, cold=cold, draft_s=draft_s, compute_s=0.2, **tree))
+    assert policy.node_s == pytest.approx(0.01) and policy.draft_s == pytest.approx(0.1)
