@@ -33,7 +33,7 @@ _CTX = 1024
 _COMPARED = 24  # tokens of a reply that are written again at most
 _HANGS_S = 600
 _WARM = 0.25  # share of the sessions after which nothing may grow
-_LEAST = 16 << 20  # bytes that the allocator keeps for good: 8 to 12 MB more in the first 20 sessions, then no more
+_LEAST = 4 << 20  # bytes that the allocator may keep for good
 
 
 class Cancelled(Exception):
