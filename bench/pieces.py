@@ -36,11 +36,12 @@ SAMPLINGS = {
 class Unpinned(Session):
     """The memory that pinning would take goes into the window."""
 
-    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, int, Allowance]:
-        plan, rows, allowance = super()._plan(verifier, draft)
+    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, Allowance]:
+        plan, allowance = super()._plan(verifier, draft)
         layout = lay_out(verifier, 0)
-        room = plan.layout.pinned_bytes + plan.window - layout.pinned_bytes - allowance.take(rows)
-        return replace(plan, layout=layout, window=max(room, window_bytes(verifier, 0))), rows, Allowance(rows=rows)
+        room = plan.layout.pinned_bytes + plan.window - layout.pinned_bytes - allowance.take(allowance.most)
+        window = max(room, window_bytes(verifier, 0))
+        return replace(plan, layout=layout, window=window), Allowance.fixed(allowance.most)
 
 
 class Unstreamed(Session):

@@ -8,10 +8,9 @@ import numpy as np
 from cadcpp.config import SessionConfig
 from cadcpp.memory import available_bytes
 from cadcpp.native.gguf import Header
-from cadcpp.plan import PYTHON, Plan, batch_rows, make_plan, pass_bytes
-from cadcpp.prices import Floats
+from cadcpp.plan import PYTHON, Plan, batch_rows, make_plan, tree_bytes
+from cadcpp.prices import FIRST_ROWS, Floats
 
-FIRST = 16  # rows of a pass that there is memory for from the start
 _STEP = 8  # rows between which bytes are interpolated
 
 
@@ -22,9 +21,19 @@ class Allowance:
     Buffers keep what they have grown to, so that the widest pass so far counts.
     """
 
-    n_bytes: Floats = field(default_factory=lambda: np.zeros(1))  # [n]: for passes of n rows; the last one goes on
+    n_bytes: Floats = field(default_factory=lambda: np.zeros(1))  # [n]: for passes of n rows, up to the widest
     first: int = 0  # rows that there is memory for by plan
     rows: int = 0  # ... and by now
+
+    @classmethod
+    def fixed(cls, rows: int) -> "Allowance":
+        """Memory for passes of up to ``rows`` is there by plan."""
+        return cls(np.zeros(rows + 1), rows, rows)
+
+    @property
+    def most(self) -> int:
+        """Rows of a tree at most."""
+        return len(self.n_bytes) - 1
 
     def take(self, n_rows: int) -> int:
         """Allow a pass of ``n_rows``: bytes in all that are needed beyond the plan."""
@@ -33,15 +42,15 @@ class Allowance:
 
     def beyond(self, n: int) -> Floats:
         """Bytes that passes of 0, 1, ... n - 1 rows would still have to take, [n]."""
-        rows = np.minimum(np.arange(n), len(self.n_bytes) - 1)
+        rows = np.minimum(np.arange(n), self.most)
         return np.asarray(np.maximum(self.n_bytes[rows] - self._of(self.rows), 0.0))
 
     def _of(self, n_rows: int) -> float:
-        return float(self.n_bytes[min(n_rows, len(self.n_bytes) - 1)])
+        return float(self.n_bytes[min(n_rows, self.most)])
 
 
-def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) -> tuple[Plan, int, Allowance]:
-    """A plan, the most rows of a tree, and how passes may become so wide.
+def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) -> tuple[Plan, Allowance]:
+    """A plan, and how wide passes may be or become.
 
     Raises ConfigError if there is too little memory.
     """
@@ -50,19 +59,19 @@ def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) 
     rows = config.tree.rows
     if config.fallback != "cost" or not config.pager or config.logits_all:
         n_outputs = batch_rows(rows) if config.logits_all else rows
-        return plan(rows=rows, n_outputs=n_outputs), rows, Allowance(rows=rows)
-    first = min(FIRST, rows)
+        return plan(rows=rows, n_outputs=n_outputs), Allowance.fixed(rows)
+    first = min(FIRST_ROWS, rows)
     narrow = plan(rows=first)
     most = max(rows, config.tree.streamed_rows) if narrow.streams else rows
     n_bytes = _bytes_by_rows(verifier, draft, most)
     lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else narrow.ram - narrow.peak - narrow.margin
     most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
     if narrow.streams:
-        return narrow, most, Allowance(n_bytes[: most + 1], first, first)
-    return plan(rows=most), most, Allowance(rows=most)
+        return narrow, Allowance(n_bytes[: most + 1], first, first)
+    return plan(rows=most), Allowance.fixed(most)
 
 
 def _bytes_by_rows(verifier: Header, draft: Header | None, most: int) -> Floats:
     """Buffers for trees of 0, 1, ... rows, [most + 1]."""
     steps = np.arange(0, most + _STEP, _STEP)
-    return np.interp(np.arange(most + 1), steps, [pass_bytes(verifier, draft, int(n)) for n in steps])
+    return np.interp(np.arange(most + 1), steps, [tree_bytes(verifier, draft, int(n)) for n in steps])

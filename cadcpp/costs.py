@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cadcpp.prices import MAX_ROWS, Floats
+from cadcpp.prices import SIZES, Floats
 
 _FORGET = 0.98  # weight of the past, per observation
 _DOUBT_SLOPE = 0.03  # relative variance of sizes that a slope of its own is worth
@@ -24,8 +24,8 @@ class RowCost:
     of a size fades, so that one bad measurement does not shut a size out for good.
     """
 
-    seconds: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))  # sums by rows
-    count: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))
+    seconds: Floats = field(default_factory=lambda: np.zeros(SIZES))  # sums by rows
+    count: Floats = field(default_factory=lambda: np.zeros(SIZES))
     bound: tuple[int, float] = (0, 0.0)  # rows and seconds of a pass that was slower than others of its size will be
 
     def add(self, n_rows: int, seconds: float) -> None:
@@ -69,7 +69,7 @@ class RowCost:
         return max(seconds - y, 0.0) / (n_rows - x) if n_rows > 2 * x else math.inf
 
     def estimate(self) -> Floats:
-        """Seconds of passes of 0, 1, 2, ... rows, [2 * MAX_ROWS + 1]."""
+        """Seconds of passes of 0, 1, 2, ... rows, [SIZES]."""
         base, slope = self.line()
         fitted = base + slope * np.arange(len(self.count))
         return np.asarray((self.seconds + _DOUBT * fitted) / (self.count + _DOUBT))

@@ -19,7 +19,7 @@ from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager
 from cadcpp.pipeline import Step, Steps, beside, finish, run, stage
 from cadcpp.planner import Observation, Policy
-from cadcpp.prices import MAX_ROWS
+from cadcpp.prices import SIZES
 from cadcpp.stats import Stats
 from cadcpp.trace import Trace
 from cadcpp.tree import TokenTree
@@ -303,7 +303,7 @@ class Engine:
                 compute_s=cost.seconds - cost.stalled,
                 stall_s=cost.stalled,
                 stream_s=now.pass_seconds,
-                beyond_s=now.byte_seconds * self.allowance.beyond(2 * MAX_ROWS + 1),
+                beyond_s=now.byte_seconds * self.allowance.beyond(SIZES),
                 ahead_s=now.ahead_seconds,
             )
         )

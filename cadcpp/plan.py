@@ -196,7 +196,7 @@ def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
     return max(activations, logits) + logits
 
 
-def pass_bytes(verifier: Header, draft: Header | None, rows: int) -> int:
+def tree_bytes(verifier: Header, draft: Header | None, rows: int) -> int:
     """Buffers of both models that grow with a tree of up to ``rows``."""
     return _tree_compute_bytes(verifier, rows, rows) + _draft_compute_bytes(draft, rows)
 

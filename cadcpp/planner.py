@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
 from cadcpp.costs import RowCost, Trust
-from cadcpp.prices import MAX_ROWS, Floats, Prices
+from cadcpp.prices import FIRST_ROWS, MAX_ROWS, SIZES, Floats, Prices
 
 _FORGET = 0.8  # weight of the past in running means
 _PROBE = 16  # rounds of plain decoding after which drafting is tried again; three times as many after each vain try
@@ -18,7 +18,7 @@ _TRIALS = 4  # rounds of drafting that it takes to judge it
 
 
 def _nothing() -> Floats:
-    return np.zeros(2 * MAX_ROWS + 1)
+    return np.zeros(SIZES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class CostModel:
     stall_s: float = 0.0
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
-    provisional: bool = True  # whether the three above are of a first or cold round, which the next one replaces
+    provisional: bool = True  # whether node_s, draft_s, nodes are of a first or cold round; the next replaces them
     trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
     patience: int = _PROBE
@@ -87,7 +87,7 @@ class CostModel:
     def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
         """The prices for the next round, within the given settings; ``n_tail`` rows go along anyway."""
         if not self.tokens.any() or not self.verify.known:
-            return replace(config, rows=min(config.rows, 16))  # the first rounds measure
+            return replace(config, rows=min(config.rows, FIRST_ROWS))  # the first rounds measure
         if self.patience > _PROBE and self.trials > 0:
             config = replace(config, rows=min(config.rows, 4))
         n_waiting = n_tail - 1 + config.streamed_rows

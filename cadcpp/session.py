@@ -69,7 +69,7 @@ class Session:
         start = time.perf_counter()
         try:
             self._trace = self._start_trace()
-            self.plan, self.rows, self.allowance = self._plan(_usable(verifier), _usable(draft) if draft else None)
+            self.plan, self.allowance = self._plan(_usable(verifier), _usable(draft) if draft else None)
             if planned is not None:
                 planned(self.plan)
             self.model = self._model(verifier, stub=self.plan.streams and self.config.pager)
@@ -80,7 +80,7 @@ class Session:
                 self._verifier(),
                 drafter,
                 self.config.n_ctx,
-                self.config.tree.up_to(self.rows),
+                self.config.tree.up_to(self.allowance.most),
                 self.pager,
                 policy,
                 self._trace,
@@ -173,7 +173,7 @@ class Session:
             shown += text.finish()
         return Chunk(shown, tokens, result.finish, result)
 
-    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, int, Allowance]:
+    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, Allowance]:
         check_context(self.config.n_ctx, verifier)
         if draft is not None:
             check_pair(verifier, draft)
@@ -205,7 +205,7 @@ class Session:
             return NoDrafter()
         if path is None or self.config.speculative == "ngram":
             return Copier(Guesser(self._ngram()), never)
-        model, n_seq = self._model(path, draft=True), draft_seqs(self.rows)
+        model, n_seq = self._model(path, draft=True), draft_seqs(self.allowance.most)
         n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
         context = self._context(model, n_batch, n_seq, n_seq)
         unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
@@ -220,7 +220,7 @@ class Session:
         return load(path, header.n_vocab, fingerprint(header)) if path else None
 
     def _verifier(self) -> Verifier:
-        config, rows = self.config, self.rows
+        config, rows = self.config, self.allowance.most
         n_batch = batch_rows(rows) if self.plan.streams else config.n_batch + rows
         watcher = self.pager if self.model.mapping is not None else None
         context = self._context(self.model, n_batch, n_batch if config.logits_all else rows, rows, watcher)

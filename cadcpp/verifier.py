@@ -89,8 +89,10 @@ class Verifier:
         A pass that reads ``new_text`` has no more rows in all than a text is read in without widening.
         """
         config, tail = self.context.config, self.tail(ids)
-        n_batch = min(config.n_batch, self._n_text if new_text and tail <= self._n_text else config.n_batch)
-        return min(min(n_batch, config.n_cells - len(self.cache)) - tail + 1, config.n_outputs)
+        n_rows = min(config.n_batch, config.n_cells - len(self.cache))
+        if new_text and tail <= self._n_text:
+            n_rows = min(n_rows, self._n_text)
+        return min(n_rows - tail + 1, config.n_outputs)
 
     def check(self, ids: Sequence[int], tree: TokenTree, draw: Draw, progress: Progress | None = None) -> Accepted:
         """A pass, the whole walk on what it gives, and what that leaves in the cache."""

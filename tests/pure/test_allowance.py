@@ -7,18 +7,19 @@ import pytest
 
 from bench.devices import ARCHITECTURES
 from bench.forecast import header_of
-from cadcpp.allowance import FIRST, Allowance, plan_session
+from cadcpp.allowance import Allowance, plan_session
 from cadcpp.catalog import pairs
 from cadcpp.config import SessionConfig, limit_rows
 from cadcpp.errors import ConfigError
 from cadcpp.plan import Plan, make_plan
+from cadcpp.prices import FIRST_ROWS
 
 GB = 10**9
 PAIR = pairs()["qwen3-14b"]
 HEADERS = [header_of(entry, ARCHITECTURES[entry.name]) for entry in (PAIR.verifier, PAIR.draft)]
 
 
-def plan(ram: float, **settings: Any) -> tuple[Plan, int, Allowance]:
+def plan(ram: float, **settings: Any) -> tuple[Plan, Allowance]:
     return plan_session(SessionConfig(ram=int(ram), tree=limit_rows(None), **settings), *HEADERS)
 
 
@@ -38,9 +39,9 @@ def test_what_wider_passes_would_still_take_is_known_beforehand() -> None:
 
 
 def test_where_weights_are_streamed_memory_for_large_trees_is_not_set_aside() -> None:
-    growing, most, allowance = plan(6 * GB)
+    growing, allowance = plan(6 * GB)
     fixed = make_plan(*HEADERS, ram=6 * GB, n_ctx=4096, rows=64)
-    assert growing.streams and (most, allowance.rows) == (128, FIRST)
+    assert growing.streams and (allowance.most, allowance.rows) == (128, FIRST_ROWS)
     assert growing.layout.streamed_bytes < fixed.layout.streamed_bytes - 50_000_000
     assert growing.fixed + allowance.take(64) == pytest.approx(fixed.fixed, abs=1 << 20)
 
@@ -49,16 +50,16 @@ def test_where_weights_are_streamed_memory_for_large_trees_is_not_set_aside() ->
     "settings", [{"fallback": "none"}, {"fallback": "llmcad"}, {"pager": False}, {"logits_all": True}]
 )
 def test_where_trees_cannot_grow_their_memory_is_set_aside(settings: dict[str, Any]) -> None:
-    fixed, most, allowance = plan(6 * GB, **settings)
-    assert (most, allowance.rows, allowance.take(64)) == (64, 64, 0)
+    fixed, allowance = plan(6 * GB, **settings)
+    assert (allowance.most, allowance.rows, allowance.take(64)) == (64, 64, 0)
     assert fixed.compute >= make_plan(*HEADERS, ram=6 * GB, n_ctx=4096, rows=64).compute
 
 
 def test_where_all_fits_trees_have_what_is_left() -> None:
-    whole, most, allowance = plan(30 * GB)
-    assert not whole.streams and (most, allowance.take(most)) == (64, 0)
-    tight, most, _ = plan(whole.peak + whole.margin - 30_000_000)
-    assert not tight.streams and FIRST <= most < 64
+    whole, allowance = plan(30 * GB)
+    assert not whole.streams and (allowance.most, allowance.take(allowance.most)) == (64, 0)
+    tight, allowance = plan(whole.peak + whole.margin - 30_000_000)
+    assert not tight.streams and FIRST_ROWS <= allowance.most < 64
     assert tight.peak + tight.margin <= tight.ram
 
 
@@ -66,15 +67,15 @@ def test_trees_leave_half_of_what_stays() -> None:
     with pytest.raises(ConfigError) as error:
         plan(1 * GB)
     least = int(str(error.value).split("allow ")[1].split(" MiB")[0]) << 20
-    narrow, most, allowance = plan(least)
-    assert allowance.take(most) <= narrow.layout.pinned_bytes // 2
+    narrow, allowance = plan(least)
+    assert allowance.take(allowance.most) <= narrow.layout.pinned_bytes // 2
 
 
 @pytest.mark.parametrize("rows", [1, 4, 200])
 def test_what_the_user_asks_for_is_the_most(rows: int) -> None:
     config = SessionConfig(ram=6 * GB, tree=limit_rows(rows))
-    _, most, allowance = plan_session(config, *HEADERS)
-    assert most == rows and allowance.rows == min(rows, FIRST)
+    _, allowance = plan_session(config, *HEADERS)
+    assert allowance.most == rows and allowance.rows == min(rows, FIRST_ROWS)
 
 
 def _counting(n: int) -> Any:
