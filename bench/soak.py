@@ -8,6 +8,7 @@ code is 1 if a text differs, or if memory, open handles or threads grow; a reque
 """
 
 import argparse
+import ctypes
 import faulthandler
 import gc
 import json
@@ -33,7 +34,8 @@ _CTX = 1024
 _COMPARED = 24  # tokens of a reply that are written again at most
 _HANGS_S = 600
 _WARM = 0.25  # share of the sessions after which nothing may grow
-_LEAST = 4 << 20  # bytes that the allocator may keep for good
+_SETTLED = 20  # sessions after which the holes between Python's objects should be as many as they will be
+_MIB = 1 << 20
 
 
 class Cancelled(Exception):
@@ -63,11 +65,17 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What the process holds; ``own`` are the bytes in memory that no file backs."""
+    """What the process holds.
+
+    ``own`` are bytes in memory that no file backs; allocators keep some that nobody uses. ``used`` are those in use, as
+    the C library counts them (0 where it does not), and ``objects`` the blocks that Python uses beside them.
+    """
 
     at_s: float
     rss: int
     own: int
+    used: int
+    objects: int
     handles: int
     threads: int
 
@@ -210,7 +218,38 @@ class Soak:
     def _holding(self) -> Holding:
         memory = self._process.memory_info()
         own = memory.rss - getattr(memory, "shared", 0)
-        return Holding(self.seconds, memory.rss, own, self._process.num_fds(), self._process.num_threads())
+        counts = self._process.num_fds(), self._process.num_threads()
+        return Holding(self.seconds, memory.rss, own, used_bytes(), sys.getallocatedblocks(), *counts)
+
+
+class _MallInfo(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keep",
+        )
+    ]
+
+
+def used_bytes() -> int:
+    """Bytes that were allocated and not freed, in any thread; 0 without glibc."""
+    info = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if info is None:
+        return 0
+    info.restype = _MallInfo
+    found = info()
+    return int(found.uordblks + found.hblkhd)
 
 
 def write(session: Session, request: Request) -> Reply:
@@ -248,7 +287,9 @@ class Growth:
     """How what the process holds between sessions changes after the first quarter of them."""
 
     own_mb: tuple[float, float] = (0.0, 0.0)  # first and last
-    mb_per_hour: float = 0.0  # by a straight line
+    used_mb: tuple[float, float] = (0.0, 0.0)
+    objects: tuple[int, int] = (0, 0)
+    mb_per_hour: float = 0.0  # of own memory, by a straight line
     mb_per_hour_error: float = 0.0  # one standard error
     handles: tuple[int, int] = (0, 0)
     threads: tuple[int, int] = (0, 0)
@@ -257,18 +298,22 @@ class Growth:
     @classmethod
     def of(cls, held: Sequence[Holding]) -> "Growth":
         """From what was held after each session; fewer than six of them tell of no growth."""
+        settled = held[_SETTLED:]
         held = held[int(_WARM * len(held)) :]
         if not held:
             return cls()
-        slope, error = _line([each.at_s for each in held], [each.own for each in held]) if len(held) > 5 else (0.0, 0.0)
-        grown = slope * (held[-1].at_s - held[0].at_s)
+        slope, error = _line(held, "own")
         wrong = {
-            "memory grows": grown > _LEAST and slope > 3 * error,
+            "memory in use grows": _grows(held, "used", _MIB),
+            "objects grow": _grows(held, "objects", 10_000),
+            "memory grows": _grows(settled, "own", 4 * _MIB),
             "handles grow": _rises([each.handles for each in held]),
             "threads grow": _rises([each.threads for each in held]),
         }
         return cls(
             own_mb=(round(held[0].own / 1e6, 1), round(held[-1].own / 1e6, 1)),
+            used_mb=(round(held[0].used / 1e6, 1), round(held[-1].used / 1e6, 1)),
+            objects=(held[0].objects, held[-1].objects),
             mb_per_hour=round(slope * 3600 / 1e6, 2),
             mb_per_hour_error=round(error * 3600 / 1e6, 2),
             handles=(held[0].handles, held[-1].handles),
@@ -277,9 +322,18 @@ class Growth:
         )
 
 
-def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """Slope of the straight line through points, and its standard error."""
-    x, y = np.asarray(xs) - np.mean(xs), np.asarray(ys)
+def _grows(held: Sequence[Holding], what: str, least: float) -> bool:
+    """Whether a straight line says so, beyond doubt, and by more than ``least`` in all."""
+    slope, error = _line(held, what)
+    return slope > 3 * error and slope * (held[-1].at_s - held[0].at_s) > least
+
+
+def _line(held: Sequence[Holding], what: str) -> tuple[float, float]:
+    """Slope of the straight line through what was held at each time, per second, and its standard error."""
+    if len(held) < 6:  # which tell of no growth
+        return 0.0, 0.0
+    times = np.array([each.at_s for each in held])
+    x, y = times - times.mean(), np.array([getattr(each, what) for each in held], float)
     slope, base = np.polyfit(x, y, 1)
     rest = y - base - slope * x
     return float(slope), float(np.sqrt(np.sum(rest**2) / (len(x) - 2) / np.sum(x**2)))

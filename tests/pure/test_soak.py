@@ -16,12 +16,14 @@ MIB = 1 << 20
 
 def held(
     n: int,
-    own: Callable[[int], float],
+    own: Callable[[int], float] = lambda _: 300 * MIB,
+    used: Callable[[int], float] = lambda _: 10 * MIB,
+    objects: Callable[[int], float] = lambda _: 150_000,
     handles: Callable[[int], int] = lambda _: 20,
     threads: Callable[[int], int] = lambda _: 3,
 ) -> list[Holding]:
     """Sessions of half a minute."""
-    return [Holding(30.0 * i, 0, int(own(i)), handles(i), threads(i)) for i in range(n)]
+    return [Holding(30.0 * i, 0, int(own(i)), int(used(i)), int(objects(i)), handles(i), threads(i)) for i in range(n)]
 
 
 def test_noise_is_no_growth() -> None:
@@ -32,6 +34,16 @@ def test_noise_is_no_growth() -> None:
 
 def test_what_comes_at_the_beginning_is_no_growth() -> None:
     assert Growth.of(held(40, lambda i: 300 * MIB if i > 8 else 0)).faults == []
+    assert Growth.of(held(40, lambda i: (300 + min(i, 18)) * MIB)).faults == []
+
+
+def test_what_is_in_use_may_not_grow_even_at_the_beginning() -> None:
+    rng = random.Random(1)
+    used = held(12, used=lambda i: (10 + i) * MIB + rng.randint(-MIB, MIB))
+    objects = held(12, objects=lambda i: 150_000 + 5_000 * i)
+    assert Growth.of(used).faults == ["memory in use grows"]
+    assert Growth.of(objects).faults == ["objects grow"]
+    assert Growth.of(held(12, used=lambda i: 10 * MIB + rng.randint(-MIB, MIB))).faults == []
 
 
 @pytest.mark.parametrize("noise", [0, 4])
@@ -46,10 +58,9 @@ def test_a_little_that_stays_is_allowed() -> None:
 
 
 def test_handles_and_threads() -> None:
-    flat = lambda _: 300 * MIB  # noqa: E731
-    assert Growth.of(held(40, flat, handles=lambda i: 20 + i)).faults == ["handles grow"]
-    assert Growth.of(held(40, flat, threads=lambda i: 3 + i // 10)).faults == ["threads grow"]
-    assert Growth.of(held(40, flat, handles=lambda i: 20 + i % 3)).faults == []
+    assert Growth.of(held(40, handles=lambda i: 20 + i)).faults == ["handles grow"]
+    assert Growth.of(held(40, threads=lambda i: 3 + i // 10)).faults == ["threads grow"]
+    assert Growth.of(held(40, handles=lambda i: 20 + i % 3)).faults == []
 
 
 def test_of_few_sessions_nothing_is_said() -> None:
