@@ -19,7 +19,7 @@ from cadcpp.costs import RowCost
 from cadcpp.layout import CHUNK, lay_out
 from cadcpp.native.gguf import Header, Part, Tensor
 from cadcpp.plan import Plan, make_plan
-from cadcpp.planner import CostModel
+from cadcpp.planner import CostModel, Disk
 from cadcpp.prices import MAX_ROWS
 
 _ROWS = TreeConfig().rows
@@ -54,13 +54,11 @@ def forecast(verifier: Header, draft: Header, device: Device, agreement: float, 
     plan = make_plan(verifier, draft, ram=device.ram, n_ctx=n_ctx, rows=_ROWS)
     alone = make_plan(verifier, None, ram=device.ram, n_ctx=n_ctx, rows=1)
     (base_s, row_s), (draft_s, draft_row_s) = pass_s(verifier, device), pass_s(draft, device)
-    model = CostModel(
-        verify=costs(base_s, row_s),
-        node_s=draft_s / _WIDTH + draft_row_s,
-        nodes=1.0,
+    disk = Disk(
         stream_s=stream_s(plan.read_bytes, device),
         ahead_s=plan.window / device.disk_bytes_per_s if plan.streams else 0.0,
     )
+    model = CostModel(verify=costs(base_s, row_s), node_s=draft_s / _WIDTH + draft_row_s, nodes=1.0, disk=disk)
     model.expect(*tree(agreement, _ROWS))
     mapped = stream_s(verifier.n_bytes, device) if alone.streams else 0.0
     return Forecast(plan, max(mapped, base_s), max(stream_s(alone.read_bytes, device), base_s), model)

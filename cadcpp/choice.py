@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from cadcpp.config import TreeConfig
 from cadcpp.drafter import Drafter
-from cadcpp.planner import CostModel, Observation
+from cadcpp.planner import CostModel, Disk, Observation
 from cadcpp.tree import TokenTree
 
 _EVERY = 4  # rounds after which what the text alone would bring is looked at
@@ -40,6 +40,10 @@ class Choice:
     def expect(self, tree: TokenTree) -> None:
         """A tree from the text that is not used."""
         self.text.expect(tree.logp, tree.depth)
+
+    def look(self, disk: Disk) -> None:
+        self.model.look(disk)
+        self.text.look(disk)
 
     def pays(self) -> bool:
         pays = self.model.pays(self.text.rate())

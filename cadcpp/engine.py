@@ -18,8 +18,8 @@ from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager
 from cadcpp.pipeline import Step, Steps, beside, finish, run, stage
-from cadcpp.planner import Observation, Policy
-from cadcpp.prices import SIZES
+from cadcpp.planner import Disk, Observation, Policy
+from cadcpp.prices import SIZES, TEXT_ROWS
 from cadcpp.stats import Stats
 from cadcpp.trace import Trace
 from cadcpp.tree import TokenTree
@@ -49,7 +49,6 @@ class Work:
     limit: int  # tokens of the whole text
     stats: Stats
     progress: Progress | None
-    new_text: bool = True  # whether the next pass reads what the user gave
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +218,6 @@ class Engine:
         stats.drafted += len(tree) - 1
         stats.accepted += len(accepted.rows) - 1
         stats.emitted += len(tokens)
-        work.new_text = False
         full = len(work.ids) + len(tokens) >= work.limit
         return Round(tokens, tree, accepted, "stop" if ended else "length" if full else None)
 
@@ -231,7 +229,7 @@ class Engine:
 
     def _draft(self, work: Work) -> Draft:
         start, n_tail = time.perf_counter(), self.verifier.tail(work.ids)
-        drafts = self.policy is None or self.policy.pays()
+        drafts = self._pays()
         if drafts and work.limit - len(work.ids) > 1:
             self.drafter.read(work.ids)
         begun = time.perf_counter()
@@ -240,17 +238,36 @@ class Engine:
         work.stats.draft_decodes += self.drafter.n_decodes - self.n_decodes
         self.n_decodes = self.drafter.n_decodes
         stop = time.perf_counter()
-        # There is memory for reading a text, with a small tree behind it.
-        self.pager.cede(self.allowance.take(len(tree) if work.new_text else n_tail - 1 + len(tree)))
+        self._allow(n_tail - 1 + len(tree), len(tree))
         if self.trace is not None:
             self.trace.span(
                 "draft", "draft", start, stop, rows=len(tree), evaluated=n_evaluated, kept=self.drafter.n_kept
             )
         return Draft(tree, n_evaluated, n_tail, begun - start, stop - begun)
 
+    def _pays(self) -> bool:
+        if self.policy is None:
+            return True
+        now = self.pager.state()
+        beyond_s = now.byte_seconds * self.allowance.beyond(SIZES)
+        self.policy.look(
+            Disk(
+                byte_s=now.byte_seconds,
+                stream_s=now.pass_seconds,
+                beyond_s=beyond_s,
+                ahead_s=now.ahead_seconds,
+            )
+        )
+        return self.policy.pays()
+
+    def _allow(self, n_rows: int, n_outputs: int) -> None:
+        """Memory for a pass: for a text, or in a context made for one, it is there but for the logits."""
+        in_text = n_rows <= TEXT_ROWS or self.verifier.widened
+        self.pager.cede(self.allowance.take(n_outputs if in_text else n_rows))
+
     def _grow(self, work: Work) -> TokenTree:
         ids, max_depth = work.ids, work.limit - len(work.ids) - 1
-        tree = self.tree.up_to(self.verifier.room(ids, new_text=work.new_text))
+        tree = self.tree.up_to(self.verifier.room(ids))
         config = replace(tree, temperature=self.calibration.temperature)
         if self.policy is not None:
             config = self.policy.limits(config, self.verifier.tail(ids))
@@ -288,11 +305,11 @@ class Engine:
             self.calibration.observe(n_accepted, float(np.exp(tree.logp[1:]).sum()))
         if self.policy is None:
             return
-        now = self.pager.state()
+        passes = self.pager.state().passes
         self.policy.observe(
             Observation(
                 n_rows=draft.n_tail - 1 + len(tree),
-                cold=0 < now.passes <= _COLD,
+                cold=0 < passes <= _COLD,
                 n_evaluated=draft.n_evaluated,
                 n_tokens=n_accepted + 1,
                 n_accepted=n_accepted,
@@ -302,9 +319,6 @@ class Engine:
                 draft_s=draft.grow_s,
                 compute_s=cost.seconds - cost.stalled,
                 stall_s=cost.stalled,
-                stream_s=now.pass_seconds,
-                beyond_s=now.byte_seconds * self.allowance.beyond(SIZES),
-                ahead_s=now.ahead_seconds,
             )
         )
 

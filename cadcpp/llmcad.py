@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
-from cadcpp.planner import Observation
+from cadcpp.planner import Disk, Observation
 from cadcpp.tree import TokenTree
 
 BRANCHING = 0.3  # a token this likely opens a branch of its own (section 3.1)
@@ -29,6 +29,9 @@ class AdaptiveFallback:
     """Section 3.3: drafting goes on while the likeliest branch has a cumulative confidence of ``alpha`` or more."""
 
     alpha: float = 0.01
+
+    def look(self, disk: Disk) -> None:
+        pass
 
     def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
         return replace(config, alpha=self.alpha)

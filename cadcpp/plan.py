@@ -7,6 +7,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.experts import kept_bytes
 from cadcpp.layout import Layout, lay_out
 from cadcpp.native.gguf import Header
+from cadcpp.prices import TEXT_ROWS
 
 _Q8_0 = 34 / 32  # bytes per element of the KV caches
 _PER_TOKEN = 350  # bytes that llama.cpp keeps for each token of a vocabulary, measured
@@ -148,7 +149,7 @@ def draft_seqs(rows: int) -> int:
 
 def batch_rows(rows: int) -> int:
     """Rows of one pass where memory is short: room for a tree, and for a short prompt in one pass."""
-    return max(rows, 64)
+    return max(rows, TEXT_ROWS)
 
 
 def wide_bytes(header: Header, n_rows: int, n_cells: int, n_outputs: int) -> int:

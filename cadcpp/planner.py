@@ -8,17 +8,28 @@ from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
 from cadcpp.costs import RowCost, Trust
-from cadcpp.prices import FIRST_ROWS, MAX_ROWS, SIZES, Floats, Prices
+from cadcpp.prices import FIRST_ROWS, MAX_ROWS, SIZES, TEXT_ROWS, Floats, Prices
 
 _FORGET = 0.8  # weight of the past in running means
 _PROBE = 16  # rounds of plain decoding after which drafting is tried again; three times as many after each vain try
 _MOST_PLAIN = 512
 _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
+_ROW_BYTE_S = 1e-10  # that one row computes with one byte of weights, at 20 to 40 GFLOPS as small boards have them
 _TRIALS = 4  # rounds of drafting that it takes to judge it
 
 
 def _nothing() -> Floats:
     return np.zeros(SIZES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """What the next pass will wait for, as far as reading was measured; seconds."""
+
+    byte_s: float = 0.0  # of reading one byte
+    stream_s: float = 0.0  # least time of a pass: all bytes that it streams
+    beyond_s: Floats = field(default_factory=_nothing)  # ... more, if it had n rows and so took memory of weights, [n]
+    ahead_s: float = 0.0  # drafting time for which the disk has work all the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +47,14 @@ class Observation:
     draft_s: float
     compute_s: float  # of the verify pass, waiting for the disk not included
     stall_s: float = 0.0  # ... of that waiting
-    stream_s: float = 0.0  # least time of a pass: streamed bytes over disk speed
-    beyond_s: Floats = field(default_factory=_nothing)  # ... more, if it had n rows and so took memory of weights, [n]
-    ahead_s: float = 0.0  # drafting time for which the disk has work all the same
 
 
 class Policy(Protocol):
     """Decides before each round how much to draft, and learns from what came of it."""
+
+    def look(self, disk: Disk) -> None:
+        """A round begins."""
+        ...
 
     def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig: ...
 
@@ -73,9 +85,7 @@ class CostModel:
     trust: Trust = field(default_factory=Trust)
     node_s: float = 0.0
     draft_s: float = 0.0
-    stream_s: float = 0.0
-    beyond_s: Floats = field(default_factory=_nothing)
-    ahead_s: float = 0.0
+    disk: Disk = field(default_factory=Disk)
     stall_s: float = 0.0
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
@@ -84,21 +94,33 @@ class CostModel:
     plain_rounds: int = 0
     patience: int = _PROBE
 
+    def look(self, disk: Disk) -> None:
+        self.disk = disk
+
     def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
         """The prices for the next round, within the given settings; ``n_tail`` rows go along anyway."""
         if not self.tokens.any() or not self.verify.known:
-            return replace(config, rows=min(config.rows, FIRST_ROWS))  # the first rounds measure
+            return replace(config, rows=self._first_rows(config, n_tail))
         if self.patience > _PROBE and self.trials > 0:
             config = replace(config, rows=min(config.rows, 4))
         n_waiting = n_tail - 1 + config.streamed_rows
-        if config.streamed_rows > config.rows and self.verify.estimate()[n_waiting] + self.draft_s < self.stream_s:
+        if config.streamed_rows > config.rows and self.verify.estimate()[n_waiting] + self.draft_s < self.disk.stream_s:
             config = replace(config, rows=config.streamed_rows)
         rate, rows = max(self.rate(), self._plain_rate()), self._round_s()[n_tail : n_tail + config.rows]
-        free = int(min(self.ahead_s, self.stall_s) / self.node_s) if self.node_s > 0 else 0
+        free = int(min(self.disk.ahead_s, self.stall_s) / self.node_s) if self.node_s > 0 else 0
         prices = Prices(
             rows=rate * (rows - rows[0]), node=rate * self.node_s, free_nodes=free, trust=self.trust.by_depth()
         )
         return replace(config, prices=prices)
+
+    def _first_rows(self, config: TreeConfig, n_tail: int) -> int:
+        """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU would manage.
+
+        A pass of TEXT_ROWS has its memory by plan; one of more rows is worth it only if the disk is so slow.
+        """
+        hidden = int(self.disk.byte_s / _ROW_BYTE_S)
+        most = min(max(config.rows, config.streamed_rows), max(hidden, FIRST_ROWS))
+        return max(min(most, max(hidden, TEXT_ROWS) - n_tail + 1), 1)
 
     def pays(self, otherwise: float = 0.0) -> bool:
         """Whether to draft at all; after some rounds without, a few more to see.
@@ -117,7 +139,7 @@ class CostModel:
 
     def n_ahead(self, config: TreeConfig) -> int:
         """As many as there is time for, if compute waits more than it works: else both would want the same cores."""
-        waits = self.node_s > 0 and self.stall_s > 0.5 * self.stream_s
+        waits = self.node_s > 0 and self.stall_s > 0.5 * self.disk.stream_s
         return int(min(self.stall_s / self.node_s, 2 * config.rows)) if waits else 0
 
     def observe(self, seen: Observation) -> None:
@@ -126,7 +148,7 @@ class CostModel:
             self.verify.add(seen.n_rows, seen.compute_s)
         elif not self.verify.known:
             self.verify.guess(seen.n_rows, seen.compute_s)
-        self._learn_disk(seen)
+        self.stall_s = _mean(self.stall_s, seen.stall_s)
         if seen.n_evaluated == 0:
             self.plain_rounds += 1
             return
@@ -144,12 +166,8 @@ class CostModel:
 
     def miss(self, seen: Observation) -> None:
         """Learn from a round that another drafter's tree was used in."""
-        self._learn_disk(seen)
-        self.plain_rounds += 1
-
-    def _learn_disk(self, seen: Observation) -> None:
-        self.stream_s, self.beyond_s, self.ahead_s = seen.stream_s, seen.beyond_s, seen.ahead_s
         self.stall_s = _mean(self.stall_s, seen.stall_s)
+        self.plain_rounds += 1
 
     def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32]) -> None:
         """A tree, by its nodes' log probabilities and depth, [n]: others will promise about as much."""
@@ -164,13 +182,13 @@ class CostModel:
 
     def _round_s(self) -> Floats:
         """Seconds of rounds whose pass has 0, 1, 2, ... rows."""
-        return np.maximum(self.verify.estimate() + self.draft_s, self.stream_s + self.beyond_s)
+        return np.maximum(self.verify.estimate() + self.draft_s, self.disk.stream_s + self.disk.beyond_s)
 
     def rate(self) -> float:
         """Tokens a second of the best tree; 0 as long as there was none."""
         n, passes = np.arange(1, MAX_ROWS), slice(2, MAX_ROWS + 1)
         draft_s = np.maximum(self.nodes * n, 1) * self.node_s
-        disk_s = self.stream_s + self.beyond_s[passes] + np.maximum(draft_s - self.ahead_s, 0)
+        disk_s = self.disk.stream_s + self.disk.beyond_s[passes] + np.maximum(draft_s - self.disk.ahead_s, 0)
         compute_s = self.verify.estimate()[passes] + draft_s
         return float(np.max(self.tokens[1:] / np.maximum(np.maximum(disk_s, compute_s), 1e-9)))
 
@@ -182,10 +200,10 @@ class CostModel:
     def must_see_plain(self) -> bool:
         """Half through the trials, where a pass of one row might be faster than the disk and has not been seen."""
         halfway = self.trials == _TRIALS // 2 and bool(self.tokens.any())
-        return halfway and self.verify.count[1] < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.stream_s
+        return halfway and self.verify.count[1] < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.disk.stream_s
 
     def _plain_rate(self) -> float:
-        return 1.0 / max(self.stream_s, float(self.verify.estimate()[1]), 1e-9)
+        return 1.0 / max(self.disk.stream_s, float(self.verify.estimate()[1]), 1e-9)
 
 
 def _mean(old: float, new: float) -> float:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 MAX_ROWS = 256
 FIRST_ROWS = 16  # of a tree as long as nothing is known of what it costs
+TEXT_ROWS = 64  # of a text that passes at least take at once
 SIZES = 2 * MAX_ROWS + 1  # of passes that costs are kept for: 0, 1, 2, ... rows
 Floats = NDArray[np.float64]
 

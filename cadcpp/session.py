@@ -225,7 +225,7 @@ class Session:
         watcher = self.pager if self.model.mapping is not None else None
         context = self._context(self.model, n_batch, n_batch if config.logits_all else rows, rows, watcher)
         widen = self._widen if isinstance(self.pager, StreamingPager) else None
-        return Verifier(context, widen, batch_rows(self.allowance.rows))
+        return Verifier(context, widen)
 
     @contextmanager
     def _widen(self, n_rows: int, n_cells: int) -> Iterator[Context]:

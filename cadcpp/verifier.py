@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cadcpp.accept import Accepted, accept
 from cadcpp.cache import Cache, Progress, common_prefix, within
 from cadcpp.native.context import Context, OnLayer
+from cadcpp.plan import batch_rows
 from cadcpp.tree import TokenTree
 
 Draw = Callable[[Context, int], int]  # a token, from the logits of a row of the context's last batch
@@ -29,11 +30,12 @@ def in_order(rows: Sequence[int]) -> int:
 class Verifier:
     """Checks token trees with the large model."""
 
-    def __init__(self, context: Context, widen: Widen | None = None, n_text: int = 0) -> None:
-        """With ``widen`` texts of more than ``n_text`` tokens are read in a context that it gives."""
+    def __init__(self, context: Context, widen: Widen | None = None) -> None:
+        """With ``widen`` texts that do not fit into a pass are read in a context that it gives."""
         self.context = context
         self.cache = Cache(context)
-        self._widen, self._n_text = widen, n_text if widen else context.config.n_batch
+        self.widened = False
+        self._widen = widen
         self._n_seq = 1  # sequences that the last pass used
 
     @contextmanager
@@ -42,21 +44,22 @@ class Verifier:
 
         Where memory is short a pass costs a read of the weights, so one pass in a wide, short-lived context
         is worth the copies of the cache that it takes. Nothing changes where the text fits, or if it fails.
+        Trees of up to ``rows`` have memory, and texts of as many tokens.
         """
         n_tail = len(ids) - common_prefix(self.cache.tokens, ids)
-        if self._widen is None or n_tail <= self._n_text:
+        if self._widen is None or n_tail <= batch_rows(rows):
             yield
             return
         narrow_context, narrow = self.context, self.cache
         with self._widen(n_tail + rows, len(ids) + rows) as wide:
             try:
-                self.context, self.cache = wide, Cache(wide)
+                self.context, self.cache, self.widened = wide, Cache(wide), True
                 narrow.align(ids)
                 narrow.copy_to(self.cache)
                 yield
                 self.cache.copy_to(narrow)
             finally:
-                self.context, self.cache = narrow_context, narrow
+                self.context, self.cache, self.widened = narrow_context, narrow, False
 
     def prefill(self, ids: Sequence[int], progress: Progress | None = None) -> None:
         """Evaluate whole batches of a new text; the rest of it rides along with the first tree."""
@@ -83,16 +86,11 @@ class Verifier:
         """How many tokens of the text the next pass evaluates, the tree's root included."""
         return len(ids) - len(self.cache)
 
-    def room(self, ids: Sequence[int], *, new_text: bool = False) -> int:
-        """Rows that a tree may have in the next pass, its root included; at the context's end there are few.
-
-        A pass that reads ``new_text`` has no more rows in all than a text is read in without widening.
-        """
-        config, tail = self.context.config, self.tail(ids)
+    def room(self, ids: Sequence[int]) -> int:
+        """Rows that a tree may have in the next pass, its root included; at the context's end there are few."""
+        config = self.context.config
         n_rows = min(config.n_batch, config.n_cells - len(self.cache))
-        if new_text and tail <= self._n_text:
-            n_rows = min(n_rows, self._n_text)
-        return min(n_rows - tail + 1, config.n_outputs)
+        return min(n_rows - self.tail(ids) + 1, config.n_outputs)
 
     def check(self, ids: Sequence[int], tree: TokenTree, draw: Draw, progress: Progress | None = None) -> Accepted:
         """A pass, the whole walk on what it gives, and what that leaves in the cache."""

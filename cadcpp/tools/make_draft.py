@@ -14,7 +14,7 @@ from cadcpp.memory import available_bytes
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.model import Model
 from cadcpp.plan import Plan, make_plan
-from cadcpp.planner import CostModel
+from cadcpp.planner import CostModel, Disk
 from cadcpp.sizes import format_size
 from cadcpp.tools.agreement import Drafting, Text, agreement, measure, write_texts
 from cadcpp.tools.layers import drop_layers, silenced
@@ -164,8 +164,7 @@ class _Workshop:
             node_s=drafting.node_s,
             nodes=drafting.nodes,
             tokens=drafting.tokens,
-            stream_s=self._stream_s(plan),
-            ahead_s=plan.window / self._place.disk_bytes_per_s,
+            disk=Disk(stream_s=self._stream_s(plan), ahead_s=plan.window / self._place.disk_bytes_per_s),
         )
         return Variant(name, path, header.n_bytes, drafting, model.describe()["rate"])
 

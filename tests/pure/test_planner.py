@@ -9,7 +9,7 @@ import pytest
 from cadcpp.config import TreeConfig
 from cadcpp.costs import RowCost, Trust
 from cadcpp.growth import Growth
-from cadcpp.planner import CostModel, Observation
+from cadcpp.planner import CostModel, Disk, Observation
 from cadcpp.prices import MAX_ROWS, Floats
 from cadcpp.tree import TokenTree
 
@@ -45,6 +45,7 @@ class Device:
         """Rounds with the policy's chains, or with chains of a fixed number of rows."""
         policy, rng = policy or CostModel(), np.random.default_rng(self.seed)
         for _ in range(n_rounds):
+            policy.look(Disk(stream_s=self.stream_s, beyond_s=self.beyond_s, ahead_s=self.ahead_s))
             tree, n_nodes = self._grow(TreeConfig(rows=fixed) if fixed else self._limits(policy))
             rows = len(tree)
             right = int(np.argmin(np.append(rng.random(ROWS)[: rows - 1] < self.agrees, False)))
@@ -61,9 +62,6 @@ class Device:
                     draft_s=draft_s,
                     compute_s=compute_s,
                     stall_s=stall_s,
-                    stream_s=self.stream_s,
-                    beyond_s=self.beyond_s,
-                    ahead_s=self.ahead_s,
                 )
             )
             self.sizes.append(rows)
@@ -176,13 +174,14 @@ def test_rows_that_take_memory_from_weights_are_priced_by_what_is_then_read() ->
     device = Device(stream_s=5.0, agrees=0.9, promises=0.9)
     policy = device.run(20)
     before = policy.rate()
-    policy.beyond_s = np.where(np.arange(513) > 16, 1.0, 0.0)
+    beyond_s = np.where(np.arange(513) > 16, 1.0, 0.0)
+    policy.look(Disk(stream_s=5.0, beyond_s=beyond_s))
     rate = policy.rate()
     prices = policy.limits(TreeConfig(rows=ROWS), 1).prices
     assert rate < before
     assert not prices.rows[:16].any() and prices.rows[16:] == pytest.approx(rate)
     device.sizes.clear()
-    device.beyond_s = policy.beyond_s * 100
+    device.beyond_s = beyond_s * 100
     device.run(10, policy)
     assert max(device.sizes[2:]) <= 16
 
@@ -191,6 +190,16 @@ def test_rows_that_take_memory_from_weights_are_priced_by_what_is_then_read() ->
 def test_trees_become_larger_where_passes_would_wait_for_the_disk_even_so(stream_s: float, rows: int) -> None:
     prices = Device(stream_s=stream_s).run(20).limits(TreeConfig(rows=64, streamed_rows=128), 1).prices
     assert len(prices.rows) == rows
+
+
+@pytest.mark.parametrize(
+    "mib_per_s, n_tail, rows", [(None, 1, 16), (2000, 1, 16), (2000, 60, 5), (100, 1, 95), (100, 40, 56), (20, 40, 128)]
+)
+def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float | None, n_tail: int, rows: int) -> None:
+    """Nothing has been measured but the disk; beside a text a pass keeps to the rows that have memory anyway."""
+    policy = CostModel()
+    policy.look(Disk(byte_s=1 / (mib_per_s * 2**20) if mib_per_s else 0.0))
+    assert policy.limits(TreeConfig(rows=64, streamed_rows=128), n_tail).rows == rows
 
 
 def test_rows_of_the_tail_leave_fewer_free_ones() -> None:
