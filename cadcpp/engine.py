@@ -229,7 +229,8 @@ class Engine:
 
     def _draft(self, work: Work) -> Draft:
         start, n_tail = time.perf_counter(), self.verifier.tail(work.ids)
-        drafts = self._pays()
+        self._look()
+        drafts = self.policy is None or self.policy.pays()
         if drafts and work.limit - len(work.ids) > 1:
             self.drafter.read(work.ids)
         begun = time.perf_counter()
@@ -245,20 +246,18 @@ class Engine:
             )
         return Draft(tree, n_evaluated, n_tail, begun - start, stop - begun)
 
-    def _pays(self) -> bool:
-        if self.policy is None:
-            return True
+    def _look(self) -> None:
+        """Tell the policy what is known of the disk by now."""
         now = self.pager.state()
-        beyond_s = now.byte_seconds * self.allowance.beyond(SIZES)
-        self.policy.look(
-            Disk(
-                byte_s=now.byte_seconds,
-                stream_s=now.pass_seconds,
-                beyond_s=beyond_s,
-                ahead_s=now.ahead_seconds,
+        if self.policy is not None:
+            self.policy.look(
+                Disk(
+                    byte_s=now.byte_seconds,
+                    stream_s=now.pass_seconds,
+                    beyond_s=now.byte_seconds * self.allowance.beyond(SIZES),
+                    ahead_s=now.ahead_seconds,
+                )
             )
-        )
-        return self.policy.pays()
 
     def _allow(self, n_rows: int, n_outputs: int) -> None:
         """Memory for a pass: for a text, or in a context made for one, it is there but for the logits."""
@@ -269,6 +268,7 @@ class Engine:
         ids, max_depth = work.ids, work.limit - len(work.ids) - 1
         tree = self.tree.up_to(self.verifier.room(ids))
         config = replace(tree, temperature=self.calibration.temperature)
+        self._look()  # again, for in the meantime a text was read
         if self.policy is not None:
             config = self.policy.limits(config, self.verifier.tail(ids))
         return self.drafter.grow(ids, config, max_depth)

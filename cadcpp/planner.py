@@ -14,7 +14,7 @@ _FORGET = 0.8  # weight of the past in running means
 _PROBE = 16  # rounds of plain decoding after which drafting is tried again; three times as many after each vain try
 _MOST_PLAIN = 512
 _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
-_ROW_BYTE_S = 1e-10  # that one row computes with one byte of weights, at 20 to 40 GFLOPS as small boards have them
+_ROW_BYTE_S = 5e-11  # that a row computes with a byte of weights, at 40 to 80 GFLOPS as phones and boards have them
 _TRIALS = 4  # rounds of drafting that it takes to judge it
 
 
@@ -114,7 +114,7 @@ class CostModel:
         return replace(config, prices=prices)
 
     def _first_rows(self, config: TreeConfig, n_tail: int) -> int:
-        """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU would manage.
+        """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU manages.
 
         A pass of TEXT_ROWS has its memory by plan; one of more rows is worth it only if the disk is so slow.
         """

@@ -193,7 +193,7 @@ def test_trees_become_larger_where_passes_would_wait_for_the_disk_even_so(stream
 
 
 @pytest.mark.parametrize(
-    "mib_per_s, n_tail, rows", [(None, 1, 16), (2000, 1, 16), (2000, 60, 5), (100, 1, 95), (100, 40, 56), (20, 40, 128)]
+    "mib_per_s, n_tail, rows", [(None, 1, 16), (2000, 1, 16), (2000, 60, 5), (200, 1, 95), (200, 40, 56), (20, 40, 128)]
 )
 def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float | None, n_tail: int, rows: int) -> None:
     """Nothing has been measured but the disk; beside a text a pass keeps to the rows that have memory anyway."""
