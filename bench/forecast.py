@@ -5,7 +5,7 @@ programs, and the share of the processor that reading takes are not modelled.
 """
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.devices import Architecture, Device
+from cadcpp.allowance import expected, plan_session
 from cadcpp.catalog import Entry
-from cadcpp.config import TreeConfig
+from cadcpp.config import SessionConfig, TreeConfig, limit_rows
 from cadcpp.costs import RowCost
 from cadcpp.layout import CHUNK, lay_out
 from cadcpp.native.gguf import Header, Part, Tensor
-from cadcpp.plan import Plan, make_plan
-from cadcpp.planner import CostModel, Disk
+from cadcpp.plan import Plan
+from cadcpp.planner import CostModel
 from cadcpp.prices import MAX_ROWS
 
-_ROWS = TreeConfig().rows
 _WIDTH = TreeConfig().width  # nodes that the draft evaluates together
 _TAIL = 0.6  # of what the guesses before have missed a guess after the first misses this share, and so on
 _GUESSES = 8
@@ -51,22 +51,24 @@ class Forecast:
 
 def forecast(verifier: Header, draft: Header, device: Device, agreement: float, n_ctx: int) -> Forecast:
     """Raises ConfigError where too little memory is left for the verifier."""
-    plan = make_plan(verifier, draft, ram=device.ram, n_ctx=n_ctx, rows=_ROWS)
-    alone = make_plan(verifier, None, ram=device.ram, n_ctx=n_ctx, rows=1)
+    config = SessionConfig(ram=device.ram, n_ctx=n_ctx, tree=limit_rows(None))
+    plan, allowance = plan_session(config, verifier, draft)
+    alone, _ = plan_session(replace(config, tree=TreeConfig(rows=1)), verifier, None)
     (base_s, row_s), (draft_s, draft_row_s) = pass_s(verifier, device), pass_s(draft, device)
-    disk = Disk(
-        stream_s=stream_s(plan.read_bytes, device),
-        ahead_s=plan.window / device.disk_bytes_per_s if plan.streams else 0.0,
+    model = CostModel(
+        verify=costs(base_s, row_s),
+        node_s=draft_s / _WIDTH + draft_row_s,
+        nodes=1.0,
+        disk=expected(plan, allowance, byte_s(device)),
     )
-    model = CostModel(verify=costs(base_s, row_s), node_s=draft_s / _WIDTH + draft_row_s, nodes=1.0, disk=disk)
-    model.expect(*tree(agreement, _ROWS))
-    mapped = stream_s(verifier.n_bytes, device) if alone.streams else 0.0
-    return Forecast(plan, max(mapped, base_s), max(stream_s(alone.read_bytes, device), base_s), model)
+    model.expect(*tree(agreement, allowance.most))
+    mapped = verifier.n_bytes * byte_s(device) if alone.streams else 0.0
+    return Forecast(plan, max(mapped, base_s), max(alone.read_bytes * byte_s(device), base_s), model)
 
 
-def stream_s(n_bytes: int, device: Device) -> float:
-    """Seconds of reading, chunk after chunk."""
-    return n_bytes / device.disk_bytes_per_s + n_bytes / CHUNK * device.latency_s
+def byte_s(device: Device) -> float:
+    """Seconds of reading a byte, chunk after chunk."""
+    return 1 / device.disk_bytes_per_s + device.latency_s / CHUNK
 
 
 def costs(base_s: float, row_s: float) -> RowCost:

@@ -9,7 +9,8 @@ from cadcpp.config import SessionConfig
 from cadcpp.memory import available_bytes
 from cadcpp.native.gguf import Header
 from cadcpp.plan import PYTHON, Plan, batch_rows, make_plan, tree_bytes
-from cadcpp.prices import FIRST_ROWS, Floats
+from cadcpp.planner import Disk
+from cadcpp.prices import FIRST_ROWS, SIZES, Floats
 
 _STEP = 8  # rows between which bytes are interpolated
 
@@ -69,6 +70,16 @@ def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) 
     if narrow.streams:
         return narrow, Allowance(n_bytes[: most + 1], first, first)
     return plan(rows=most), Allowance.fixed(most)
+
+
+def expected(plan: Plan, allowance: Allowance, byte_s: float) -> Disk:
+    """What passes will wait for where reading a byte takes ``byte_s`` seconds."""
+    return Disk(
+        byte_s=byte_s,
+        stream_s=plan.read_bytes * byte_s,
+        beyond_s=byte_s * allowance.beyond(SIZES),
+        ahead_s=plan.window * byte_s,
+    )
 
 
 def _bytes_by_rows(verifier: Header, draft: Header | None, most: int) -> Floats:

@@ -19,7 +19,7 @@ from cadcpp.native.sampler import Sampler
 from cadcpp.pager import NullPager, Pager
 from cadcpp.pipeline import Step, Steps, beside, finish, run, stage
 from cadcpp.planner import Disk, Observation, Policy
-from cadcpp.prices import SIZES, TEXT_ROWS
+from cadcpp.prices import SIZES, TEXT_ROWS, hidden_rows
 from cadcpp.stats import Stats
 from cadcpp.trace import Trace
 from cadcpp.tree import TokenTree
@@ -224,7 +224,8 @@ class Engine:
     # stages -----------------------------------------------------------------------------------------
 
     def _prepare(self, work: Work, stack: ExitStack) -> None:
-        stack.enter_context(self.verifier.wide_enough(work.ids, self.allowance.rows))
+        hidden = min(hidden_rows(self.pager.state().byte_seconds), self.allowance.most)
+        stack.enter_context(self.verifier.wide_enough(work.ids, max(hidden, self.allowance.rows)))
         self.verifier.prefill(work.ids, work.progress)
 
     def _draft(self, work: Work) -> Draft:
@@ -260,9 +261,9 @@ class Engine:
             )
 
     def _allow(self, n_rows: int, n_outputs: int) -> None:
-        """Memory for a pass: for a text, or in a context made for one, it is there but for the logits."""
-        in_text = n_rows <= TEXT_ROWS or self.verifier.widened
-        self.pager.cede(self.allowance.take(n_outputs if in_text else n_rows))
+        """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""
+        if not self.verifier.widened:
+            self.pager.cede(self.allowance.take(n_rows if n_rows > TEXT_ROWS else n_outputs))
 
     def _grow(self, work: Work) -> TokenTree:
         ids, max_depth = work.ids, work.limit - len(work.ids) - 1

@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
 from cadcpp.costs import RowCost, Trust
-from cadcpp.prices import FIRST_ROWS, MAX_ROWS, SIZES, TEXT_ROWS, Floats, Prices
+from cadcpp.prices import FIRST_ROWS, MAX_ROWS, SIZES, TEXT_ROWS, Floats, Prices, hidden_rows
 
 _FORGET = 0.8  # weight of the past in running means
 _PROBE = 16  # rounds of plain decoding after which drafting is tried again; three times as many after each vain try
 _MOST_PLAIN = 512
 _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
-_ROW_BYTE_S = 5e-11  # that a row computes with a byte of weights, at 40 to 80 GFLOPS as phones and boards have them
 _TRIALS = 4  # rounds of drafting that it takes to judge it
 
 
@@ -118,7 +117,7 @@ class CostModel:
 
         A pass of TEXT_ROWS has its memory by plan; one of more rows is worth it only if the disk is so slow.
         """
-        hidden = int(self.disk.byte_s / _ROW_BYTE_S)
+        hidden = hidden_rows(self.disk.byte_s)
         most = min(max(config.rows, config.streamed_rows), max(hidden, FIRST_ROWS))
         return max(min(most, max(hidden, TEXT_ROWS) - n_tail + 1), 1)
 

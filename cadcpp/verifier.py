@@ -14,7 +14,7 @@ from cadcpp.tree import TokenTree
 
 Draw = Callable[[Context, int], int]  # a token, from the logits of a row of the context's last batch
 OnLogits = Callable[[int, NDArray[np.float32]], None]  # position of the first row, and the rows [n, n_vocab]
-Widen = Callable[[int, int], AbstractContextManager[Context]]  # rows of one pass, KV cells -> a context
+Widen = Callable[[int, int, int], AbstractContextManager[Context]]  # rows of a pass, KV cells, outputs -> a context
 
 
 def in_order(rows: Sequence[int]) -> int:
@@ -44,14 +44,14 @@ class Verifier:
 
         Where memory is short a pass costs a read of the weights, so one pass in a wide, short-lived context
         is worth the copies of the cache that it takes. Nothing changes where the text fits, or if it fails.
-        Trees of up to ``rows`` have memory, and texts of as many tokens.
+        Passes of up to ``rows`` may have memory, and trees of as many in a wide context too.
         """
         n_tail = len(ids) - common_prefix(self.cache.tokens, ids)
         if self._widen is None or n_tail <= batch_rows(rows):
             yield
             return
         narrow_context, narrow = self.context, self.cache
-        with self._widen(n_tail + rows, len(ids) + rows) as wide:
+        with self._widen(n_tail + rows, len(ids) + rows, rows) as wide:
             try:
                 self.context, self.cache, self.widened = wide, Cache(wide), True
                 narrow.align(ids)

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from cadcpp.config import SessionConfig
+from cadcpp.allowance import Allowance, expected, plan_session
+from cadcpp.config import SessionConfig, TreeConfig, limit_rows
 from cadcpp.costs import RowCost
 from cadcpp.disk import disk_bytes_per_s
 from cadcpp.errors import ConfigError, ToolError
 from cadcpp.memory import available_bytes
 from cadcpp.native.gguf import Header, read_header
 from cadcpp.native.model import Model
-from cadcpp.plan import Plan, make_plan
-from cadcpp.planner import CostModel, Disk
+from cadcpp.plan import Plan
+from cadcpp.planner import CostModel
 from cadcpp.sizes import format_size
 from cadcpp.tools.agreement import Drafting, Text, agreement, measure, write_texts
 from cadcpp.tools.layers import drop_layers, silenced
@@ -35,7 +36,11 @@ class Place:
     ram: int  # bytes in all
     disk_bytes_per_s: float
     n_ctx: int
-    rows: int = 64
+
+    @property
+    def byte_s(self) -> float:
+        """Seconds of reading a byte."""
+        return 1 / self.disk_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,8 @@ class _Workshop:
     @property
     def plain_tokens_per_s(self) -> float:
         """Expected without a draft."""
-        plan = self._plan(None)
-        return 1 / max(float(self._costs.estimate()[1]), self._stream_s(plan), 1e-9)
+        disk = expected(*self._plan(None), self._place.byte_s)
+        return 1 / max(float(self._costs.estimate()[1]), disk.stream_s, 1e-9)
 
     def variants(self) -> Iterator[Variant]:
         """Re-quantised ones, then the best of them without some of its layers."""
@@ -144,12 +149,9 @@ class _Workshop:
             return False
         return True
 
-    def _plan(self, draft: Header | None) -> Plan:
-        place = self._place
-        return make_plan(self._header, draft, ram=place.ram, n_ctx=place.n_ctx, rows=place.rows if draft else 1)
-
-    def _stream_s(self, plan: Plan) -> float:
-        return plan.read_bytes / self._place.disk_bytes_per_s if plan.streams else 0.0
+    def _plan(self, draft: Header | None) -> tuple[Plan, Allowance]:
+        tree = limit_rows(None) if draft else TreeConfig(rows=1)
+        return plan_session(SessionConfig(ram=self._place.ram, n_ctx=self._place.n_ctx, tree=tree), self._header, draft)
 
     def _write(self, draft: Path) -> tuple[list[Text], RowCost]:
         self._progress("text to guess", 0.0)
@@ -158,13 +160,12 @@ class _Workshop:
     def _variant(self, name: str, path: Path) -> Variant:
         self._progress(f"measurements of {name}", 0.0)
         header, drafting = read_header(path), measure(path, self._texts)
-        plan = self._plan(header)
         model = CostModel(
             verify=self._costs,
             node_s=drafting.node_s,
             nodes=drafting.nodes,
             tokens=drafting.tokens,
-            disk=Disk(stream_s=self._stream_s(plan), ahead_s=plan.window / self._place.disk_bytes_per_s),
+            disk=expected(*self._plan(header), self._place.byte_s),
         )
         return Variant(name, path, header.n_bytes, drafting, model.describe()["rate"])
 
