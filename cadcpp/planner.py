@@ -115,11 +115,13 @@ class CostModel:
     def _first_rows(self, config: TreeConfig, n_tail: int) -> int:
         """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU manages.
 
-        A pass of TEXT_ROWS has its memory by plan; one of more rows is worth it only if the disk is so slow.
+        Beside a short text there are TEXT_ROWS without memory of weights; for more the disk has to be slow as well.
         """
         hidden = hidden_rows(self.disk.byte_s)
-        most = min(max(config.rows, config.streamed_rows), max(hidden, FIRST_ROWS))
-        return max(min(most, max(hidden, TEXT_ROWS) - n_tail + 1), 1)
+        rows = min(max(config.rows, config.streamed_rows), max(hidden, FIRST_ROWS))
+        if n_tail > TEXT_ROWS or not self.disk.beyond_s.any():
+            return rows
+        return min(rows, max(hidden, TEXT_ROWS) - n_tail + 1)
 
     def pays(self, otherwise: float = 0.0) -> bool:
         """Whether to draft at all; after some rounds without, a few more to see.

@@ -10,7 +10,7 @@ FIRST_ROWS = 16  # of a tree as long as nothing is known of what it costs
 TEXT_ROWS = 64  # of a text that passes at least take at once
 SIZES = 2 * MAX_ROWS + 1  # of passes that costs are kept for: 0, 1, 2, ... rows
 Floats = NDArray[np.float64]
-_ROW_BYTE_S = 5e-11  # that a row computes with a byte of weights, at 40 to 80 GFLOPS as phones and boards have them
+_ROW_BYTE_S = 4e-11  # that a row computes with a byte of weights, at 50 to 100 GFLOPS as phones and boards have them
 
 
 def hidden_rows(byte_s: float) -> int:

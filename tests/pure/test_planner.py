@@ -10,7 +10,7 @@ from cadcpp.config import TreeConfig
 from cadcpp.costs import RowCost, Trust
 from cadcpp.growth import Growth
 from cadcpp.planner import CostModel, Disk, Observation
-from cadcpp.prices import MAX_ROWS, Floats
+from cadcpp.prices import MAX_ROWS, SIZES, Floats
 from cadcpp.tree import TokenTree
 
 ROWS = 64
@@ -193,13 +193,19 @@ def test_trees_become_larger_where_passes_would_wait_for_the_disk_even_so(stream
 
 
 @pytest.mark.parametrize(
-    "mib_per_s, n_tail, rows", [(None, 1, 16), (2000, 1, 16), (2000, 60, 5), (200, 1, 95), (200, 40, 56), (20, 40, 128)]
+    "mib_per_s, n_tail, rows",
+    [(2000, 1, 16), (2000, 60, 5), (2000, 70, 16), (200, 1, 119), (200, 40, 80), (20, 40, 128)],
 )
-def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float | None, n_tail: int, rows: int) -> None:
-    """Nothing has been measured but the disk; beside a text a pass keeps to the rows that have memory anyway."""
+def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float, n_tail: int, rows: int) -> None:
+    """Nothing has been measured but the disk; beside a short text a pass keeps to the rows that have memory anyway."""
     policy = CostModel()
-    policy.look(Disk(byte_s=1 / (mib_per_s * 2**20) if mib_per_s else 0.0))
+    policy.look(Disk(byte_s=1 / (mib_per_s * 2**20), beyond_s=np.arange(SIZES) * 0.1))
     assert policy.limits(TreeConfig(rows=64, streamed_rows=128), n_tail).rows == rows
+
+
+@pytest.mark.parametrize("n_tail", [1, 60, 500])
+def test_the_first_tree_in_memory_is_as_large_beside_any_text(n_tail: int) -> None:
+    assert CostModel().limits(TreeConfig(rows=64, streamed_rows=128), n_tail).rows == 16
 
 
 def test_rows_of_the_tail_leave_fewer_free_ones() -> None:
