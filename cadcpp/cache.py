@@ -50,7 +50,7 @@ class Cache:
         self.settle()
 
     def prefill(self, ids: Sequence[int], stop: int, progress: Progress | None = None, *, logits: bool = False) -> None:
-        """Evaluate ``ids`` up to position ``stop``, in as few decodes as fit; ``logits``: those of each's last token."""
+        """Evaluate ``ids`` up to position ``stop``, in as few decodes as fit; ``logits``: each with its last."""
         batch, step = self.context.batch, self.context.config.n_batch
         while len(self) < stop:
             chunk = list(ids[len(self) : min(len(self) + step, stop)])

@@ -89,6 +89,7 @@ class CostModel:
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
     provisional: bool = True  # whether node_s, draft_s, nodes are of a first or cold round; the next replaces them
+    dear: bool = False  # whether they are of a first, cold round, in which the draft and code itself were being read
     trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
     patience: int = _PROBE
@@ -106,10 +107,9 @@ class CostModel:
         if config.streamed_rows > config.rows and self.verify.estimate()[n_waiting] + self.draft_s < self.disk.stream_s:
             config = replace(config, rows=config.streamed_rows)
         rate, rows = max(self.rate(), self._plain_rate()), self._round_s()[n_tail : n_tail + config.rows]
-        free = int(min(self.disk.ahead_s, self.stall_s) / self.node_s) if self.node_s > 0 else 0
-        prices = Prices(
-            rows=rate * (rows - rows[0]), node=rate * self.node_s, free_nodes=free, trust=self.trust.by_depth()
-        )
+        node_s = 0.0 if self.dear else self.node_s
+        free = int(min(self.disk.ahead_s, self.stall_s) / node_s) if node_s > 0 else 0
+        prices = Prices(rows=rate * (rows - rows[0]), node=rate * node_s, free_nodes=free, trust=self.trust.by_depth())
         return replace(config, prices=prices)
 
     def _first_rows(self, config: TreeConfig, n_tail: int) -> int:
@@ -157,7 +157,7 @@ class CostModel:
         first = self.draft_s == 0.0
         if self.provisional:
             self.node_s = self.draft_s = self.nodes = 0.0
-        self.provisional = seen.cold or first
+        self.provisional, self.dear = seen.cold or first, seen.cold and first
         self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
         self.draft_s = _mean(self.draft_s, seen.draft_s)
         self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))

@@ -243,4 +243,5 @@ def test_what_drafting_costs_at_first_is_forgotten_at_once(n_cold: int) -> None:
     for i in range(4):
         cold, draft_s = i < n_cold, 2.0 if i < max(n_cold, 1) else 0.1
         policy.observe(Observation(n_rows=11, n_evaluated=10, cold=cold, draft_s=draft_s, compute_s=0.2, **tree))
+        assert (policy.limits(TreeConfig(rows=ROWS), 1).prices.node == 0.0) == (cold and i == 0)
     assert policy.node_s == pytest.approx(0.01) and policy.draft_s == pytest.approx(0.1)
