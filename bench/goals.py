@@ -10,6 +10,7 @@ from bench.grid import AS_IS, MEDIUM, ROWS, SLOW, cell
 from bench.results import Run, differing
 from bench.systems import CHAIN, LOOKUP, OURS, PLAIN
 
+_SIZES = 4  # of which one may be called the best
 WALL_CASES = ("chat", "code", "story", "summary")
 
 
@@ -93,13 +94,13 @@ def _techniques(run: Run) -> Iterable[Goal]:
 
 
 def best_fixed(run: Run, place: Place) -> float | None:
-    """The cost model's speed in units of that of the size that is best over the workloads."""
+    """The cost model's speed in units of that of the size that is best on average; None where few were measured."""
     by_size = {
         rows: mean(ratio(run, sized(place, case, rows)) for case in ("chat", "code")) for rows in (2, 4, *ROWS)
     }  # fmt: skip
-    best = max((speed for speed in by_size.values() if speed), default=None)
+    speeds = [speed for speed in by_size.values() if speed]
     model = mean(ratio(run, cell(place, case, OURS)) for case in ("chat", "code"))
-    return model / best if model and best else None
+    return model / max(speeds) if model and len(speeds) >= _SIZES else None
 
 
 def sized(place: Place, case: str, rows: int) -> Cell:
