@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cadcpp.accept import Accepted, accept
 from cadcpp.cache import Cache, Progress, common_prefix, within
 from cadcpp.native.context import Context, OnLayer
-from cadcpp.plan import batch_rows
+from cadcpp.prices import FIRST_ROWS, TEXT_ROWS
 from cadcpp.tree import TokenTree
 
 Draw = Callable[[Context, int], int]  # a token, from the logits of a row of the context's last batch
@@ -44,10 +44,11 @@ class Verifier:
 
         Where memory is short a pass costs a read of the weights, so one pass in a wide, short-lived context
         is worth the copies of the cache that it takes. Nothing changes where the text fits, or if it fails.
-        Passes of up to ``rows`` may have memory, and trees of as many in a wide context too.
+        Passes of up to ``rows`` may have memory, those of a text with a small tree at least; in a wide context trees
+        may have as many.
         """
         n_tail = len(ids) - common_prefix(self.cache.tokens, ids)
-        if self._widen is None or n_tail <= batch_rows(rows):
+        if self._widen is None or n_tail <= max(rows - FIRST_ROWS, TEXT_ROWS):
             yield
             return
         narrow_context, narrow = self.context, self.cache

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig, limit_rows
 from cadcpp.errors import ConfigError
 from cadcpp.layout import HUGE
 from cadcpp.memory import read_bytes
@@ -16,6 +16,7 @@ from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.gguf import read_header
 from cadcpp.native.model import Model
 from cadcpp.plan import make_plan
+from cadcpp.prices import FIRST_ROWS
 from cadcpp.session import Session
 from cadcpp.tools.demo import DemoPair
 from tests.support.prompts import prompt
@@ -95,6 +96,25 @@ def test_memory_for_wide_trees_comes_out_of_what_is_kept(in_memory: Session, ver
         assert texts[0] == texts[1] and engine.allowance.rows >= 96 and taken > 10 << 20
         assert state.pinned_bytes <= planned.pinned_bytes - taken
         assert state.pass_bytes >= planned.streamed_bytes + taken
+
+
+@pytest.mark.parametrize(("n", "sampling"), [(50, GREEDY), (75, DRAWN), (100, GREEDY), (300, GREEDY)])
+def test_on_a_slow_disk_the_first_tree_is_wide(
+    in_memory: Session,
+    verifier: Path,
+    demo: DemoPair,
+    n: int,
+    sampling: SamplingConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside a text that fits into the planned pass, into a larger one, just not with a tree, and into none."""
+    monkeypatch.setattr("cadcpp.prices._ROW_BYTE_S", 1e-15)  # any disk is slow for so fast a processor
+    ram, ids = short_of_memory(verifier, demo.draft, 0.6), prompt(in_memory.model, "summary")[:n]
+    with session(verifier, demo.draft, ram, tree=limit_rows(None)) as behind:
+        chunks = list(behind.stream(ids, sampling, 24))
+        plain = [t for chunk in in_memory.stream(ids, sampling, 24) for t in chunk.tokens]
+        assert [t for chunk in chunks for t in chunk.tokens] == plain
+        assert chunks[0].round is not None and len(chunks[0].round.tree) > FIRST_ROWS
 
 
 def test_without_the_pager_the_text_is_the_same(in_memory: Session, verifier: Path) -> None:
