@@ -223,23 +223,9 @@ class Soak:
 
 
 class _MallInfo(ctypes.Structure):
-    """glibc's struct mallinfo2."""
+    """glibc's struct mallinfo2: ten counts, of which the fifth are mapped bytes and the eighth others in use."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keep",
-        )
-    ]
+    _fields_ = [("counts", ctypes.c_size_t * 10)]
 
 
 def used_bytes() -> int:
@@ -248,8 +234,8 @@ def used_bytes() -> int:
     if info is None:
         return 0
     info.restype = _MallInfo
-    found = info()
-    return int(found.uordblks + found.hblkhd)
+    counts = info().counts
+    return int(counts[4] + counts[7])
 
 
 def write(session: Session, request: Request) -> Reply:
@@ -298,15 +284,14 @@ class Growth:
     @classmethod
     def of(cls, held: Sequence[Holding]) -> "Growth":
         """From what was held after each session; fewer than six of them tell of no growth."""
-        settled = held[_SETTLED:]
-        held = held[int(_WARM * len(held)) :]
+        settled, held = held[_SETTLED:], held[int(_WARM * len(held)) :]
         if not held:
             return cls()
         slope, error = _line(held, "own")
         wrong = {
             "memory in use grows": _grows(held, "used", _MIB),
             "objects grow": _grows(held, "objects", 10_000),
-            "memory grows": _grows(settled, "own", 4 * _MIB),
+            "memory grows": _grows(settled if held[0].used else held, "own", 4 * _MIB),
             "handles grow": _rises([each.handles for each in held]),
             "threads grow": _rises([each.threads for each in held]),
         }

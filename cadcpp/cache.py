@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-import numpy as np
-
 from cadcpp.errors import ConfigError
 from cadcpp.native.context import Context
 
@@ -49,13 +47,13 @@ class Cache:
         self._n_seq = len(self._shared)
         self.settle()
 
-    def prefill(self, ids: Sequence[int], stop: int, progress: Progress | None = None, *, logits: bool = False) -> None:
-        """Evaluate ``ids`` up to position ``stop``, in as few decodes as fit; ``logits``: each with its last."""
+    def prefill(self, ids: Sequence[int], stop: int, progress: Progress | None = None) -> None:
+        """Evaluate ``ids`` up to position ``stop`` without asking for logits, in as few decodes as fit."""
         batch, step = self.context.batch, self.context.config.n_batch
         while len(self) < stop:
             chunk = list(ids[len(self) : min(len(self) + step, stop)])
             batch.clear()
-            batch.add(chunk, len(self), 0, 1, np.arange(1 - len(chunk), 1) == 0 if logits else False)
+            batch.add(chunk, len(self), 0, 1, False)
             self.context.decode(within(progress, len(self), len(chunk), len(ids)))
             self.tokens.extend(chunk)
             if progress is not None:

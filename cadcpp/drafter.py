@@ -117,7 +117,7 @@ class ModelDrafter:
         if n_new > _ROUND and len(ids) < self._n_cells:
             self.settle()
             self.cache.align(ids)
-            self.cache.prefill(ids, len(ids) - 1, logits=True)  # pages in the weights that only these need
+            self.cache.prefill(ids, len(ids) - 1)
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         self.n_evaluated = self.n_kept = 0

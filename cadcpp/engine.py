@@ -249,8 +249,8 @@ class Engine:
 
     def _look(self) -> None:
         """Tell the policy what is known of the disk by now."""
-        now = self.pager.state()
         if self.policy is not None:
+            now = self.pager.state()
             self.policy.look(
                 Disk(
                     byte_s=now.byte_seconds,

@@ -207,7 +207,7 @@ def _tree_compute_bytes(verifier: Header, rows: int, n_outputs: int) -> int:
 
 
 def _draft_compute_bytes(draft: Header | None, rows: int) -> int:
-    return compute_bytes(draft, batch_rows(0), draft_seqs(rows)) if draft else 0
+    return compute_bytes(draft, TEXT_ROWS, draft_seqs(rows)) if draft else 0
 
 
 def _vocabulary_bytes(header: Header) -> int:

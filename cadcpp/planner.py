@@ -89,7 +89,7 @@ class CostModel:
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
     provisional: bool = True  # whether node_s, draft_s, nodes are of a first or cold round; the next replaces them
-    dear: bool = False  # whether they are of a first, cold round, in which the draft and code itself were being read
+    dear: bool = False  # whether they are of a first, cold round, in which code itself was being read
     trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
     patience: int = _PROBE

@@ -33,6 +33,7 @@ from cadcpp.pair import check_pair, fingerprint
 from cadcpp.pipeline import Steps, run
 from cadcpp.plan import Plan, batch_rows, draft_seqs, wide_bytes, wide_rows
 from cadcpp.planner import CostModel, Policy
+from cadcpp.prices import TEXT_ROWS
 from cadcpp.staged import StagedDrafter
 from cadcpp.stats import Stats
 from cadcpp.text import TextStream
@@ -206,7 +207,7 @@ class Session:
         if path is None or self.config.speculative == "ngram":
             return Copier(Guesser(self._ngram()), never)
         model, n_seq = self._model(path, draft=True), draft_seqs(self.allowance.most)
-        n_batch = batch_rows(0) if self.plan.streams else self.config.n_batch
+        n_batch = TEXT_ROWS if self.plan.streams else self.config.n_batch
         context = self._context(model, n_batch, n_seq, n_seq)
         unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
         if self.config.speculative == "draft":

@@ -44,6 +44,14 @@ def test_what_is_in_use_may_not_grow_even_at_the_beginning() -> None:
     assert Growth.of(used).faults == ["memory in use grows"]
     assert Growth.of(objects).faults == ["objects grow"]
     assert Growth.of(held(12, used=lambda i: 10 * MIB + rng.randint(-MIB, MIB))).faults == []
+    unknown = held(12, own=lambda i: (300 + 2 * i) * MIB, used=lambda _: 0)  # another C library does not count
+    assert Growth.of(unknown).faults == ["memory grows"]
+
+
+def test_what_is_in_use_is_counted() -> None:
+    before = soak.used_bytes()
+    block = bytearray(50 * MIB)
+    assert before == 0 or soak.used_bytes() - before == pytest.approx(len(block), rel=0.02)
 
 
 @pytest.mark.parametrize("noise", [0, 4])
