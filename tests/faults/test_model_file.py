@@ -88,8 +88,15 @@ def test_a_chat_outlives_its_model(
     """It says what is wrong, takes commands, and --continue goes on with all that was seen."""
     arguments = ["chat", "-m", model, *OPTIONS, *where, "-n", 20]
     kept = tmp_path / "kept.jsonl"
-    stdin = "\n".join([*QUESTIONS, f"/save {kept}", "/quit"]) + "\n"
-    ended = disturb(arguments, lambda _: cut(model, random.Random(seed)), seed=seed, within_s=0.4, stdin=stdin)
+    before, after = ("\n".join(lines) + "\n" for lines in (QUESTIONS, ["one more", f"/save {kept}", "/quit"]))
+
+    def harm(process: "subprocess.Popen[bytes]") -> None:
+        cut(model, random.Random(seed))
+        assert process.stdin is not None
+        process.stdin.write(after.encode())  # a fast chat may have answered everything before
+        process.stdin.flush()
+
+    ended = disturb(arguments, harm, seed=seed, within_s=0.4, stdin=before)
     assert ended.code == 0 and "put it back and start again" in ended.err and "Traceback" not in ended.err
     messages = load(kept)
     assert "".join(m.content.rstrip("\n") + "\n" for m in messages[1::2]).encode() == ended.out
