@@ -87,7 +87,7 @@ class Trust:
         depth = np.arange(1, len(promised))
         groups = _DEPTHS[np.minimum(depth, len(_DEPTHS) - 1)]
         size = len(self.promised)
-        fade = np.where(np.isin(np.arange(size), groups), 0.97, 1.0)  # only what is seen anew makes the old fade
+        fade = np.where(np.bincount(groups, minlength=size) > 0, 0.97, 1.0)  # only what is seen anew makes the old fade
         self.promised = fade * self.promised + np.bincount(groups, promised[1:], size)
         self.accepted = fade * self.accepted + np.bincount(groups, (depth <= n_accepted) * 1.0, size)
 

@@ -38,7 +38,7 @@ class ExpertCache:
     def choose(self, layer: int, experts: Iterable[int]) -> list[Extent]:
         """A layer is about to use ``experts``: what must be read for it."""
         row = self._rank[layer]
-        chosen = np.unique(np.fromiter(experts, np.int64))
+        chosen = np.array(sorted(set(experts)), np.int64)
         self._heat[row] *= _FADE
         self._heat[row, chosen] += 1.0
         self._new = chosen[~self._resident[row, chosen]]

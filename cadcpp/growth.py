@@ -79,7 +79,7 @@ class Growth:
 
     def learn(self, row: int, tokens: NDArray[np.int64], p: NDArray[np.float32]) -> None:
         """Hang given next tokens under a node, with their probabilities after it, [n]."""
-        known = (p > self._config.cutoff) & ~np.isin(tokens, self._never)
+        known = (p > self._config.cutoff) & ~_among(tokens, self._never)
         self._hang(row, (tokens[known], np.log(np.maximum(p[known], _NEVER))))
         self._guessed += [True] * (len(self._token) - len(self._guessed))
 
@@ -197,7 +197,7 @@ class Growth:
     def _likely(self, logp: NDArray[np.float32]) -> _Next:
         """Of all next tokens those that may ever be of use, here or when this node has become the root."""
         tokens = np.flatnonzero(logp > _log(self._config.cutoff))
-        tokens = tokens[~np.isin(tokens, self._never)]
+        tokens = tokens[~_among(tokens, self._never)]
         if len(tokens) > MAX_ROWS:
             tokens = tokens[np.argpartition(-logp[tokens], MAX_ROWS)[:MAX_ROWS]]
         return tokens, logp[tokens]
@@ -216,7 +216,7 @@ class Growth:
         tokens, logp = following
         # Rounding must not lift a child above its parent: the order of rows rests on it.
         logp = np.minimum(self._logp[row] + logp, self._logp[row])
-        stays = (logp > self._floor()) | np.isin(tokens, always)
+        stays = (logp > self._floor()) | _among(tokens, always)
         tokens, logp = tokens[stays], logp[stays]
         first = len(self._token)
         self._token += tokens.tolist()
@@ -225,6 +225,11 @@ class Growth:
         self._depth += [depth] * len(tokens)
         self._logp = np.concatenate([self._logp, logp.astype(np.float32)])
         self._open = np.concatenate([self._open, np.full(len(tokens), depth < self._max_depth)])
+
+
+def _among(tokens: NDArray[np.int64], few: Sequence[int] | NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which tokens are among a few; np.isin would load numpy.ma, in the middle of the first round."""
+    return np.asarray((tokens[:, None] == np.asarray(few, np.int64)).any(axis=1))
 
 
 def _log(p: float) -> float:

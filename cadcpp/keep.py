@@ -6,7 +6,6 @@ A line of JSON with the tokens and a checksum, then the KV cache as llama.cpp wr
 import json
 import os
 import platform
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,6 +74,8 @@ def _are_tokens(tokens: object, n_cells: int, n_vocab: int) -> bool:
 
 
 def _digest(tokens: object, data: bytes | memoryview) -> str:
+    from hashlib import sha256  # and OpenSSL, which few chats need
+
     digest = sha256(json.dumps(tokens).encode())
     digest.update(data)
     return digest.hexdigest()

@@ -78,31 +78,34 @@ def read_bytes() -> int:
 
 def _group_rooms(root: Path) -> Iterator[int]:
     """What each control group above this process leaves; the smallest of nested groups counts."""
-    for group, limit, usage in _groups(root):
-        bytes_max = _read_int(group / limit)
-        if bytes_max is not None and bytes_max < _NO_LIMIT:
+    for group, limits, usage in _groups(root):
+        found = [n for limit in limits if (n := _read_int(group / limit)) is not None and n < _NO_LIMIT]
+        if found:
             used = _read_int(group / usage) or 0
-            yield bytes_max - used + _reclaimable(group)
+            yield min(found) - used + _reclaimable(group)
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
+def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, ...], str]]:
+    """Each control group above this process, with the names of its limits and of what it uses."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return
+    limits: tuple[str, ...]
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
-            base, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            base, limits, usage = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes",), "memory.usage_in_bytes"
         elif not controllers:
-            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current")
+            # Above "high" nobody is killed, but everybody is slowed down.
+            base, limits, usage = root / "sys/fs/cgroup", ("memory.max", "memory.high"), "memory.current"
         else:
             continue
         group = base / path.lstrip("/")
         for level in (group, *group.parents):
             if level == base.parent:
                 break
-            yield level, *names
+            yield level, limits, usage
 
 
 def _reclaimable(group: Path) -> int:

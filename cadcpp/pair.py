@@ -2,7 +2,6 @@
 
 import reprlib
 from collections.abc import Iterator
-from hashlib import sha256
 from itertools import zip_longest
 
 from cadcpp.errors import PairError
@@ -35,16 +34,18 @@ def is_text(token: _Token) -> bool:
 
 def fingerprint(header: Header) -> bytes:
     """A hash of a model's vocabulary, 32 bytes: files about its tokens carry it."""
+    from hashlib import sha256  # brings OpenSSL along, 4 MB that most sessions have no use for
+
     digest = sha256()
     for token in read_vocabulary(header):
         digest.update(len(token).to_bytes(4, "little") + token)
     return digest.digest()
 
 
-def _tokens(header: Header) -> list[_Token]:
+def _tokens(header: Header) -> Iterator[_Token]:
     texts = read_vocabulary(header)
     types = read_token_types(header) or [TOKEN_NORMAL] * len(texts)
-    return list(zip(texts, types, strict=False))
+    return zip(texts, types, strict=False)
 
 
 def _show(token: _Token) -> str:

@@ -11,7 +11,7 @@ from cadcpp.prices import TEXT_ROWS
 
 _Q8_0 = 34 / 32  # bytes per element of the KV caches
 _PER_TOKEN = 350  # bytes that llama.cpp keeps for each token of a vocabulary, measured
-PYTHON = 42 << 20  # interpreter, numpy, Jinja and llama.cpp's libraries, measured
+PYTHON = 58 << 20  # interpreter, numpy, Jinja, libraries, and what two headers and a first round leave, measured
 _MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
 _WIDEST = 512  # rows of one pass; more is no faster and takes more memory
 _CELLS = 256  # llama.cpp rounds the number of KV cells up to this

@@ -87,8 +87,8 @@ def _table(values: dict[str, Any]) -> str:
         )
     if values["rows_bytes"]:
         lines.append(
-            f"Trees begin with {values['rows']} rows and grow to {values['rows_at_most']} where that pays; "
-            f"{format_size(values['rows_bytes'])} of what is kept would then be streamed."
+            f"Memory is set aside for trees of {values['rows']} rows. They grow to {values['rows_at_most']} where that "
+            f"pays; {format_size(values['rows_bytes'])} of what is kept would then be streamed."
         )
     if values["sparse"]:
         lines.append(f"{format_size(values['sparse'])} of embeddings are read row by row as they are needed.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.ctypeslib import as_array  # numpy would load it in the middle of the first round
 from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, NativeError
@@ -155,11 +156,11 @@ class Context:
     def logits(self, n: int) -> NDArray[np.float32]:
         """Logits of the last decode's first ``n`` output rows, [n, n_vocab]; a view, valid until the next decode."""
         pointer = api.llama_get_logits(self.handle)
-        return np.ctypeslib.as_array(pointer, shape=(n, self.model.n_vocab))
+        return as_array(pointer, shape=(n, self.model.n_vocab))
 
     def logits_at(self, row: int) -> NDArray[np.float32]:
         """Logits of one row of the last batch, [n_vocab]; a view, valid until the next decode."""
-        return np.ctypeslib.as_array(api.llama_get_logits_ith(self.handle, row), shape=(self.model.n_vocab,))
+        return as_array(api.llama_get_logits_ith(self.handle, row), shape=(self.model.n_vocab,))
 
     # KV cache -------------------------------------------------------------------------------------
 
@@ -244,5 +245,5 @@ class _LayerReports:
                 self.on_layer((layer + 1) / len(self._layers))
         elif name in self._routers:
             order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
-            self._watcher.experts_chosen(self._routers[name], np.unique(order[:, : self._n_used]).tolist())
+            self._watcher.experts_chosen(self._routers[name], sorted(set(order[:, : self._n_used].ravel().tolist())))
         return True

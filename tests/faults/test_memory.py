@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from cadcpp.session import Session
 from tests.support.running import disturb
 
 MIB = 1 << 20
+TAKER = 10 * MIB  # what a Python that does nothing needs
 
 
 def test_what_is_given_back_is_what_is_missing() -> None:
@@ -56,6 +60,27 @@ def test_a_limit_lowered_in_mid_reply(model: Path, half: int, mib: int) -> None:
     with Wall(ram_bytes=half, name=name).groups(model) as enter:
         walled = disturb(arguments, lambda _: lower(name, mib * MIB), seed=mib, within_s=1.0, enter=enter)
     assert (walled.code, hashlib.sha256(walled.out).hexdigest()) == (0, hashlib.sha256(free.out).hexdigest())
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"no control group: {why_not()}")
+@pytest.mark.parametrize("mib", [10, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 20, 30))])
+def test_another_process_takes_the_memory_in_mid_reply(model: Path, half: int, mib: int) -> None:
+    """Memory that cannot be had back, in the same control group, for a second; neither of the two is killed."""
+    arguments = ["generate", "-m", model, "--temp", 0, "--ctx", 512, "--threads", 1, "--speculative", "off"]
+    arguments += ["--ram", f"{half}B", "-p", "hello there", "-n", 200]
+    free = disturb(arguments, lambda _: None, seed=0)
+    forget(model)
+    with Wall(ram_bytes=half + TAKER, name=f"cadcpp-faults-{os.getpid()}").groups(model) as enter:
+        taken = []
+        walled = disturb(arguments, lambda _: taken.append(take(mib * MIB, enter)), seed=mib, enter=enter)
+    assert (walled.code, hashlib.sha256(walled.out).hexdigest()) == (0, hashlib.sha256(free.out).hexdigest())
+    assert taken == [0]
+
+
+def take(n_bytes: int, enter: Callable[[], None]) -> int:
+    """Have so much memory for a second; the exit code."""
+    code = f"import time; memory = bytearray(b'x') * {n_bytes}; time.sleep(1)"
+    return subprocess.run([sys.executable, "-S", "-c", code], preexec_fn=enter, check=False).returncode
 
 
 def lower(name: str, limit: int) -> None:
