@@ -8,7 +8,7 @@ from bench.cell import MEMORY, Cell, Place
 from bench.charts import Chart, Point
 from bench.figures import growth, mean, median, over_others, plain_of, point, ranged, ratio
 from bench.goals import best_fixed, reads, sized, traffic
-from bench.grid import AS_IS, DRAFTS, LONG, LONG_SIZE, MEDIUM, ROWS, SLOW, VERIFIER_MIB, Section, cell
+from bench.grid import AS_IS, DRAFTS, MEDIUM, ROWS, SLOW, VERIFIER_MIB, Section, cell
 from bench.results import Run
 from bench.systems import CHAIN, LOOKUP, NAMES, OURS, PLAIN
 from bench.tables import PYTHON, megabytes, number, table, times
@@ -322,7 +322,7 @@ def context(run: Run, section: Section) -> Part:
     ):
         points = {kind: _over(run, section, kind, _tokens, key) for kind in (PLAIN, OURS)}
         series = {NAMES[kind]: found for kind, found in points.items()}
-        title = f"{y}, by context, {LONG_SIZE} in {LONG}"
+        title = f"{y}, by context, disk as is"
         part.draw(Chart(name=name, title=title, y=y, x="tokens", series=series))
         part.say(*(f"{NAMES[k]}, {y}: {growth(p, 'context')}." for k, p in points.items() if len(p) > 1))
     return part
