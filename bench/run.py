@@ -56,7 +56,7 @@ def run(path: Path, wanted: list[Section], settings: dict[str, Any]) -> None:
     """Measure what ``path`` does not have yet."""
     start, done = time.monotonic(), begin(path, settings)
     limit = start + 60 * settings["minutes"]
-    scale = min(1.0, 60 * settings["minutes"] / sum(s.seconds for s in wanted))
+    scale = 60 * settings["minutes"] / sum(s.seconds for s in wanted)
     deadline = start
     for section in wanted:
         deadline += section.seconds * scale

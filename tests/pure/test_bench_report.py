@@ -1,5 +1,6 @@
 """The bench's report and comparison, on records that were made up."""
 
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,12 @@ def test_cells_that_are_there_are_not_measured_again_and_those_cut_for_time_are_
     cells = [replace(STEADY, kind="rows-8"), replace(STEADY, kind="rows-16")]
     measure(path, cells, 0, {(cells[0].id, 0)}, deadline=0.0)
     assert [(r["id"], r["left_out"]) for r in load(path).records] == [(cells[1].id, "no time was left")]
+
+
+def test_a_long_context_is_not_begun_where_it_cannot_end(tmp_path: Path) -> None:
+    path, long = tmp_path / "a.jsonl", replace(STEADY, workload="context-8192")
+    measure(path, [long], 0, set(), deadline=time.monotonic() + 100)
+    assert [(r["id"], r["left_out"]) for r in load(path).records] == [(long.id, "no time was left")]
 
 
 def test_energy_counters(tmp_path: Path) -> None:
