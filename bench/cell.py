@@ -94,11 +94,10 @@ class Cell:
 
     @property
     def task(self) -> Task:
-        n_context = self.n_context
         return Task(
-            prompt=long_prompt(n_context - _ANSWER) if n_context else prompt(self.workload),
+            prompt=long_prompt(self.n_context - _ANSWER) if self.n_context else prompt(self.workload),
             n=self.n,
-            ctx=n_context or 2048,
+            ctx=self.n_context or 2048,
             ram=self.place.ram,
             draft=models.draft(self.draft),
             verifier=models.verifier(self.size),

@@ -28,7 +28,7 @@ class Section:
 
     key: str
     title: str
-    seconds: float  # that it may take in the first turn; what it leaves over the next may have
+    seconds: float  # that it takes, about: its share of the first turn; what it leaves over the next may have
     cells: tuple[Cell, ...]
 
 

@@ -245,5 +245,5 @@ class _LayerReports:
                 self.on_layer((layer + 1) / len(self._layers))
         elif name in self._routers:
             order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
-            self._watcher.experts_chosen(self._routers[name], sorted(set(order[:, : self._n_used].ravel().tolist())))
+            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used].ravel().tolist())
         return True
