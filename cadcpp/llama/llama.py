@@ -40,8 +40,8 @@ class Llama(Upstream):  # type: ignore[misc]
     - ``ram``: memory to use in all, in bytes or as in "900MiB"; what does not fit is streamed;
     - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``rows``, ``fallback``, ``pipeline``,
       ``pager`` and ``trace``: as the options of ``cadcpp generate``;
-    - ``on_round``: called with a `cadcpp.engine.Round` after each pass of the model;
-    - ``last_stats``: the `cadcpp.stats.Stats` of the last call.
+    - ``on_round``: called with a `cadcpp.Round` after each pass of the model;
+    - ``last_stats``: the `cadcpp.Stats` of the last call.
 
     Some settings the engine cannot serve: ``embedding``, ``vocab_only``, ``lora_path``, ``kv_overrides``, the rope,
     yarn, pooling and attention settings, a ``type_k`` or ``type_v`` other than q8_0, an ``n_ctx`` beyond what the
@@ -116,7 +116,7 @@ class Llama(Upstream):  # type: ignore[misc]
         super().close()
 
     def stop(self) -> None:
-        """End the call that is under way, from another thread, within a layer: it raises native.context.Stopped."""
+        """End the call that is under way, from another thread, within a layer: it raises `cadcpp.Stopped`."""
         self._stopped = True
         if self._session is not None:
             self._session.engine.stop()
