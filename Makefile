@@ -25,7 +25,7 @@ chat: setup  ## talk with the demo pair
 	$(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT)
 
 chat-wall: setup  ## the same in 900 MiB, which root makes a wall; ARGS="--speculative off" is plain decoding
-	$(BIN)/python -m bench.room 900MiB $(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT) --ram 900MiB $(ARGS)
+	$(BIN)/python -m bench.measure.run_limited 900MiB $(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT) --ram 900MiB $(ARGS)
 
 ngram: $(NGRAM)  ## an n-gram model of what the demo draft writes; a minute or two
 $(NGRAM): | $(VERIFIER) $(DRAFT)
@@ -54,7 +54,7 @@ bench-quick: setup .venv/charts  ## a part of it, in under ten minutes, into ben
 	$(BIN)/python -m bench.run --quick
 
 bench-report: setup .venv/charts  ## the report again, out of what was measured
-	$(BIN)/python -m bench.report
+	$(BIN)/python -m bench.report.build
 
 # The parts of the report, each alone, into bench/results.
 bench-wall bench-overcommit bench-ablation bench-sweep bench-staged bench-agreement bench-first bench-context bench-size: setup .venv/charts
@@ -65,28 +65,28 @@ bench-wall bench-overcommit bench-ablation bench-sweep bench-staged bench-agreem
 	touch $@
 
 bench-acceptance: setup  ## tokens a pass, by kind of text; exact
-	$(BIN)/python -m bench.acceptance
+	$(BIN)/python -m bench.studies.acceptance
 
 bench-mixture: setup  ## a mixture of experts behind the wall
-	$(BIN)/python -m bench.mixture
+	$(BIN)/python -m bench.studies.mixture_of_experts
 
 bench-memory: setup  ## what the drop-in class holds in memory, beside upstream's
-	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.studies.dropin_memory
 
 bench-chain: setup  ## llama.cpp's own speculation, for `make bench` to compare with; needs cmake
-	$(BIN)/python -m bench.chain
+	$(BIN)/python -m bench.baselines.llama_speculative
 
 bench-fixed: setup  ## the cost model beside trees of every fixed size, all workloads, all walls; two hours and a half
-	$(BIN)/python -m bench.fixed
+	$(BIN)/python -m bench.studies.fixed_sizes
 
 bench-soak: setup  ## random requests to one process, ARGS="--minutes 60"; 1 if a text differs or something grows
-	$(BIN)/python -m bench.soak $(ARGS)
+	$(BIN)/python -m bench.studies.soak $(ARGS)
 
 simulate: setup  ## predictions for devices that were not measured, and how far predictions are off here
-	$(BIN)/python -m bench.simulate
+	$(BIN)/python -m bench.predict.simulate
 
 profile: setup
-	$(BIN)/python -m bench.profile
+	$(BIN)/python -m bench.studies.round_profile
 
 clean:  ## all but the models
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

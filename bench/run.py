@@ -17,10 +17,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench import energy, models, record, report
-from bench.cell import Cell
-from bench.grid import Section, sections
-from bench.results import MEASURED, load
+from bench.matrix import models
+from bench.matrix.cell import Cell
+from bench.matrix.grid import Section, sections
+from bench.measure import energy, record
+from bench.measure.results import MEASURED, load
+from bench.report import build
 from cadcpp.errors import CadError
 
 MINUTES, QUICK_MINUTES = 58.0, 9.0
@@ -44,7 +46,7 @@ def main() -> None:
     try:
         run(path, wanted, {**about, "sections": [s.key for s in wanted]})
     except KeyboardInterrupt:
-        sys.exit(f"\nended; the same command goes on, and `python -m bench.report {path}` shows what is there")
+        sys.exit(f"\nended; the same command goes on, and `python -m bench.report.build {path}` shows what is there")
     publish(path, whole=not (options.quick or options.sections or options.tokens or options.output))
 
 
@@ -133,9 +135,9 @@ def publish(path: Path, *, whole: bool) -> None:
     if whole:
         MEASURED.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, MEASURED)
-        report.write(load(MEASURED), report.REPORT)
+        build.write(load(MEASURED), build.REPORT)
         return
-    report.write(load(path), path.with_suffix(".md"))
+    build.write(load(path), path.with_suffix(".md"))
 
 
 def _shown(cell: Cell, line: dict[str, Any]) -> str:

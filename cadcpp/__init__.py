@@ -16,17 +16,17 @@ from cadcpp.errors import (
 )
 
 if TYPE_CHECKING:
-    from cadcpp.aio import stream
-    from cadcpp.chat import Conversation
+    from cadcpp.chat.conversation import Conversation
+    from cadcpp.chat.template import Template
     from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
-    from cadcpp.engine import Round
+    from cadcpp.llama.async_llama import AsyncLlama
     from cadcpp.llama.llama import Llama
-    from cadcpp.llama.twin import AsyncLlama
     from cadcpp.native.context import Stopped
-    from cadcpp.native.template import Template
-    from cadcpp.plan import Plan
-    from cadcpp.session import Chunk, Session
-    from cadcpp.stats import Stats
+    from cadcpp.residency.memory_plan import Plan
+    from cadcpp.runtime.aio import stream
+    from cadcpp.runtime.engine import Round
+    from cadcpp.runtime.session import Chunk, Session
+    from cadcpp.telemetry.stats import Stats
 
 __all__ = [
     "AsyncLlama",
@@ -55,20 +55,20 @@ __all__ = [
 ]
 
 _LATER = {  # name -> its module: they load numpy, and most of them llama.cpp
-    "AsyncLlama": "cadcpp.llama.twin",
-    "Chunk": "cadcpp.session",
-    "Conversation": "cadcpp.chat",
+    "AsyncLlama": "cadcpp.llama.async_llama",
+    "Chunk": "cadcpp.runtime.session",
+    "Conversation": "cadcpp.chat.conversation",
     "Llama": "cadcpp.llama.llama",
-    "Plan": "cadcpp.plan",
-    "Round": "cadcpp.engine",
+    "Plan": "cadcpp.residency.memory_plan",
+    "Round": "cadcpp.runtime.engine",
     "SamplingConfig": "cadcpp.config",
-    "Session": "cadcpp.session",
+    "Session": "cadcpp.runtime.session",
     "SessionConfig": "cadcpp.config",
-    "Stats": "cadcpp.stats",
+    "Stats": "cadcpp.telemetry.stats",
     "Stopped": "cadcpp.native.context",
-    "Template": "cadcpp.native.template",
+    "Template": "cadcpp.chat.template",
     "TreeConfig": "cadcpp.config",
-    "stream": "cadcpp.aio",
+    "stream": "cadcpp.runtime.aio",
 }
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from cadcpp.errors import ConfigError
 from cadcpp.modes import Fallback, Speculative
-from cadcpp.prices import MAX_ROWS, Prices
+from cadcpp.tree.prices import MAX_ROWS, Prices
 
 MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS; more end the process
-_STREAMED_ROWS = 128  # more did not pay even at 100 MiB/s (bench.fixed)
+_STREAMED_ROWS = 128  # more did not pay even at 100 MiB/s (bench.studies.fixed_sizes)
 
 
 def _check(ok: bool, name: str, value: object, wanted: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cadcpp.tools.demo import DemoPair, make_demo, smollm2_as
+from cadcpp.models.demo import DemoPair, make_demo, smollm2_as
 from tests.support import tinygguf
 
 ROOT = Path(__file__).parents[1]

@@ -12,17 +12,17 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 MAY_IMPORT = {
-    "llama_cpp": ("cadcpp.native", "cadcpp.tools", "cadcpp.llama", "cadcpp.server"),
-    "ctypes": ("cadcpp.native", "cadcpp.tools"),
+    "llama_cpp": ("cadcpp.native", "cadcpp.models", "cadcpp.llama", "cadcpp.server"),
+    "ctypes": ("cadcpp.native", "cadcpp.gguf", "cadcpp.system", "cadcpp.models"),
     "click": ("cadcpp.cli",),
-    "signal": ("cadcpp.cli", "cadcpp.tools", "cadcpp.native.guard"),
-    "threading": ("cadcpp.cli", "cadcpp.pager", "cadcpp.pipeline"),
+    "signal": ("cadcpp.cli", "cadcpp.models", "cadcpp.system.file_guard"),
+    "threading": ("cadcpp.cli", "cadcpp.residency.streaming_pager", "cadcpp.runtime.stages"),
     "fastapi": ("cadcpp.server",),
     "starlette": ("cadcpp.server",),
     "uvicorn": ("cadcpp.server",),
     "cadcpp.server": ("cadcpp.cli.serve", "cadcpp.server"),
     "cadcpp.cli": ("cadcpp.cli", "cadcpp.__main__"),
-    "cadcpp.tools": ("cadcpp.cli", "cadcpp.tools"),
+    "cadcpp.models": ("cadcpp.cli", "cadcpp.models"),
 }
 
 

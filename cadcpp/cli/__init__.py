@@ -14,7 +14,15 @@ from cadcpp._version import __version__
 from cadcpp.cli.terminal import note
 from cadcpp.errors import CadError, ConfigError
 
-_COMMANDS = {name: name for name in ("generate", "chat", "serve", "plan", "models", "trace", "doctor")}
+_COMMANDS = {  # name -> its module here
+    "generate": "generate",
+    "chat": "chat",
+    "serve": "serve",
+    "plan": "plan",
+    "models": "models.make",
+    "trace": "trace",
+    "doctor": "doctor",
+}
 _INTERRUPTED = 130  # what a shell reports of a command that SIGINT ended
 
 
@@ -25,7 +33,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"cadcpp.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"cadcpp.cli.{_COMMANDS[cmd_name]}").command
         return command
 
     def main(

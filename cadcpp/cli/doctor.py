@@ -19,7 +19,7 @@ def command(ctx: click.Context, models: Path) -> None:
 
     The exit code is 1 if something is wrong; what is only slow does not count.
     """
-    from cadcpp.tools.doctor import examine
+    from cadcpp.cli.diagnose import examine
 
     states = set()
     for finding in examine(models):

@@ -11,7 +11,7 @@ import click
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
 from cadcpp.cli.terminal import answer, note, prefill_progress, stall_note
 from cadcpp.errors import ConfigError
-from cadcpp.textfile import read_text
+from cadcpp.util.text_file import read_text
 
 
 @click.command("generate")
@@ -34,7 +34,7 @@ def command(
     text = _read_prompt(prompt, prompt_file)
     config = make_sampling(**sampling)
     with open_session(n_predict=n_predict, **model_options) as session:
-        from cadcpp.report import Recorder
+        from cadcpp.runtime.generation_record import Recorder
 
         ids = _tokenize(session, text, chat)
         recorder = Recorder(len(ids))
@@ -72,8 +72,8 @@ def _read_stdin() -> str:
 def _tokenize(session: Any, text: str, chat: bool) -> list[int]:
     if not chat:
         return list(session.model.tokenize(text))
-    from cadcpp.chat import Conversation
-    from cadcpp.native.template import Template
+    from cadcpp.chat.conversation import Conversation
+    from cadcpp.chat.template import Template
 
     return Conversation(Template(session.model)).ask(text.strip())
 

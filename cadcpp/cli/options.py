@@ -14,8 +14,8 @@ from cadcpp.modes import Fallback, Speculative
 
 if TYPE_CHECKING:
     from cadcpp.config import SamplingConfig, SessionConfig
-    from cadcpp.plan import Plan
-    from cadcpp.session import Session
+    from cadcpp.residency.memory_plan import Plan
+    from cadcpp.runtime.session import Session
 
 _CTX = 4096
 
@@ -144,7 +144,7 @@ def session_config(
 ) -> "SessionConfig":
     """Settings from the command line; checks every number."""
     from cadcpp.config import SessionConfig, limit_rows
-    from cadcpp.sizes import parse_size
+    from cadcpp.util.byte_size import parse_size
 
     return SessionConfig(
         n_ctx=_CTX if ctx is None else ctx,
@@ -175,8 +175,8 @@ def open_session(
     if n_predict < 1:
         raise ConfigError(f"-n must be at least 1, got {n_predict}")
     config = session_config(ctx, **settings).beside(draft is not None)
-    from cadcpp.pipeline import apart
-    from cadcpp.session import Session
+    from cadcpp.runtime.session import Session
+    from cadcpp.runtime.stages import apart
 
     if ctx is None:  # only now: numbers are checked before any file is opened
         config = replace(config, n_ctx=default_ctx(model))
@@ -186,7 +186,7 @@ def open_session(
 
 def default_ctx(model: Path) -> int:
     """A context that the model was made for."""
-    from cadcpp.native.gguf import read_header
+    from cadcpp.gguf.header import read_header
 
     trained = read_header(model).number("context_length", _CTX)
     return max(2, min(_CTX, trained))

@@ -24,12 +24,12 @@ def command(
     as_json: bool,
 ) -> None:
     """Show what would be kept in memory, what would be streamed, and how fast."""
-    from cadcpp.allowance import plan_session
     from cadcpp.config import SessionConfig, limit_rows
-    from cadcpp.disk import disk_bytes_per_s
-    from cadcpp.memory import lockable_bytes
-    from cadcpp.native.gguf import read_header
-    from cadcpp.sizes import parse_size
+    from cadcpp.gguf.header import read_header
+    from cadcpp.residency.tree_buffers import plan_session
+    from cadcpp.system.disk_speed import disk_bytes_per_s
+    from cadcpp.system.memory_limits import lockable_bytes
+    from cadcpp.util.byte_size import parse_size
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
     size = parse_size(ram) if ram is not None else None
@@ -64,7 +64,7 @@ _ROWS = (
 
 
 def _table(values: dict[str, Any]) -> str:
-    from cadcpp.sizes import format_size
+    from cadcpp.util.byte_size import format_size
 
     lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")

@@ -80,8 +80,8 @@ def _check(port: int, api_key: str | None) -> None:
 
 def _context(model: Path, ctx: int | None) -> int:
     """Tokens of context. The class would leave a larger one, or a file that is no model, to upstream."""
-    from cadcpp.native.gguf import read_header
-    from cadcpp.session import check_context
+    from cadcpp.gguf.header import read_header
+    from cadcpp.runtime.session import check_context
 
     n_ctx = default_ctx(model) if ctx is None else ctx
     check_context(n_ctx, read_header(model))
@@ -126,7 +126,7 @@ def _listen(host: str, port: int, api_key: str | None) -> "Iterator[socket.socke
 
 def _tell(llama: "Llama", name: str, draft: Path | None, n_ctx: int) -> None:
     """What is served, and where the memory goes."""
-    from cadcpp.sizes import format_size
+    from cadcpp.util.byte_size import format_size
 
     plan = llama.plan
     if plan is None:

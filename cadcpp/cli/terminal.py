@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 if TYPE_CHECKING:
-    from cadcpp.cache import Progress
-    from cadcpp.report import Recorder
+    from cadcpp.kv.cache import Progress
+    from cadcpp.runtime.generation_record import Recorder
 
 _CELLS = 20  # of a bar
 _TICK_S = 0.2

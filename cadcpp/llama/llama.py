@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.engine import Round, Work
 from cadcpp.errors import ConfigError, ContextFull, RecurrentError
-from cadcpp.llama.guesses import Guesses
-from cadcpp.llama.settings import Settings, n_ctx_of, signature, sort_out
+from cadcpp.llama.draft_adapter import Guesses
+from cadcpp.llama.options import Settings, n_ctx_of, signature, sort_out
 from cadcpp.llama.upstream import State, Upstream, construct, own_parts, session_parts
 from cadcpp.native.context import Context, Stopped
 from cadcpp.native.sampler import check_grammar, draw
-from cadcpp.plan import Plan
-from cadcpp.session import Session
-from cadcpp.stats import Stats
-from cadcpp.writer import Writer, complete
+from cadcpp.residency.memory_plan import Plan
+from cadcpp.runtime.engine import Round, Work
+from cadcpp.runtime.session import Session
+from cadcpp.runtime.token_writer import Writer, complete
+from cadcpp.telemetry.stats import Stats
 
 _GENERATE = inspect.signature(Upstream.generate)
 

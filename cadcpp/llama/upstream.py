@@ -7,7 +7,7 @@ from typing import Any
 
 from cadcpp.native.lib import quiet
 from cadcpp.native.model import HAS_AMX
-from cadcpp.session import Session
+from cadcpp.runtime.session import Session
 
 import llama_cpp  # isort: skip  after cadcpp.native.lib, which sets what has to be set before the library loads
 from llama_cpp import _internals as internals  # isort: skip

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, NativeError
 from cadcpp.native.batch import MAX_SEQ, Batch
-from cadcpp.native.heap import empty
 from cadcpp.native.lib import api, last_error, read_tensor, tensor_name
 from cadcpp.native.model import Model
+from cadcpp.system.heap import empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.native.ggml import binding_folder, ggml_base, last_error, listening, on_log
+from cadcpp.gguf.ggml_base import binding_folder, ggml_base, last_error, listening, on_log
 
 # The tiled kernels round differently from 8 rows on, so a batch would not repeat a single token's logits.
 os.environ.setdefault("GGML_CPU_TILED_MM", "0")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ConfigError, ModelError, NativeError, RecurrentError
-from cadcpp.native.gguf import Header, read_header
-from cadcpp.native.guard import Guard
+from cadcpp.gguf.header import Header, read_header
+from cadcpp.gguf.validate import check_generative, check_vocabulary
 from cadcpp.native.lib import api, last_error, listening
-from cadcpp.native.mapping import Mapping, Segment, forget, mapped, remap, stub_of
-from cadcpp.native.soundness import check_generative, check_vocabulary
+from cadcpp.system.file_guard import Guard
+from cadcpp.system.mapping import Mapping, Segment, forget, mapped, remap, stub_of
 
 # Some virtual machines announce these units without having them, which ends the process at their first use.
 HAS_AMX = b"AMX_INT8 = 1" in api.llama_print_system_info()

@@ -18,12 +18,12 @@ from llama_cpp.server.settings import ModelSettings, ServerSettings
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import Request
 
+from cadcpp.llama.async_llama import AsyncLlama
 from cadcpp.llama.llama import Llama
-from cadcpp.llama.twin import AsyncLlama
-from cadcpp.server.dialect import CreateChatCompletionRequest
+from cadcpp.server.access import largest_body
 from cadcpp.server.errors import UnknownModel, describe
-from cadcpp.server.gate import largest_body
-from cadcpp.server.guard import Guard
+from cadcpp.server.middleware import Guard
+from cadcpp.server.requests import CreateChatCompletionRequest
 
 types.CreateChatCompletionRequest = CreateChatCompletionRequest  # before the routes are made of it
 from llama_cpp.server import app as upstream  # noqa: E402

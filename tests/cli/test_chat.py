@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 
-import cadcpp.report
+import cadcpp.runtime.generation_record
 from cadcpp.cli import main
 from cadcpp.errors import ContextFull, NativeError
 from tests.support.fakechat import FakeSession, Step, chunk, interrupt, replace_session, say
@@ -24,8 +24,8 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Chat:
     """Every chunk takes half a second, and nothing is read."""
     ticks = count()
     clock = SimpleNamespace(perf_counter=lambda: next(ticks) / 2, process_time=float)
-    monkeypatch.setattr(cadcpp.report, "time", clock)
-    monkeypatch.setattr(cadcpp.report, "read_bytes", lambda: 0)
+    monkeypatch.setattr(cadcpp.runtime.generation_record, "time", clock)
+    monkeypatch.setattr(cadcpp.runtime.generation_record, "read_bytes", lambda: 0)
 
     def run(lines: str | bytes, *replies: Iterable[Step], options: Sequence[str] = ()) -> tuple[Result, FakeSession]:
         session = FakeSession(replies)

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import cadcpp.disk
-from cadcpp.chat import Conversation
+import cadcpp.system.disk_speed
+from cadcpp.chat.conversation import Conversation
+from cadcpp.chat.template import Template
 from cadcpp.cli import main
-from cadcpp.cli.chat.screen import screen
+from cadcpp.cli.chat.banner import screen
 from cadcpp.config import SamplingConfig, SessionConfig
-from cadcpp.drafter import ModelDrafter
+from cadcpp.draft.model_drafter import ModelDrafter
+from cadcpp.gguf.header import read_header
+from cadcpp.models.demo import DemoPair
 from cadcpp.native.context import Context, OnLayer
-from cadcpp.native.gguf import read_header
-from cadcpp.native.template import Template
-from cadcpp.plan import make_plan
-from cadcpp.session import Chunk, Session
-from cadcpp.sizes import format_size
-from cadcpp.tools.demo import DemoPair
+from cadcpp.residency.memory_plan import make_plan
+from cadcpp.runtime.session import Chunk, Session
+from cadcpp.util.byte_size import format_size
 from tests.support.command import COMMAND, run
 from tests.support.terminal import Terminal
 
@@ -161,7 +161,7 @@ def squeezed(text: str) -> str:
 
 
 def test_what_will_run_behind_the_wall(verifier: Path, demo: DemoPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cadcpp.disk, "disk_bytes_per_s", lambda *_: 100e6)
+    monkeypatch.setattr(cadcpp.system.disk_speed, "disk_bytes_per_s", lambda *_: 100e6)
     headers = read_header(verifier), read_header(demo.draft)
     config = SessionConfig(n_ctx=1024)
     plan = make_plan(*headers, ram=320 << 20, n_ctx=1024, rows=64)

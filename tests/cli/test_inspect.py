@@ -38,7 +38,7 @@ def test_inspect_for_people(tiny: Callable[..., Path]) -> None:
 
 def test_inspect_loads_neither_numpy_nor_llama_cpp_nor_the_vocabulary(tiny: Callable[..., Path]) -> None:
     code = (
-        "import sys; from cadcpp.cli import main; import cadcpp.native.gguf as g\n"
+        "import sys; from cadcpp.cli import main; import cadcpp.gguf.header as g\n"
         "g.read_vocabulary = g.read_token_types = None\n"
         f"main(['models', 'inspect', {str(tiny())!r}], standalone_mode=False)\n"
         "print([name for name in ('numpy', 'llama_cpp', 'llama_cpp.llama_cpp', 'gguf') if name in sys.modules])"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from cadcpp.chat.transcript import load
 from cadcpp.cli import main
-from cadcpp.transcript import load
 from tests.support.command import ROOT
 from tests.support.fakechat import WORDS, FakeSession, replace_session, say
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cadcpp.catalog import pairs
 from cadcpp.cli import main
+from cadcpp.models.catalog import pairs
 from tests.support.command import run
 from tests.support.hub import REPOSITORY, Hub, serve
 

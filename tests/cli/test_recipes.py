@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `server` is not installed")
 
-from cadcpp.tools.demo import DemoPair  # noqa: E402
+from cadcpp.models.demo import DemoPair  # noqa: E402
 from tests.support.command import ROOT  # noqa: E402
 from tests.support.server import Server, serving  # noqa: E402
 

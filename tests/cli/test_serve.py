@@ -15,7 +15,7 @@ import httpx  # noqa: E402
 import pydantic  # noqa: E402
 
 from cadcpp import Llama  # noqa: E402
-from cadcpp.tools.demo import DemoPair  # noqa: E402
+from cadcpp.models.demo import DemoPair  # noqa: E402
 from tests.support.server import Server, serving  # noqa: E402
 
 pytestmark = pytest.mark.real

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from cadcpp.cli import main
-from cadcpp.tools.demo import DemoPair
+from cadcpp.models.demo import DemoPair
 from tests.support import tinygguf
 from tests.support.command import COMMAND, ROOT, run
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cadcpp.native.gguf import read_header
-from cadcpp.plan import make_plan
+from cadcpp.gguf.header import read_header
+from cadcpp.residency.memory_plan import make_plan
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
 N_CTX = 512

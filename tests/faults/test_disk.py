@@ -12,8 +12,8 @@ import pytest
 from cadcpp.cli import terminal
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import ModelError
-from cadcpp.native.mapping import Mapping
-from cadcpp.session import Session
+from cadcpp.runtime.session import Session
+from cadcpp.system.mapping import Mapping
 
 GREEDY = SamplingConfig(temperature=0.0)
 PROMPT = list(range(10, 20))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cadcpp.transcript import Message, Transcript, load
+from cadcpp.chat.transcript import Message, Transcript, load
 from tests.support.command import COMMAND, ROOT
 from tests.support.running import disturb
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.wall import Wall, why_not
+from bench.measure.memory_wall import Wall, why_not
 from cadcpp.config import SamplingConfig, SessionConfig
-from cadcpp.memory import give_back
-from cadcpp.session import Session
+from cadcpp.runtime.session import Session
+from cadcpp.system.memory_limits import give_back
 from tests.support.running import disturb
 
 MIB = 1 << 20
@@ -38,7 +38,7 @@ def test_pins_come_and_go_with_the_memory(sound: Path, half: int, monkeypatch: p
     config = SessionConfig(n_ctx=512, n_threads=1, ram=half, speculative="off")
     with Session(sound, None, config) as session:
         pinned, pager, texts = [], session.pager, []
-        monkeypatch.setattr("cadcpp.pager._LOOK_S", 0.0)
+        monkeypatch.setattr("cadcpp.residency.streaming_pager._LOOK_S", 0.0)
         for spare in (1 << 40, 0, 1 << 40):
             monkeypatch.setattr(pager, "_spare", lambda spare=spare: spare)
             chunks = session.stream(list(range(10, 20)), SamplingConfig(temperature=0.0), 6)

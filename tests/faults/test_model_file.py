@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cadcpp.transcript import load
+from cadcpp.chat.transcript import load
 from tests.support.command import ROOT, run
 from tests.support.running import Ended, disturb
 

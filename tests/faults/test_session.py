@@ -13,7 +13,7 @@ from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import ContextFull, NativeError
 from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.model import Model
-from cadcpp.session import Session
+from cadcpp.runtime.session import Session
 from tests.support.command import run
 
 GREEDY = SamplingConfig(temperature=0.0)

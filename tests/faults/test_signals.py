@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cadcpp.transcript import load
+from cadcpp.chat.transcript import load
 from tests.support.running import disturb, sends
 from tests.support.terminal import Terminal
 

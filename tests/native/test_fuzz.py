@@ -14,8 +14,8 @@ import gguf
 import pytest
 
 from cadcpp.errors import ModelError
-from cadcpp.native.gguf import read_header
-from cadcpp.native.soundness import check_generative, check_vocabulary
+from cadcpp.gguf.header import read_header
+from cadcpp.gguf.validate import check_generative, check_vocabulary
 from tests.support.fuzz import fuzz
 from tests.support.mutate import File, put, strings, take_apart
 

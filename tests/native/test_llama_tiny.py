@@ -16,13 +16,13 @@ import pytest
 
 import cadcpp
 from cadcpp.errors import ConfigError, ContextFull, ModelError, PairError
+from cadcpp.gguf.header import read_header
+from cadcpp.llama.async_llama import AsyncLlama
 from cadcpp.llama.llama import Llama
-from cadcpp.llama.settings import UPSTREAM
-from cadcpp.llama.twin import AsyncLlama
-from cadcpp.memory import resident_bytes
+from cadcpp.llama.options import UPSTREAM
 from cadcpp.native.context import Stopped
-from cadcpp.native.gguf import read_header
-from cadcpp.plan import PYTHON, make_plan
+from cadcpp.residency.memory_plan import PYTHON, make_plan
+from cadcpp.system.memory_limits import resident_bytes
 from tests.support.oracle import ALIKE, Theirs, api, upstream, whole
 
 from llama_cpp import LlamaGrammar, LlamaRAMCache, LogitsProcessorList  # isort: skip

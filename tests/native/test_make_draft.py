@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.native.test_widen import answers
 
 from cadcpp.cli import main
 from cadcpp.errors import ToolError
-from cadcpp.native.gguf import read_header
-from cadcpp.pair import check_pair
-from cadcpp.plan import make_plan
-from cadcpp.tools.agreement import QUESTIONS, Drafting, Text, agreement, measure, write_texts
-from cadcpp.tools.layers import drop_layers, silenced
-from cadcpp.tools.make_draft import Place, Variant, make_draft
-from cadcpp.tools.narrow import narrow
-from cadcpp.tools.widen import widen
-from tests.native.test_widen import answers
+from cadcpp.gguf.header import read_header
+from cadcpp.gguf.vocabulary import check_pair
+from cadcpp.models.draft_quality import QUESTIONS, Drafting, Text, agreement, measure, write_texts
+from cadcpp.models.edit.drop_layers import drop_layers, silenced
+from cadcpp.models.edit.narrow_ffn import narrow
+from cadcpp.models.edit.widen_ffn import widen
+from cadcpp.models.make_draft import Place, Variant, make_draft
+from cadcpp.residency.memory_plan import make_plan
 
 CLOSE = 1e-4
 
@@ -73,7 +73,7 @@ def test_a_draft_that_is_the_verifier_promises_more_tokens_than_a_poor_one(tiny:
 def test_the_draft_with_the_best_expected_speed_is_kept(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cadcpp.tools.agreement.QUESTIONS", QUESTIONS[:2])
+    monkeypatch.setattr("cadcpp.models.draft_quality.QUESTIONS", QUESTIONS[:2])
     verifier = tiny(n_layer=8, n_embd=256, n_head=8, n_head_kv=2, n_ff=1536)
     header = read_header(verifier)
     ram = make_plan(header, None, ram=1 << 40, n_ctx=256, rows=64).fixed + (40 << 20)
@@ -95,7 +95,7 @@ def test_a_draft_that_does_not_pay_is_not_kept(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     useless = Drafting(agreement=0.0, tokens=np.ones(256), node_s=1.0, nodes=1.0)
-    monkeypatch.setattr("cadcpp.tools.make_draft.measure", lambda path, texts: useless)
+    monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda path, texts: useless)
     target = tmp_path / "draft.gguf"
     result = CliRunner().invoke(main, ["models", "make-draft", str(tiny(n_layer=1)), "-o", str(target), "--ctx", "256"])
     rows = [line for line in result.stderr.splitlines() if not line.startswith("making ")]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
-from cadcpp.memory import read_bytes
-from cadcpp.native.gguf import read_header
-from cadcpp.plan import Plan, make_plan
-from cadcpp.session import Session
+from cadcpp.gguf.header import read_header
+from cadcpp.residency.memory_plan import Plan, make_plan
+from cadcpp.runtime.session import Session
+from cadcpp.system.memory_limits import read_bytes
 
 N_CTX, ROWS = 256, 16
 GREEDY = SamplingConfig(temperature=0.0)

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cadcpp.cache import Cache
 from cadcpp.config import SamplingConfig, TreeConfig
-from cadcpp.copier import Copier
-from cadcpp.drafter import Drafter, ModelDrafter
-from cadcpp.engine import Engine
+from cadcpp.draft.model_drafter import Drafter, ModelDrafter
+from cadcpp.draft.ngram_drafter import Copier
+from cadcpp.draft.staged import StagedDrafter
 from cadcpp.errors import ConfigError, ContextFull, NativeError
-from cadcpp.guesser import Guesser
-from cadcpp.llmcad import AdaptiveFallback
+from cadcpp.kv.cache import Cache
 from cadcpp.native.context import ContextConfig
 from cadcpp.native.lib import api
-from cadcpp.planner import CostModel, Policy
-from cadcpp.staged import StagedDrafter
-from cadcpp.tree import TokenTree
-from cadcpp.verifier import Verifier
+from cadcpp.ngram.predictor import Guesser
+from cadcpp.policy.cost_model import CostModel, Policy
+from cadcpp.policy.llmcad import AdaptiveFallback
+from cadcpp.runtime.engine import Engine
+from cadcpp.tree.token_tree import TokenTree
+from cadcpp.verify.verifier import Verifier
 from tests.support.rig import Rig
 from tests.support.synthetic import SyntheticDrafter
 from tests.support.trees import random_tree

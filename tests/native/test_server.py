@@ -17,9 +17,9 @@ from fastapi import HTTPException  # noqa: E402
 from fastapi.security import HTTPAuthorizationCredentials  # noqa: E402
 
 from cadcpp import Llama  # noqa: E402
-from cadcpp.engine import Round  # noqa: E402
+from cadcpp.runtime.engine import Round  # noqa: E402
+from cadcpp.server.access import largest_body  # noqa: E402
 from cadcpp.server.app import _authenticate, make_app  # noqa: E402
-from cadcpp.server.gate import largest_body  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # upstream closes no stream
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cadcpp.tree import TokenTree
-from cadcpp.verifier import Verifier
+from cadcpp.tree.token_tree import TokenTree
+from cadcpp.verify.verifier import Verifier
 from tests.support.rig import Rig
 from tests.support.trees import random_tree
 from tests.support.vocab import N_VOCAB

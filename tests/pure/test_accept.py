@@ -2,8 +2,8 @@
 
 import pytest
 
-from cadcpp.accept import accept
-from cadcpp.tree import TokenTree
+from cadcpp.tree.token_tree import TokenTree
+from cadcpp.verify.accept import accept
 
 #            row 0 (10)
 #            /        \

@@ -7,20 +7,22 @@ from typing import Any
 
 import pytest
 
-from bench import fixed, models, report
-from bench.cell import MEMORY, Cell
-from bench.compare import exact_changes, timed_changes
-from bench.energy import rapl, watts_of
-from bench.figures import growth, over_others, ratio
-from bench.goals import Goal, goals
-from bench.grid import AS_IS, MEDIUM, all_cells, cell, sections
-from bench.record import ROOT
-from bench.results import Record, Run, differing, gather, load
+from bench.matrix import models
+from bench.matrix.cell import MEMORY, Cell
+from bench.matrix.grid import AS_IS, MEDIUM, all_cells, cell, sections
+from bench.matrix.systems import OURS, PLAIN, digest, is_steady
+from bench.measure.energy import rapl, watts_of
+from bench.measure.record import ROOT
+from bench.measure.results import Record, Run, differing, gather, load
+from bench.report import build
+from bench.report.compare import exact_changes, timed_changes
+from bench.report.goals import Goal, goals
+from bench.report.statistics import growth, over_others, ratio
 from bench.run import measure
-from bench.systems import OURS, PLAIN, digest, is_steady
-from cadcpp.report import Recorder
-from cadcpp.session import Chunk
-from cadcpp.tools.demo import demo_names
+from bench.studies import fixed_sizes
+from cadcpp.models.demo import demo_names
+from cadcpp.runtime.generation_record import Recorder
+from cadcpp.runtime.session import Chunk
 
 TEXT = [5, 6, 7, 8]
 
@@ -61,7 +63,7 @@ def test_the_sections_leave_minutes_of_an_hour_for_second_runs() -> None:
 
 def test_a_row_has_the_median_with_its_spread_and_the_ratio_to_plain() -> None:
     run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1), line(OURS_CHAT, 0.2), line(OURS_CHAT, 0.3))
-    row = row_of(report.render(run)[0], OURS_CHAT.id)
+    row = row_of(build.render(run)[0], OURS_CHAT.id)
     assert "| 0.200 ±50% | 4.5x |" in row and row.count("same") == 1
 
 
@@ -76,7 +78,7 @@ def test_the_rival_is_the_faster_of_llama_cpps_own() -> None:
 def test_a_text_that_differs_is_shown_loudly() -> None:
     run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1, [5, 6, 9, 8, 1]))
     assert differing(run) == {PLAIN_CHAT.id: "", OURS_CHAT.id: "from token 2 on"}
-    text, _ = report.render(run)
+    text, _ = build.render(run)
     assert "**1 OF 2 TEXTS DIFFER FROM PLAIN DECODING:**" in text and "**DIFFERS from token 2 on**" in text
     assert next(goal for goal in goals(run) if "whose text" in goal.text).reached is False
 
@@ -94,7 +96,7 @@ def test_texts_are_compared_at_the_same_sampling_only() -> None:
 
 def test_every_row_has_what_repeats_it_and_missing_parts_are_named() -> None:
     whole = {c.id for c in all_cells()}
-    text, charts = report.render(run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1)))
+    text, charts = build.render(run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1)))
     assert OURS_CHAT.id in whole
     assert "Not measured in this run: `python -m bench.run staged` does." in text
     assert {chart.name for chart in charts} >= {"report-wall"}
@@ -102,20 +104,20 @@ def test_every_row_has_what_repeats_it_and_missing_parts_are_named() -> None:
 
 
 def test_an_empty_run_renders() -> None:
-    text, charts = report.render(gather([]))
+    text, charts = build.render(gather([]))
     assert text.count("Not measured in this run") == len(sections()) and not charts
 
 
 def test_what_failed_stands_in_the_report() -> None:
     failed = {"id": OURS_CHAT.id, "turn": 0, "error": "too little memory"}
     left = {"id": PLAIN_CHAT.id, "turn": 0, "left_out": "no wall here"}
-    text, _ = report.render(run_of(failed, left))
+    text, _ = build.render(run_of(failed, left))
     assert f"- too little memory: `{OURS_CHAT.id}`" in text and "**no wall here**" in row_of(text, PLAIN_CHAT.id)
 
 
 @pytest.mark.parametrize(("value", "at_least", "reached"), [(1.0, True, True), (0.9, True, False), (0.9, False, True)])
 def test_a_goal_that_was_missed_is_said_as_plainly(value: float, at_least: bool, reached: bool) -> None:
-    table = report.goals_table([Goal("some goal", value, 1.0, at_least)])
+    table = build.goals_table([Goal("some goal", value, 1.0, at_least)])
     assert any("**NOT reached**" in row for row in table) is not reached
 
 
@@ -134,10 +136,10 @@ def test_fixed_sizes_are_compared_where_all_workloads_have_them() -> None:
     timed = [(kind, *pair) for kind, s in kinds.items() for pair in zip(("chat", "code"), s, strict=True)]
     lines = [line(cell(AS_IS, case, kind), seconds) for kind, case, seconds in timed]
     lines.append(line(cell(AS_IS, "chat", "rows-16"), 0.001))
-    text = "\n".join(fixed.of_place(run_of(*lines), AS_IS))
+    text = "\n".join(fixed_sizes.of_place(run_of(*lines), AS_IS))
     assert "| cost model | LLMCad | 8 rows | 64 rows |" in text and "| chat | 0.200 | 0.100 | 0.100 | 0.400 |" in text
     assert "71% of the size that is best on average, 35% of the best size of each workload, 71% of LLMCad" in text
-    assert fixed.of_place(run_of(*lines), MEDIUM) == []
+    assert fixed_sizes.of_place(run_of(*lines), MEDIUM) == []
 
 
 def changes(before: Record, after: Record) -> tuple[list[str], list[str]]:
@@ -218,24 +220,24 @@ def test_energy_counters(tmp_path: Path) -> None:
 
 def test_the_readmes_table_is_the_reports(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    readme.write_text(f"before\n{build.BEGIN}\nold\n{build.END}\nafter\n")
     run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1))
-    report.put_headline(run, readme)
+    build.put_headline(run, readme)
     text = readme.read_text()
     assert "old" not in text and "| **cadcpp**: chat | 0.100 (9.0x) |" in text and text.endswith("after\n")
 
 
 def test_the_project_s_own_table_is_the_published_reports() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    if report.BEGIN not in readme:
+    if build.BEGIN not in readme:
         pytest.skip("the README has no table of the report yet")
-    shown = readme.partition(report.BEGIN)[2].partition(report.END)[0].strip()
-    assert shown in report.REPORT.read_text("utf-8")
+    shown = readme.partition(build.BEGIN)[2].partition(build.END)[0].strip()
+    assert shown in build.REPORT.read_text("utf-8")
 
 
 def test_cpu_time_a_token_is_that_after_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     spent = iter([50.0, 53.0])
-    monkeypatch.setattr("cadcpp.report.time.process_time", lambda: next(spent))
+    monkeypatch.setattr("cadcpp.runtime.generation_record.time.process_time", lambda: next(spent))
     recorder = Recorder(3)
     for tokens in ([1], [2, 3]):
         recorder.add(Chunk("", tokens))
@@ -251,6 +253,6 @@ def test_a_verifier_is_called_as_the_demo_calls_it(size: str) -> None:
 def test_figures_that_are_zero_or_missing_do_not_end_the_report() -> None:
     zero = {"s_per_token": 0.0, "read_per_token": 0, "round_s": 0.0, "seconds": 0.0, "cpu_per_token": 0.0}
     timed = [c for c in all_cells() if not c.kind.startswith(("memory", "profile"))]
-    assert report.render(run_of(*(line(c, 0.0) | zero for c in timed)))[0]
+    assert build.render(run_of(*(line(c, 0.0) | zero for c in timed)))[0]
     bare = [{"id": c.id, "turn": 0, "seconds": 1.0} for c in timed]
-    assert report.render(run_of(*bare))[0]
+    assert build.render(run_of(*bare))[0]

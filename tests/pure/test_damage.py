@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cadcpp.chat.transcript import Message, Transcript
+from cadcpp.chat.transcript import load as load_transcript
 from cadcpp.errors import CadError
 from cadcpp.ngram.estimate import estimate
 from cadcpp.ngram.file import load as load_ngram
 from cadcpp.ngram.file import pack
-from cadcpp.trace import summarize
-from cadcpp.transcript import Message, Transcript
-from cadcpp.transcript import load as load_transcript
+from cadcpp.telemetry.trace import summarize
 
 N = [pytest.param(400, id="some"), pytest.param(4000, id="many", marks=pytest.mark.slow)]
 VOCABULARY = bytes(range(32))

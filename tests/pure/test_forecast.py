@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.devices import ARCHITECTURES, DEVICES, Device
-from bench.forecast import Forecast, forecast, header_of, tree
-from cadcpp.catalog import pairs
+from bench.predict.devices import ARCHITECTURES, DEVICES, Device
+from bench.predict.forecast import Forecast, forecast, header_of, tree
 from cadcpp.errors import ConfigError
-from cadcpp.layout import lay_out
+from cadcpp.models.catalog import pairs
+from cadcpp.residency.layout import lay_out
 
 SD = DEVICES[0]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cadcpp.layout import ALIGN, CHUNK, HUGE, Extent, Layout, lay_out
-from cadcpp.native.gguf import Header, Tensor
+from cadcpp.gguf.header import Header, Tensor
+from cadcpp.residency.layout import ALIGN, CHUNK, HUGE, Extent, Layout, lay_out
 
 
 def model(n_layers: int = 4, n_bytes: int = 3_000_001, *, experts: bool = False, tied: bool = True) -> Header:

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cadcpp.config import TreeConfig
-from cadcpp.llmcad import AdaptiveFallback, PacedGrowth
-from cadcpp.planner import Observation
+from cadcpp.policy.cost_model import Observation
+from cadcpp.policy.llmcad import AdaptiveFallback, PacedGrowth
 
 NEVER = np.array([0], np.int32)
 

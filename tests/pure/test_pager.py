@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from cadcpp.layout import Extent, Layout
-from cadcpp.pager import StreamingPager
+from cadcpp.residency.layout import Extent, Layout
+from cadcpp.residency.streaming_pager import StreamingPager
 
 MIB = 1 << 20
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench import soak
-from bench.soak import Growth, Holding, Reply, Request, Soak
+from bench.studies import soak
+from bench.studies.soak import Growth, Holding, Reply, Request, Soak
 from cadcpp.config import SamplingConfig
 
 MIB = 1 << 20

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cadcpp.guesser import Guess, Guesser
-from cadcpp.mixture import Mixture
-from cadcpp.recycle import Recycler
-from cadcpp.ride import Ride, Use
+from cadcpp.draft.guess_rows import Ride, Use
+from cadcpp.draft.interpolation import Mixture
+from cadcpp.draft.token_recycler import Recycler
+from cadcpp.ngram.predictor import Guess, Guesser
 
 GUESS = Guess(np.array([5, 6]), np.array([0.6, 0.2], np.float32), 3)
 
@@ -21,7 +21,7 @@ def test_the_longest_match_is_recalled_and_the_latest_counts() -> None:
 
 
 def test_memory_is_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cadcpp.recycle._MOST", 30)
+    monkeypatch.setattr("cadcpp.draft.token_recycler._MOST", 30)
     said = Recycler()
     for token in range(100):
         said.note([token, token + 1, token + 2], token + 3, 1.0)

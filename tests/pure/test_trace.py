@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cadcpp.errors import ConfigError
-from cadcpp.trace import Trace, summarize
+from cadcpp.telemetry.trace import Trace, summarize
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cadcpp.chat.transcript import Message, Transcript, is_transcript, load
 from cadcpp.errors import ConfigError
-from cadcpp.transcript import Message, Transcript, is_transcript, load
 
 TALK = [
     Message("system", "Be brief."),

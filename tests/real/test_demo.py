@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 import cadcpp.native.lib  # noqa: F401  sets up llama.cpp before anything else loads it
 from cadcpp.cli import main
 from cadcpp.errors import ConfigError, ToolError
-from cadcpp.tools.demo import DemoPair, demo_names, make_demo, smollm2_as
-from cadcpp.tools.wheel import SOURCE_NAME
-from cadcpp.tools.widen import Widenable, widen
+from cadcpp.models.demo import DemoPair, demo_names, make_demo, smollm2_as
+from cadcpp.models.edit.widen_ffn import Widenable, widen
+from cadcpp.models.smollm2 import SOURCE_NAME
 
 pytestmark = pytest.mark.real
 
@@ -109,7 +109,7 @@ def test_the_verifier_is_the_largest_within_the_size(place: Path) -> None:
 
 def test_the_second_run_does_nothing_and_loads_nothing(demo: DemoPair, models_dir: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from cadcpp.tools.demo import make_demo;"
+        "import sys; from pathlib import Path; from cadcpp.models.demo import make_demo;"
         f"make_demo(Path({str(models_dir)!r}), progress=print);"
         "print([name for name in ('gguf', 'llama_cpp', 'numpy') if name in sys.modules])"
     )

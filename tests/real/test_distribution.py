@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cadcpp.accept import accept
 from cadcpp.config import SamplingConfig, TreeConfig
+from cadcpp.models.demo import DemoPair
 from cadcpp.native.sampler import Sampler
-from cadcpp.tools.demo import DemoPair
-from cadcpp.tree import TokenTree
-from cadcpp.verifier import Verifier
+from cadcpp.tree.token_tree import TokenTree
+from cadcpp.verify.accept import accept
+from cadcpp.verify.verifier import Verifier
 from tests.support.chi2 import p_value, survival
 from tests.support.prompts import prompt
 from tests.support.rig import Rig

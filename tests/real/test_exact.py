@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from cadcpp import verifier as verifier_module
-from cadcpp.accept import Accepted, accept
-from cadcpp.cache import Progress
 from cadcpp.config import SamplingConfig
-from cadcpp.drafter import ModelDrafter
+from cadcpp.draft.model_drafter import ModelDrafter
+from cadcpp.kv.cache import Progress
+from cadcpp.models.demo import DemoPair
 from cadcpp.native.context import Context
-from cadcpp.tools.demo import DemoPair
-from cadcpp.tree import TokenTree
-from cadcpp.verifier import Verifier
+from cadcpp.tree.token_tree import TokenTree
+from cadcpp.verify import verifier as verifier_module
+from cadcpp.verify.accept import Accepted, accept
+from cadcpp.verify.verifier import Verifier
 from tests.support.plain import PlainLoop, Settings
 from tests.support.prompts import LONG, PROMPTS, prompt
 from tests.support.rig import Rig

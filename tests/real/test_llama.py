@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cadcpp import Llama
-from cadcpp.tools.demo import DemoPair
+from cadcpp.models.demo import DemoPair
 from tests.support.oracle import Theirs, upstream, whole
 
 from llama_cpp import LlamaGrammar, LogitsProcessorList, StoppingCriteriaList  # isort: skip

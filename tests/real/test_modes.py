@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.cases import in_template
+from bench.matrix.workloads import in_template
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.models.demo import DemoPair
 from cadcpp.modes import Fallback, Speculative
-from cadcpp.session import Session
-from cadcpp.stats import Stats
-from cadcpp.tools.demo import DemoPair
+from cadcpp.runtime.session import Session
+from cadcpp.telemetry.stats import Stats
 from tests.support.prompts import prompt
 
 pytestmark = pytest.mark.real

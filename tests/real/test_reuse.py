@@ -6,15 +6,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cadcpp.chat import Conversation
+from cadcpp.chat.conversation import Conversation
+from cadcpp.chat.template import Template
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
-from cadcpp.drafter import ModelDrafter
+from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.errors import ContextFull
+from cadcpp.models.demo import DemoPair
 from cadcpp.native.context import Context, OnLayer
-from cadcpp.native.heap import trim_heap
-from cadcpp.native.template import Template
-from cadcpp.session import Chunk, Session
-from cadcpp.tools.demo import DemoPair
+from cadcpp.runtime.session import Chunk, Session
+from cadcpp.system.heap import trim_heap
 
 pytestmark = pytest.mark.real
 

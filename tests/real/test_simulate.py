@@ -4,8 +4,8 @@ from statistics import median
 
 import pytest
 
-from bench.simulate import check, errors
-from cadcpp.tools.demo import DemoPair
+from bench.predict.simulate import check, errors
+from cadcpp.models.demo import DemoPair
 
 pytestmark = pytest.mark.real
 

@@ -10,15 +10,15 @@ import pytest
 
 from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig, limit_rows
 from cadcpp.errors import ConfigError
-from cadcpp.layout import HUGE
-from cadcpp.memory import read_bytes
+from cadcpp.gguf.header import read_header
+from cadcpp.models.demo import DemoPair
 from cadcpp.native.context import Context, ContextConfig
-from cadcpp.native.gguf import read_header
 from cadcpp.native.model import Model
-from cadcpp.plan import make_plan
-from cadcpp.prices import FIRST_ROWS
-from cadcpp.session import Session
-from cadcpp.tools.demo import DemoPair
+from cadcpp.residency.layout import HUGE
+from cadcpp.residency.memory_plan import make_plan
+from cadcpp.runtime.session import Session
+from cadcpp.system.memory_limits import read_bytes
+from cadcpp.tree.prices import FIRST_ROWS
 from tests.support.prompts import prompt
 
 pytestmark = pytest.mark.real
@@ -108,7 +108,7 @@ def test_on_a_slow_disk_the_first_tree_is_wide(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Beside a text that fits into the planned pass, into a larger one, just not with a tree, and into none."""
-    monkeypatch.setattr("cadcpp.prices._ROW_BYTE_S", 1e-15)  # any disk is slow for so fast a processor
+    monkeypatch.setattr("cadcpp.tree.prices._ROW_BYTE_S", 1e-15)  # any disk is slow for so fast a processor
     ram, ids = short_of_memory(verifier, demo.draft, 0.6), prompt(in_memory.model, "summary")[:n]
     with session(verifier, demo.draft, ram, tree=limit_rows(None)) as behind:
         chunks = list(behind.stream(ids, sampling, 24))

@@ -9,15 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cadcpp.chat.template
 import cadcpp.cli.chat
-import cadcpp.native.template
-from cadcpp.accept import Accepted
 from cadcpp.cli import main
-from cadcpp.engine import Round
 from cadcpp.errors import ConfigError
-from cadcpp.pager import NullPager
-from cadcpp.session import Chunk
-from cadcpp.tree import TokenTree
+from cadcpp.residency.streaming_pager import NullPager
+from cadcpp.runtime.engine import Round
+from cadcpp.runtime.session import Chunk
+from cadcpp.tree.token_tree import TokenTree
+from cadcpp.verify.accept import Accepted
 
 Step = Chunk | Exception | Callable[[Callable[[int, int], None]], None]
 WORDS = "a reply that goes on and on, word by word, until somebody ends it".split()
@@ -104,7 +104,7 @@ def interrupt(_progress: Callable[[int, int], None]) -> None:
 def replace_session(session: FakeSession, replace: Callable[[Any, str, object], None]) -> None:
     """Make `cadcpp chat` talk with ``session``; ``replace`` is setattr, or a fixture's."""
     replace(cadcpp.cli.chat, "open_session", lambda **_: session)
-    replace(cadcpp.native.template, "Template", FakeTemplate)
+    replace(cadcpp.chat.template, "Template", FakeTemplate)
 
 
 def _slowly() -> Generator[Chunk, None, None]:

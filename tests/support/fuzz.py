@@ -75,12 +75,12 @@ def _run(door: str, source: Path, scratch: Path, seeds: Sequence[int], outcome: 
 
 def _header(path: Path, good: Path) -> None:
     """All that is told from a header, up to the plan; what llama.cpp would be handed is accepted."""
-    from cadcpp.card import read_card
     from cadcpp.cli.options import default_ctx
-    from cadcpp.native.gguf import read_header, read_token_types, read_vocabulary
-    from cadcpp.native.soundness import check_generative
-    from cadcpp.pair import fingerprint
-    from cadcpp.plan import make_plan
+    from cadcpp.gguf.header import read_header, read_token_types, read_vocabulary
+    from cadcpp.gguf.summary import read_card
+    from cadcpp.gguf.validate import check_generative
+    from cadcpp.gguf.vocabulary import fingerprint
+    from cadcpp.residency.memory_plan import make_plan
 
     header = read_header(path)
     read_vocabulary(header), read_token_types(header), fingerprint(header), json.dumps(asdict(read_card(header)))
@@ -99,8 +99,8 @@ def _config_error() -> type[Exception]:
 
 
 def _pair(path: Path, good: Path) -> None:
-    from cadcpp.native.gguf import read_header
-    from cadcpp.pair import check_pair
+    from cadcpp.gguf.header import read_header
+    from cadcpp.gguf.vocabulary import check_pair
 
     check_pair(read_header(good), read_header(path))
 
@@ -126,9 +126,9 @@ def _command(*arguments: str) -> Callable[[Path, Path], None]:
 
 
 def _tools(path: Path, good: Path) -> None:
-    from cadcpp.tools.layers import drop_layers
-    from cadcpp.tools.narrow import narrow
-    from cadcpp.tools.widen import Widenable
+    from cadcpp.models.edit.drop_layers import drop_layers
+    from cadcpp.models.edit.narrow_ffn import narrow
+    from cadcpp.models.edit.widen_ffn import Widenable
 
     with_new = path.with_name("new.gguf")
     widenable = Widenable(path)
@@ -139,15 +139,15 @@ def _tools(path: Path, good: Path) -> None:
 
 
 def _quantize(path: Path, good: Path) -> None:
-    from cadcpp.tools.quantize import requantize
+    from cadcpp.models.edit.quantize import requantize
 
     requantize(path, path.with_name("new.gguf"), "Q8_0")
 
 
 def _load(path: Path, good: Path) -> None:
     """llama.cpp gets what is accepted: loads it, and decodes."""
+    from cadcpp.chat.template import Template
     from cadcpp.native.model import Model
-    from cadcpp.native.template import Template
 
     model = Model(path, stub=True)
     try:

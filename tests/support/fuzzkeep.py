@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cadcpp.cache import Cache
-from cadcpp.keep import _digest, restore
+from cadcpp.kv.cache import Cache
+from cadcpp.kv.saved_cache import _digest, restore
 from tests.support.rig import Rig
 
 

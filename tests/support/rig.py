@@ -5,13 +5,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from cadcpp.config import SamplingConfig, TreeConfig
-from cadcpp.drafter import Drafter, ModelDrafter, NoDrafter
-from cadcpp.engine import Engine
+from cadcpp.draft.model_drafter import Drafter, ModelDrafter, NoDrafter
 from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
-from cadcpp.stats import Stats
-from cadcpp.verifier import Verifier
+from cadcpp.runtime.engine import Engine
+from cadcpp.telemetry.stats import Stats
+from cadcpp.verify.verifier import Verifier
 
 
 class Rig:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cadcpp.config import TreeConfig
-from cadcpp.drafter import NoDrafter
-from cadcpp.tree import TokenTree
+from cadcpp.draft.model_drafter import NoDrafter
+from cadcpp.tree.token_tree import TokenTree
 
 DECOYS = (1000, 40000)  # ids drawn at random: ordinary words in SmolLM2's vocabulary
 

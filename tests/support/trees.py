@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cadcpp.tree import TokenTree
+from cadcpp.tree.token_tree import TokenTree
 
 
 def random_rows(

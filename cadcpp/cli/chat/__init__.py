@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cadcpp.cli.chat.lines import Lines, Pipe
-from cadcpp.cli.chat.places import cache_of, history, last_chat, state_dir
-from cadcpp.cli.chat.screen import Pair, screen
+from cadcpp.chat.transcript import Message, load
+from cadcpp.cli.chat.banner import Pair, screen
+from cadcpp.cli.chat.reader import Lines, Pipe
+from cadcpp.cli.chat.state_dir import cache_of, history, last_chat, state_dir
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
 from cadcpp.cli.terminal import is_terminal, loading, note
 from cadcpp.errors import ConfigError
-from cadcpp.transcript import Message, load
 
 if TYPE_CHECKING:
+    from cadcpp.cli.chat.live_chat import Talk
     from cadcpp.cli.chat.settings import Settings
-    from cadcpp.cli.chat.talk import Talk
     from cadcpp.config import SessionConfig
-    from cadcpp.plan import Plan
-    from cadcpp.session import Session
+    from cadcpp.residency.memory_plan import Plan
+    from cadcpp.runtime.session import Session
 
 
 @click.command("chat")
@@ -63,9 +63,9 @@ def command(
 
 
 def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | None) -> "Talk":
-    from cadcpp.chat import Conversation
-    from cadcpp.cli.chat.talk import Talk
-    from cadcpp.native.template import Template
+    from cadcpp.chat.conversation import Conversation
+    from cadcpp.chat.template import Template
+    from cadcpp.cli.chat.live_chat import Talk
 
     conversation = Conversation(Template(session.model), system)
     return Talk(session, conversation, settings, lambda: screen(session.plan, session.config, pair))
@@ -73,8 +73,8 @@ def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | No
 
 def _resume(talk: "Talk", path: Path, messages: list[Message], system: str | None) -> None:
     """Go on with an earlier chat, under its own system prompt or another one."""
-    from cadcpp.cli.chat.talk import resumed
-    from cadcpp.keep import restore
+    from cadcpp.cli.chat.live_chat import resumed
+    from cadcpp.kv.saved_cache import restore
 
     earlier = talk.conversation.replay(messages)
     talk.begin(earlier.with_system(system) if system else earlier)
@@ -96,7 +96,7 @@ def _is_interactive() -> bool:
 
 def _announce(bar: ExitStack, pair: Pair, plan: "Plan", config: "SessionConfig") -> None:
     """Say what will run; then a bar follows how it is loaded."""
-    from cadcpp.memory import resident_bytes
+    from cadcpp.system.memory_limits import resident_bytes
 
     if _is_interactive():
         note(screen(plan, config, pair))

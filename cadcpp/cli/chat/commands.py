@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from cadcpp.cli.chat.figures import table
-from cadcpp.cli.chat.paint import LEGEND
-from cadcpp.cli.chat.talk import Talk, resumed
+from cadcpp.chat.transcript import Transcript, is_transcript, load
+from cadcpp.cli.chat.colours import LEGEND
+from cadcpp.cli.chat.footer import table
+from cadcpp.cli.chat.live_chat import Talk, resumed
 from cadcpp.errors import ConfigError
-from cadcpp.textfile import read_text
-from cadcpp.transcript import Transcript, is_transcript, load
+from cadcpp.util.text_file import read_text
 
 _QUOTED = '""" ... """'
 

@@ -1,8 +1,8 @@
 """Reads lines, answers them, and never dies of one bad line."""
 
 from cadcpp.cli.chat.commands import Leave, find
-from cadcpp.cli.chat.lines import Lines, Typed, read_typed
-from cadcpp.cli.chat.talk import Talk
+from cadcpp.cli.chat.live_chat import Talk
+from cadcpp.cli.chat.reader import Lines, Typed, read_typed
 from cadcpp.cli.terminal import note
 from cadcpp.errors import CadError
 

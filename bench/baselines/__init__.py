@@ -1,0 +1,1 @@
+"""What cadcpp is compared with."""

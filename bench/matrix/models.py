@@ -1,0 +1,56 @@
+"""The models that are measured: the demo pair, its verifier in other sizes, and other drafts; made when needed."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.measure import record
+from cadcpp.gguf.header import read_header
+from cadcpp.models.demo import make_demo, smollm2_as
+from cadcpp.util.files import new_file
+
+SIZES = {"0.3GB": 300_000_000, "0.6GB": 600_000_000, "1.2GB": 1_200_000_000, "2.4GB": 2_400_000_000}
+SIZES |= {"4GB": 4_000_000_000}
+USUAL_SIZE, USUAL_DRAFT = "1.2GB", "Q2_K"
+KEPT_BYTES = 2_000_000_000  # what is larger is deleted after use
+_USELESS_FROM = 4  # the first layer that adds nothing
+
+
+def verifier(size: str = USUAL_SIZE) -> Path:
+    name = size.replace("0.", "").replace("GB", "00MB") if size.startswith("0.") else size
+    return record.models() / f"smollm2-135m-wide-{name}-Q8_0.gguf"
+
+
+def draft(kind: str = USUAL_DRAFT) -> Path:
+    """Of a weight type; "useless" is Q2_K with its upper layers blanked; "Q8_0" is SmolLM2 itself."""
+    name = "smollm2-135m-Q8_0" if kind == "Q8_0" else f"smollm2-135m-draft-{kind}"
+    return record.models() / f"{name}.gguf"
+
+
+def make(path: Path) -> None:
+    """One of these files, if it is not there. Raises CadError, such as for a full disk."""
+    if not path.is_file():
+        _makers()[path]()
+
+
+def _makers() -> dict[Path, Callable[[], object]]:
+    folder = record.models()
+    return {
+        **{verifier(size): lambda n=n: make_demo(folder, size_bytes=n) for size, n in SIZES.items()},
+        **{draft(kind): lambda kind=kind: make_demo(folder, draft_type=kind) for kind in ("Q2_K", "Q4_K_M")},
+        draft("Q8_0"): lambda: smollm2_as("Q8_0", folder),
+        draft("useless"): lambda: _blank(draft(), draft("useless")),
+    }
+
+
+def _blank(source: Path, target: Path) -> None:
+    """The same file, but what its upper layers would add is zero."""
+    make(source)
+    tensors = [t for t in read_header(source).tensors if t.name.endswith(("attn_output.weight", "ffn_down.weight"))]
+    with new_file(target) as part:
+        shutil.copy(source, part)
+        with part.open("r+b") as file:
+            for tensor in tensors:
+                if int(tensor.name.split(".")[1]) >= _USELESS_FROM:
+                    file.seek(tensor.offset)
+                    file.write(bytes(tensor.n_bytes))

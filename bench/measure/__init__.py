@@ -1,0 +1,1 @@
+"""Runs behind limits, and records of them."""

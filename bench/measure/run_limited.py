@@ -1,0 +1,35 @@
+"""`python -m bench.measure.run_limited SIZE COMMAND...`: a command in so much memory, page cache included.
+
+Root makes the wall.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.measure.memory_wall import Wall, why_not
+from cadcpp.util.byte_size import parse_size
+
+
+def main() -> None:
+    """Run the command and end as it does."""
+    size, *command = sys.argv[1:]
+    sys.exit(run(size, command))
+
+
+def run(size: str, command: list[str]) -> int:
+    """The command's exit code. Without the rights to build a wall it takes this process's place."""
+    if (reason := why_not()) is not None:
+        print(f"no wall around this ({reason})", file=sys.stderr)
+        os.execvp(command[0], command)
+    with Wall(ram_bytes=parse_size(size), name=f"cadcpp-room-{os.getpid()}").groups(Path(command[0])) as enter:
+        process = subprocess.Popen(command, preexec_fn=enter)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # or the wall would stay
+        return process.wait()
+
+
+if __name__ == "__main__":
+    main()

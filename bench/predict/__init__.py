@@ -1,0 +1,1 @@
+"""Predictions for devices that were not measured."""

@@ -1,0 +1,130 @@
+"""How fast a pair of models would be on a device: the planner's own formulas, fed with the device's figures.
+
+A pass costs the memory's time for the weights, and the processor's for each row beyond the first. Kernels, heat, other
+programs, and the share of the processor that reading takes are not modelled.
+"""
+
+import heapq
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.predict.devices import Architecture, Device
+from cadcpp.config import SessionConfig, TreeConfig, limit_rows
+from cadcpp.gguf.header import Header, Part, Tensor
+from cadcpp.models.catalog import Entry
+from cadcpp.policy.cost_model import CostModel
+from cadcpp.policy.pass_cost import RowCost
+from cadcpp.residency.layout import CHUNK, lay_out
+from cadcpp.residency.memory_plan import Plan
+from cadcpp.residency.tree_buffers import expected, plan_session
+from cadcpp.tree.prices import MAX_ROWS
+
+_WIDTH = TreeConfig().width  # nodes that the draft evaluates together
+_TAIL = 0.6  # of what the guesses before have missed a guess after the first misses this share, and so on
+_GUESSES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Seconds per token."""
+
+    plan: Plan
+    mapped_s: float  # plain llama.cpp, memory-mapped: all of the file for every token, if it does not fit
+    plain_s: float  # cadcpp without drafts
+    model: CostModel  # with drafts
+
+    @property
+    def drafted_s(self) -> float:
+        """With trees as large as pays, none included."""
+        return 1 / max(self.model.rate(), 1 / self.plain_s)
+
+    def given(self, rows: int, tokens: float) -> float:
+        """With trees of so many rows that bring so many tokens a pass."""
+        self.model.tokens = np.zeros(MAX_ROWS)
+        self.model.tokens[min(max(rows - 1, 1), MAX_ROWS - 1)] = tokens
+        return 1 / self.model.rate()
+
+
+def forecast(verifier: Header, draft: Header, device: Device, agreement: float, n_ctx: int) -> Forecast:
+    """Raises ConfigError where too little memory is left for the verifier."""
+    config = SessionConfig(ram=device.ram, n_ctx=n_ctx, tree=limit_rows(None))
+    plan, allowance = plan_session(config, verifier, draft)
+    alone, _ = plan_session(replace(config, tree=TreeConfig(rows=1)), verifier, None)
+    (base_s, row_s), (draft_s, draft_row_s) = pass_s(verifier, device), pass_s(draft, device)
+    model = CostModel(
+        verify=costs(base_s, row_s),
+        node_s=draft_s / _WIDTH + draft_row_s,
+        nodes=1.0,
+        disk=expected(plan, allowance, byte_s(device)),
+    )
+    model.expect(*tree(agreement, allowance.most))
+    mapped = verifier.n_bytes * byte_s(device) if alone.streams else 0.0
+    return Forecast(plan, max(mapped, base_s), max(alone.read_bytes * byte_s(device), base_s), model)
+
+
+def byte_s(device: Device) -> float:
+    """Seconds of reading a byte, chunk after chunk."""
+    return 1 / device.disk_bytes_per_s + device.latency_s / CHUNK
+
+
+def costs(base_s: float, row_s: float) -> RowCost:
+    """What passes of all sizes take, as if each had been seen."""
+    known = RowCost()
+    for n_rows in (1, 2, 4, 8, 16, 32, 64, 128, MAX_ROWS):
+        known.add(n_rows, base_s + row_s * (n_rows - 1))
+    return known
+
+
+def pass_s(header: Header, device: Device) -> tuple[float, float]:
+    """Seconds of a pass with one row, and of every further one; embeddings that are only looked up cost nothing."""
+    share = 1 - lay_out(header, header.n_bytes).sparse_bytes / header.n_bytes
+    n_weights = share * sum(prod(tensor.shape) for tensor in header.tensors)
+    return share * header.n_bytes / device.memory_bytes_per_s, 2 * n_weights / device.flops
+
+
+def tree(agreement: float, n: int = MAX_ROWS) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The likeliest nodes of a draft that is right so often: their log probabilities and depths, [n], root first.
+
+    Every guess is as good as any other, whatever the text: the tokens that trees of 2 to 256 rows brought on four texts
+    (bench/measured/sweep.jsonl) come out within a tenth with the demo's agreement, which fixed _TAIL.
+    """
+    shares = [agreement, *((1 - agreement) * (1 - _TAIL) * _TAIL**i for i in range(_GUESSES - 1))]
+    waiting, nodes = [(-1.0, 0)], list[tuple[float, int]]()
+    while len(nodes) < n:
+        p, depth = heapq.heappop(waiting)
+        nodes.append((-p, depth))
+        for share in shares:
+            heapq.heappush(waiting, (p * share, depth + 1))
+    probability, depths = zip(*nodes, strict=True)
+    return np.log(np.array(probability, np.float32)), np.array(depths, np.int32)
+
+
+def header_of(entry: Entry, a: Architecture) -> Header:
+    """A header like the file's: its size from the catalogue, its weights equally many bits each."""
+    attention = a.head_size * (2 * a.heads + 2 * a.kv_heads)
+    shapes = {"token_embd.weight": (a.width, a.vocabulary)}
+    for i in range(a.layers):
+        shapes[f"blk.{i}.attn.weight"] = (a.width, attention)
+        for name in ("gate", "up", "down"):
+            shapes[f"blk.{i}.ffn_{name}.weight"] = (a.width, a.hidden)
+    if not a.tied:
+        shapes["output.weight"] = (a.width, a.vocabulary)
+    scale, at, tensors = entry.n_bytes / sum(map(prod, shapes.values())), 0, []
+    for name, shape in shapes.items():
+        tensors.append(Tensor(name, 0, at, int(prod(shape) * scale), shape))
+        at += tensors[-1].n_bytes
+    attributes = {
+        "block_count": a.layers,
+        "embedding_length": a.width,
+        "attention.head_count": a.heads,
+        "attention.head_count_kv": a.kv_heads,
+        "attention.key_length": a.head_size,
+        "attention.value_length": a.head_size,
+    }
+    metadata = {"general.architecture": "llama", **{f"llama.{name}": value for name, value in attributes.items()}}
+    path = Path(entry.file)
+    return Header(path, entry.n_bytes, metadata, tuple(tensors), (Part(path, entry.n_bytes, 0),))

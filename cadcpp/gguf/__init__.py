@@ -1,0 +1,1 @@
+"""Model files as their headers tell of them; no weights are read."""

@@ -1,0 +1,1 @@
+"""The KV cache of one context, and its copy on disk."""

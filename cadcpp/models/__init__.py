@@ -1,0 +1,1 @@
+"""Making, fetching and comparing model files."""

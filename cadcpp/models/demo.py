@@ -1,0 +1,131 @@
+"""The demo pair: a draft and a verifier of any size, both made from SmolLM2-135M-Instruct.
+
+The verifier is a *widened* SmolLM2 (see ``widen``): its speed is real, its wit is SmolLM2's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cadcpp.errors import ConfigError
+from cadcpp.models import smollm2
+from cadcpp.models.edit.quantize import check_type, requantize
+from cadcpp.models.edit.widen_ffn import Widenable
+from cadcpp.util.byte_size import format_size
+from cadcpp.util.files import reported, require_space, scratch_directory, sweep
+
+DEFAULT_SIZE_BYTES = 1_200_000_000
+DEFAULT_TYPE = "Q8_0"
+DEFAULT_DRAFT_TYPE = "Q2_K"
+NGRAM_NAME = "smollm2-135m.ngram"
+
+_PLAIN_BYTES = 275_000_000  # SmolLM2 in the largest type, F16
+_NGRAM_TOKENS = 32_768  # one and a half minutes on two cores
+
+Progress = Callable[[str, float], None]  # what is being made, and the part of it that is done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoPair:
+    """Paths of a draft and of the verifier that it drafts for."""
+
+    draft: Path
+    verifier: Path
+
+
+def demo_names(size_bytes: int, type_name: str, draft_type: str) -> tuple[str, str]:
+    """The file names of the draft and of the verifier."""
+    size = f"{size_bytes / 1e9:.4g}GB" if size_bytes >= 1_000_000_000 else f"{size_bytes / 1e6:.4g}MB"
+    return f"smollm2-135m-draft-{draft_type}.gguf", f"smollm2-135m-wide-{size}-{type_name}.gguf"
+
+
+def make_demo(
+    directory: Path,
+    *,
+    size_bytes: int = DEFAULT_SIZE_BYTES,
+    type_name: str = DEFAULT_TYPE,
+    draft_type: str = DEFAULT_DRAFT_TYPE,
+    progress: Progress = lambda what, fraction: None,
+) -> DemoPair:
+    """The pair in ``directory``; only what is not there yet gets made.
+
+    The verifier is the widest one whose file is no larger than ``size_bytes``.
+    """
+    type_name, draft_type = check_type(type_name), check_type(draft_type)
+    draft_name, verifier_name = demo_names(size_bytes, type_name, draft_type)
+    pair = DemoPair(draft=directory / draft_name, verifier=directory / verifier_name)
+    with reported(directory):
+        if not (pair.draft.is_file() and pair.verifier.is_file()):
+            _make_pair(pair, size_bytes, type_name, draft_type, progress)
+    return pair
+
+
+def make_demo_ngram(draft: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """An n-gram model beside ``draft`` of what it writes by itself, if it is not there yet.
+
+    ``progress`` is told how many tokens are written, of how many.
+    """
+    path = draft.with_name(NGRAM_NAME)
+    if not path.is_file():
+        # Here, because a demo that is there must load nothing.
+        from cadcpp.models.make_ngram import make_ngram
+        from cadcpp.models.self_sampling import SampleConfig
+
+        make_ngram(draft, [], path, SampleConfig(n_tokens=_NGRAM_TOKENS), progress)
+    return path
+
+
+def smollm2_as(type_name: str, directory: Path, *, progress: Progress = lambda what, fraction: None) -> Path:
+    """SmolLM2 itself in ``directory`` with its weights as ``type_name``."""
+    type_name = check_type(type_name)
+    path = directory / f"smollm2-135m-{type_name}.gguf"
+    with reported(directory):
+        if not path.is_file():
+            source = _source(directory, _PLAIN_BYTES, progress)
+            _requantize(source, path, type_name, progress)
+    return path
+
+
+def _make_pair(pair: DemoPair, size_bytes: int, type_name: str, draft_type: str, progress: Progress) -> None:
+    needs_draft, needs_verifier = not pair.draft.is_file(), not pair.verifier.is_file()
+    n_bytes = needs_draft * _PLAIN_BYTES + needs_verifier * (_PLAIN_BYTES + size_bytes)
+    source = _source(pair.draft.parent, n_bytes, progress)
+    if needs_verifier:
+        _make_verifier(source, pair.verifier, size_bytes, type_name, progress)
+    if needs_draft:
+        _requantize(source, pair.draft, draft_type, progress)
+
+
+def _source(directory: Path, n_more_bytes: int, progress: Progress) -> Path:
+    """SmolLM2 as it was published, once there is room for it and for what will be made of it."""
+    sweep(directory)
+    require_space(directory, smollm2.missing_bytes(directory) + n_more_bytes)
+    progress(smollm2.SOURCE_NAME, 0.0)
+    path = smollm2.source(directory)
+    progress(smollm2.SOURCE_NAME, 1.0)
+    return path
+
+
+def _requantize(source: Path, path: Path, type_name: str, progress: Progress) -> None:
+    progress(path.name, 0.0)
+    requantize(source, path, type_name)
+    progress(path.name, 1.0)
+
+
+def _make_verifier(source: Path, path: Path, size_bytes: int, type_name: str, progress: Progress) -> None:
+    progress(path.name, 0.0)
+    with scratch_directory(path.parent) as scratch:
+        # Quantized before it is widened: no large intermediate, and every weight stays as SmolLM2 has it.
+        plain = scratch / "plain.gguf"
+        requantize(source, plain, type_name)
+        model = Widenable(plain)
+        _require_size(size_bytes, model.file_bytes, type_name)
+        model.write(path, model.n_ff_within(size_bytes), progress=lambda fraction: progress(path.name, fraction))
+
+
+def _require_size(size_bytes: int, least_bytes: int, type_name: str) -> None:
+    if size_bytes < least_bytes:
+        raise ConfigError(
+            f"size {size_bytes} ({format_size(size_bytes)}) is less than SmolLM2 itself as {type_name}:"
+            f" ask for {least_bytes} ({format_size(least_bytes)}) or more, or for a smaller type"
+        )

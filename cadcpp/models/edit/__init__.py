@@ -1,0 +1,1 @@
+"""Model files rewritten: types, widths, layers."""

@@ -1,0 +1,85 @@
+"""Write a GGUF anew, with some of its metadata and tensors changed."""
+
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cadcpp.errors import ToolError
+from cadcpp.gguf.header import DAMAGED, read_header
+from cadcpp.gguf.validate import check_generative
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NewTensor:
+    """A tensor to write: ``old`` under another name, in another shape, or both."""
+
+    old: Any  # as the gguf package read it
+    name: str
+    shape: tuple[int, ...]  # as stored: rows first, and the last axis in bytes where blocks are opaque
+    data: Callable[[], Any]  # an array of that shape, made when it is written
+
+
+def open_gguf(src: Path) -> Any:
+    """The gguf package's reader of a language model's file."""
+    import gguf
+
+    check_generative(read_header(src))
+    with _understood(src):
+        return gguf.GGUFReader(src)
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """What the gguf package stumbles over becomes one line with a remedy."""
+    try:
+        yield
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        reason = reprlib.repr(str(error))
+        raise ToolError(f"cannot copy {path} as GGUF: {reason}; {DAMAGED}") from error
+
+
+def stored_shape(tensor: Any) -> tuple[int, ...]:
+    """The shape of a tensor that was read, as it is stored."""
+    return tuple(int(length) for length in tensor.data.shape)
+
+
+def rewrite(
+    reader: Any, part: Path, changed: Mapping[str, object], tensors: Sequence[NewTensor], progress: Progress
+) -> None:
+    """Write ``tensors`` and the metadata of ``reader``, some of it ``changed``, to ``part``."""
+    import gguf
+
+    writer = gguf.GGUFWriter(part, reader.get_field("general.architecture").contents())
+    try:
+        writer.data_alignment = reader.alignment
+        with _understood(part):
+            _copy_metadata(reader, writer, changed)
+            for tensor in tensors:
+                _announce(writer, tensor)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+        for n_done, tensor in enumerate(tensors, start=1):
+            writer.write_tensor_data(tensor.data())
+            progress(n_done / len(tensors))
+    finally:
+        writer.close()
+
+
+def _copy_metadata(reader: Any, writer: Any, changed: Mapping[str, object]) -> None:
+    for key, field in reader.fields.items():
+        # the writer adds these itself
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            value = changed.get(key, field.contents())
+            writer.add_key_value(key, value, field.types[0], sub_type=field.types[-1])
+
+
+def _announce(writer: Any, tensor: NewTensor) -> None:
+    old, shape = tensor.old, tensor.shape
+    n_bytes = shape[0] * shape[1] * old.data.itemsize if len(shape) == 2 else old.data.nbytes
+    writer.add_tensor_info(tensor.name, shape, old.data.dtype, n_bytes, raw_dtype=old.tensor_type)

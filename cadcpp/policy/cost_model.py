@@ -1,0 +1,211 @@
+"""The cost model: how much to draft, from what drafting and verifying were measured to cost."""
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cadcpp.config import TreeConfig
+from cadcpp.policy.pass_cost import RowCost, Trust
+from cadcpp.tree.prices import FIRST_ROWS, MAX_ROWS, SIZES, TEXT_ROWS, Floats, Prices, hidden_rows
+
+_FORGET = 0.8  # weight of the past in running means
+_PROBE = 16  # rounds of plain decoding after which drafting is tried again; three times as many after each vain try
+_MOST_PLAIN = 512
+_MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
+_TRIALS = 4  # rounds of drafting that it takes to judge it
+
+
+def _nothing() -> Floats:
+    return np.zeros(SIZES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """What the next pass will wait for, as far as reading was measured; seconds."""
+
+    byte_s: float = 0.0  # of reading one byte
+    stream_s: float = 0.0  # least time of a pass: all bytes that it streams
+    beyond_s: Floats = field(default_factory=_nothing)  # ... more, if it had n rows and so took memory of weights, [n]
+    ahead_s: float = 0.0  # drafting time for which the disk has work all the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What one round cost; seconds."""
+
+    n_rows: int  # of the verify pass, the text's tail included
+    cold: bool = False  # one of the first passes of all: what stays in memory is read, and memory is cleared for it
+    n_evaluated: int  # nodes that the draft evaluated
+    n_tokens: int  # of text that came of it
+    n_accepted: int = 0  # drafted tokens that were right
+    n_branch: int = 0  # ... of how many on the branch that matched best
+    logp: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))  # of the tree's nodes, [n]
+    depth: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1, np.int32))  # ... and their depth, [n]
+    draft_s: float
+    compute_s: float  # of the verify pass, waiting for the disk not included
+    stall_s: float = 0.0  # ... of that waiting
+
+
+class Policy(Protocol):
+    """Decides before each round how much to draft, and learns from what came of it."""
+
+    def look(self, disk: Disk) -> None:
+        """A round begins."""
+        ...
+
+    def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig: ...
+
+    def pays(self) -> bool: ...
+
+    def n_ahead(self, config: TreeConfig) -> int:
+        """Nodes to evaluate while a pass waits for the disk."""
+        ...
+
+    def observe(self, seen: Observation) -> None: ...
+
+    def describe(self) -> dict[str, float]:
+        """What it goes by, for a trace."""
+        ...
+
+
+@dataclass(slots=True)
+class CostModel:
+    """Prices tree nodes in accepted tokens, so that a tree has the best ratio of tokens to time.
+
+    The best ratio R = tokens / seconds solves a fractional programme (Dinkelbach 1967): the best tree is the
+    one that maximises its expected tokens, its nodes' cumulative probabilities, less R times the seconds that
+    it takes. R is the best rate that trees like the last ones promise, cut to any size. Rows cost nothing while
+    the pass waits for the disk anyway, and evaluating nodes costs nothing while the disk reads ahead for the next.
+    """
+
+    verify: RowCost = field(default_factory=RowCost)
+    trust: Trust = field(default_factory=Trust)
+    node_s: float = 0.0
+    draft_s: float = 0.0
+    disk: Disk = field(default_factory=Disk)
+    stall_s: float = 0.0
+    tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
+    nodes: float = 0.5  # evaluated for each row
+    provisional: bool = True  # whether node_s, draft_s, nodes are of a first or cold round; the next replaces them
+    dear: bool = False  # whether they are of a first, cold round, in which code itself was being read
+    trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
+    plain_rounds: int = 0
+    patience: int = _PROBE
+
+    def look(self, disk: Disk) -> None:
+        self.disk = disk
+
+    def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
+        """The prices for the next round, within the given settings; ``n_tail`` rows go along anyway."""
+        if not self.tokens.any() or not self.verify.known:
+            return replace(config, rows=self._first_rows(config, n_tail))
+        if self.patience > _PROBE and self.trials > 0:
+            config = replace(config, rows=min(config.rows, 4))
+        n_waiting = n_tail - 1 + config.streamed_rows
+        if config.streamed_rows > config.rows and self.verify.estimate()[n_waiting] + self.draft_s < self.disk.stream_s:
+            config = replace(config, rows=config.streamed_rows)
+        rate, rows = max(self.rate(), self._plain_rate()), self._round_s()[n_tail : n_tail + config.rows]
+        node_s = 0.0 if self.dear else self.node_s
+        free = int(min(self.disk.ahead_s, self.stall_s) / node_s) if node_s > 0 else 0
+        prices = Prices(rows=rate * (rows - rows[0]), node=rate * node_s, free_nodes=free, trust=self.trust.by_depth())
+        return replace(config, prices=prices)
+
+    def _first_rows(self, config: TreeConfig, n_tail: int) -> int:
+        """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU manages.
+
+        Beside a short text there are TEXT_ROWS without memory of weights; for more the disk has to be slow as well.
+        """
+        hidden = hidden_rows(self.disk.byte_s)
+        rows = min(max(config.rows, config.streamed_rows), max(hidden, FIRST_ROWS))
+        if n_tail > TEXT_ROWS or not self.disk.beyond_s.any():
+            return rows
+        return min(rows, max(hidden, TEXT_ROWS) - n_tail + 1)
+
+    def pays(self, otherwise: float = 0.0) -> bool:
+        """Whether to draft at all; after some rounds without, a few more to see.
+
+        Not if plain decoding, or whatever brings ``otherwise`` tokens a second, is faster.
+        """
+        if self.plain_rounds >= self.patience:
+            self.patience = min(3 * self.patience, _MOST_PLAIN)
+            self.trials, self.plain_rounds = _TRIALS // 2, 0
+            self.trust.forget()
+        if self.trials > 0 or not self.tokens.any() or self._costs_nothing():
+            return not self.must_see_plain
+        pays = self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
+        self.patience = _PROBE if pays else self.patience
+        return pays
+
+    def n_ahead(self, config: TreeConfig) -> int:
+        """As many as there is time for, if compute waits more than it works: else both would want the same cores."""
+        waits = self.node_s > 0 and self.stall_s > 0.5 * self.disk.stream_s
+        return int(min(self.stall_s / self.node_s, 2 * config.rows)) if waits else 0
+
+    def observe(self, seen: Observation) -> None:
+        """Learn from one round."""
+        if not seen.cold:
+            self.verify.add(seen.n_rows, seen.compute_s)
+        elif not self.verify.known:
+            self.verify.guess(seen.n_rows, seen.compute_s)
+        self.stall_s = _mean(self.stall_s, seen.stall_s)
+        if seen.n_evaluated == 0:
+            self.plain_rounds += 1
+            return
+        self.plain_rounds, self.trials = 0, self.trials - 1
+        first = self.draft_s == 0.0
+        if self.provisional:
+            self.node_s = self.draft_s = self.nodes = 0.0
+        self.provisional, self.dear = seen.cold or first, seen.cold and first
+        self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
+        self.draft_s = _mean(self.draft_s, seen.draft_s)
+        self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
+        promised = np.bincount(seen.depth, np.exp(seen.logp)).astype(np.float64)
+        self.trust.observe(promised, seen.n_accepted)
+        self.expect(seen.logp, seen.depth)
+
+    def miss(self, seen: Observation) -> None:
+        """Learn from a round that another drafter's tree was used in."""
+        self.stall_s = _mean(self.stall_s, seen.stall_s)
+        self.plain_rounds += 1
+
+    def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32]) -> None:
+        """A tree, by its nodes' log probabilities and depth, [n]: others will promise about as much."""
+        gains = Prices(trust=self.trust.by_depth()).gains(logp, depth)
+        tokens = 1 + np.cumsum(np.sort(gains)[::-1])[: len(gains) - 1]
+        tokens = np.concatenate([[1.0], tokens, np.full(MAX_ROWS, tokens[-1] if len(tokens) else 1.0)])[:MAX_ROWS]
+        self.tokens = _FORGET * self.tokens + (1 - _FORGET) * tokens if self.tokens.any() else tokens
+
+    def describe(self) -> dict[str, float]:
+        base_s, row_s = self.verify.line()
+        return {"rate": round(self.rate(), 3), "pass_s": base_s, "row_s": row_s, "node_s": self.node_s}
+
+    def _round_s(self) -> Floats:
+        """Seconds of rounds whose pass has 0, 1, 2, ... rows."""
+        return np.maximum(self.verify.estimate() + self.draft_s, self.disk.stream_s + self.disk.beyond_s)
+
+    def rate(self) -> float:
+        """Tokens a second of the best tree; 0 as long as there was none."""
+        n, passes = np.arange(1, MAX_ROWS), slice(2, MAX_ROWS + 1)
+        draft_s = np.maximum(self.nodes * n, 1) * self.node_s
+        disk_s = self.disk.stream_s + self.disk.beyond_s[passes] + np.maximum(draft_s - self.disk.ahead_s, 0)
+        compute_s = self.verify.estimate()[passes] + draft_s
+        return float(np.max(self.tokens[1:] / np.maximum(np.maximum(disk_s, compute_s), 1e-9)))
+
+    def _costs_nothing(self) -> bool:
+        """Whether drafting takes so little time that each tree may be judged by itself."""
+        return 0 < self.draft_s < 0.01 * float(self.verify.estimate()[1])
+
+    @property
+    def must_see_plain(self) -> bool:
+        """Half through the trials, where a pass of one row might be faster than the disk and has not been seen."""
+        halfway = self.trials == _TRIALS // 2 and bool(self.tokens.any())
+        return halfway and self.verify.count[1] < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.disk.stream_s
+
+    def _plain_rate(self) -> float:
+        return 1.0 / max(self.disk.stream_s, float(self.verify.estimate()[1]), 1e-9)
+
+
+def _mean(old: float, new: float) -> float:
+    return new if old == 0.0 else _FORGET * old + (1 - _FORGET) * new

@@ -1,0 +1,1 @@
+"""Which of the verifier's bytes are in memory, planned and paged."""

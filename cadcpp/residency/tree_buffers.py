@@ -1,0 +1,88 @@
+"""Memory for the buffers of a pass: little at first, more of it as wider trees pay."""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from cadcpp.config import SessionConfig
+from cadcpp.gguf.header import Header
+from cadcpp.policy.cost_model import Disk
+from cadcpp.residency.memory_plan import PYTHON, Plan, batch_rows, make_plan, tree_bytes
+from cadcpp.system.memory_limits import available_bytes
+from cadcpp.tree.prices import FIRST_ROWS, SIZES, Floats
+
+_STEP = 8  # rows between which bytes are interpolated
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How wide passes may be, at the expense of the weights that stay in memory.
+
+    Buffers keep what they have grown to, so that the widest pass so far counts.
+    """
+
+    n_bytes: Floats = field(default_factory=lambda: np.zeros(1))  # [n]: for passes of n rows, up to the widest
+    first: int = 0  # rows that there is memory for by plan
+    rows: int = 0  # ... and by now
+
+    @classmethod
+    def fixed(cls, rows: int) -> "Allowance":
+        """Memory for passes of up to ``rows`` is there by plan."""
+        return cls(np.zeros(rows + 1), rows, rows)
+
+    @property
+    def most(self) -> int:
+        """Rows of a tree at most."""
+        return len(self.n_bytes) - 1
+
+    def take(self, n_rows: int) -> int:
+        """Allow a pass of ``n_rows``: bytes in all that are needed beyond the plan."""
+        self.rows = max(self.rows, n_rows)
+        return int(self._of(self.rows) - self._of(self.first))
+
+    def beyond(self, n: int) -> Floats:
+        """Bytes that passes of 0, 1, ... n - 1 rows would still have to take, [n]."""
+        rows = np.minimum(np.arange(n), self.most)
+        return np.asarray(np.maximum(self.n_bytes[rows] - self._of(self.rows), 0.0))
+
+    def _of(self, n_rows: int) -> float:
+        return float(self.n_bytes[min(n_rows, self.most)])
+
+
+def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) -> tuple[Plan, Allowance]:
+    """A plan, and how wide passes may be or become.
+
+    Raises ConfigError if there is too little memory.
+    """
+    held = PYTHON if config.held is None else config.held
+    plan = partial(make_plan, verifier, draft, ram=config.ram or available_bytes(), n_ctx=config.n_ctx, python=held)
+    rows = config.tree.rows
+    if config.fallback != "cost" or not config.pager or config.logits_all:
+        n_outputs = batch_rows(rows) if config.logits_all else rows
+        return plan(rows=rows, n_outputs=n_outputs), Allowance.fixed(rows)
+    first = min(FIRST_ROWS, rows)
+    narrow = plan(rows=first)
+    most = max(rows, config.tree.streamed_rows) if narrow.streams else rows
+    n_bytes = _bytes_by_rows(verifier, draft, most)
+    lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else narrow.ram - narrow.peak - narrow.margin
+    most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
+    if narrow.streams:
+        return narrow, Allowance(n_bytes[: most + 1], first, first)
+    return plan(rows=most), Allowance.fixed(most)
+
+
+def expected(plan: Plan, allowance: Allowance, byte_s: float) -> Disk:
+    """What passes will wait for where reading a byte takes ``byte_s`` seconds."""
+    return Disk(
+        byte_s=byte_s,
+        stream_s=plan.read_bytes * byte_s,
+        beyond_s=byte_s * allowance.beyond(SIZES),
+        ahead_s=plan.window * byte_s,
+    )
+
+
+def _bytes_by_rows(verifier: Header, draft: Header | None, most: int) -> Floats:
+    """Buffers for trees of 0, 1, ... rows, [most + 1]."""
+    steps = np.arange(0, most + _STEP, _STEP)
+    return np.interp(np.arange(most + 1), steps, [tree_bytes(verifier, draft, int(n)) for n in steps])

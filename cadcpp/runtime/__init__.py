@@ -1,0 +1,1 @@
+"""Sessions: rounds of draft, verify and accept, and text out of them."""

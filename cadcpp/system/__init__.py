@@ -1,0 +1,1 @@
+"""What the operating system offers: mappings, memory limits, disks."""

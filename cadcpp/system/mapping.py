@@ -1,0 +1,240 @@
+"""The verifier's weights as llama.cpp has them mapped: load without reading, and the verbs of paging.
+
+llama.cpp maps a model with MAP_POPULATE, which reads all of it at load. Here it is given a sparse stub
+instead (the real header, then a hole), and the real file is mapped over the stub's mapping afterwards.
+"""
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cadcpp.errors import ModelError
+from cadcpp.gguf.header import Header, Part
+
+PAGE = mmap.PAGESIZE
+_POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14
+_HUGEPAGE = 14  # MADV_HUGEPAGE, where the kernel has them
+_MAP_FIXED = 0x10
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_pointer, _size = ctypes.c_void_p, ctypes.c_size_t
+_libc.mmap.restype, _libc.mmap.argtypes = _pointer, (_pointer, _size, *[ctypes.c_int] * 3, ctypes.c_long)
+_libc.madvise.argtypes = (_pointer, _size, ctypes.c_int)
+_libc.mlock.argtypes = _libc.munlock.argtypes = (_pointer, _size)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A mapped stretch of one file: file bytes [start, stop) lie at ``address``."""
+
+    part: int
+    start: int
+    stop: int
+    address: int
+
+
+class Mapping:
+    """Mapped files of one model, and what can be asked of the kernel about byte ranges of them.
+
+    Everything here is advice: whatever fails, a page that is missing is read when it is touched. Only what
+    cannot be read at all is an error, since whoever touches it would be killed.
+    """
+
+    def __init__(self, parts: tuple[Part, ...], segments: list[Segment]) -> None:
+        self._segments, self._parts = segments, parts
+        self._fds = [os.open(part.path, os.O_RDONLY) for part in parts]
+        self._populates = True
+
+    def close(self) -> None:
+        """Close the files; the mapping itself belongs to llama.cpp. May be called twice."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def will_need(self, part: int, start: int, stop: int) -> None:
+        """Start reading a range."""
+        os.posix_fadvise(self._fds[part], start, stop - start, os.POSIX_FADV_WILLNEED)
+
+    def huge(self, part: int, start: int, stop: int) -> bool:
+        """Read a range in huge pages from now on: a twentieth of the kernel's work, where it has them.
+
+        Asking ahead would bring small pages, so a huge range is only populated; that reads ahead by itself.
+        """
+        if PAGE != 4096:  # a huge page would be as large as a layer
+            return False
+        return all(_libc.madvise(address, n, _HUGEPAGE) == 0 for address, n in self._addresses(part, start, stop))
+
+    def populate(self, part: int, start: int, stop: int) -> None:
+        """Wait until a range is in memory, and map it. Raises ModelError if it cannot be read."""
+        if self._populates:
+            if all(_libc.madvise(address, n, _POPULATE_READ) == 0 for address, n in self._addresses(part, start, stop)):
+                return
+            self._populates = ctypes.get_errno() != errno.EINVAL
+        self._read(part, start, stop)
+
+    def _read(self, part: int, start: int, stop: int) -> None:
+        """What an older kernel has instead: reading fills the page cache, faults then only map. Tells what fails."""
+        path = self._parts[part].path
+        try:
+            while start < stop:
+                n = len(os.pread(self._fds[part], stop - start, start))
+                if n == 0:
+                    raise ModelError(f"{path} ends at byte {start} now: put it back and start again")
+                start += n
+        except OSError as error:
+            raise ModelError(f"cannot read {path} at byte {start}: {error.strerror}; check its disk") from None
+
+    def drop(self, part: int, start: int, stop: int) -> None:
+        """Give a range's memory back: unmapping alone would leave it in the page cache."""
+        for address, n in self._addresses(part, start, stop):
+            _libc.madvise(address, n, mmap.MADV_DONTNEED)
+        os.posix_fadvise(self._fds[part], start, stop - start, os.POSIX_FADV_DONTNEED)
+
+    def lock(self, part: int, start: int, stop: int) -> bool:
+        """Keep a range in memory whatever happens, if this process may."""
+        return all(_libc.mlock(address, n) == 0 for address, n in self._addresses(part, start, stop))
+
+    def unlock(self, part: int, start: int, stop: int) -> None:
+        """Let the kernel take a locked range again."""
+        for address, n in self._addresses(part, start, stop):
+            _libc.munlock(address, n)
+
+    def _addresses(self, part: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        for segment in self._segments:
+            low, high = max(start, segment.start), min(stop, segment.stop)
+            if segment.part == part and low < high:
+                low = low // PAGE * PAGE
+                yield segment.address + low - segment.start, high - low
+
+
+def forget(header: Header) -> None:
+    """Take a model's files out of the page cache, as far as nobody has them mapped."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for part in header.parts:
+        fd = os.open(part.path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+class Stub:
+    """Sparse files to load in place of a model's files.
+
+    Populating even a hole takes page cache. So the files are cut to their headers right before they are
+    mapped, which leaves nothing to populate, and grown again before anything can be read from them.
+    """
+
+    def __init__(self, header: Header, folder: Path) -> None:
+        self._parts, self._folder = header.parts, folder
+        self.path = folder / header.path.name
+
+    def on_log(self, line: str) -> None:
+        """Cut when llama.cpp says that it begins with the tensors; without that line, loading is only slower."""
+        if "loading model tensors" in line:
+            self._resize(lambda part: part.data_offset)
+
+    def on_progress(self) -> None:
+        """Grow: llama.cpp has mapped the files."""
+        self._resize(lambda part: part.n_bytes)
+
+    def _resize(self, size: Callable[[Part], int]) -> None:
+        with contextlib.suppress(OSError):
+            for part in self._parts:
+                os.truncate(self._folder / part.path.name, size(part))
+
+
+@contextlib.contextmanager
+def stub_of(header: Header) -> Iterator[Stub | None]:
+    """A stub to load in place of a model, or None where none can be made."""
+    folder = _write_stub(header)
+    try:
+        yield Stub(header, folder) if folder else None
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_stub(header: Header) -> Path | None:
+    if not Path("/proc/self/maps").exists():
+        return None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="cadcpp-"))
+    except OSError:
+        return None
+    try:
+        for part in header.parts:
+            _write_stub_part(part, folder / part.path.name)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return folder
+
+
+def _write_stub_part(part: Part, stub: Path) -> None:
+    with part.path.open("rb") as source, stub.open("wb") as target:
+        target.write(source.read(part.data_offset))
+        target.truncate(part.n_bytes)
+        target.flush()
+        if os.fstat(target.fileno()).st_blocks * 512 > part.data_offset + (1 << 20):
+            raise OSError("this file system has no holes")
+
+
+def remap(header: Header, stub: Path) -> list[Segment] | None:
+    """Map the real files over the loaded stub's mappings; None, with nothing changed, if they are not found."""
+    found = [
+        (start, stop, offset, index)
+        for start, stop, offset, path in _mappings()
+        for index, part in enumerate(header.parts)
+        if path == str(stub.with_name(part.path.name).resolve())
+    ]
+    if {index for *_, index in found} != set(range(len(header.parts))):
+        return None
+    return [_remap_one(header.parts[index], index, start, stop, offset) for start, stop, offset, index in found]
+
+
+def _remap_one(part: Part, index: int, start: int, stop: int, offset: int) -> Segment:
+    fd = os.open(part.path, os.O_RDONLY)
+    try:
+        flags = mmap.MAP_SHARED | _MAP_FIXED
+        address = _libc.mmap(start, stop - start, mmap.PROT_READ, flags, fd, offset)
+    finally:
+        os.close(fd)
+    if address != start:  # half of the weights would be holes: there is no way on from here
+        raise MemoryError(f"cannot map {part.path}: {os.strerror(ctypes.get_errno())}")
+    return Segment(index, offset, offset + stop - start, start)
+
+
+def blank(segments: Iterable[Segment]) -> None:
+    """Map zeros, which need no memory, over what was mapped."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    for segment in segments:
+        _libc.mmap(segment.address, segment.stop - segment.start, mmap.PROT_READ, flags, -1, 0)
+
+
+def mapped(header: Header) -> list[Segment]:
+    """Where a plainly loaded model's files are mapped."""
+    return [
+        Segment(index, offset, offset + stop - start, start)
+        for start, stop, offset, path in _mappings()
+        for index, part in enumerate(header.parts)
+        if path == str(part.path.resolve())
+    ]
+
+
+def _mappings() -> Iterator[tuple[int, int, int, str]]:
+    """Address range, file offset and path of every mapped file of this process."""
+    try:
+        lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5].startswith("/"):
+            start, stop = (int(x, 16) for x in fields[0].split("-"))
+            yield start, stop, int(fields[2], 16), fields[5]

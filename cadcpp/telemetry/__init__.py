@@ -1,0 +1,1 @@
+"""What happened: counters, traces and progress."""

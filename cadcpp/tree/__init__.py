@@ -1,0 +1,1 @@
+"""Token trees and what they may cost; numbers only."""

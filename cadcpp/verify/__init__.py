@@ -1,0 +1,1 @@
+"""The verify pass and the accept walk."""

@@ -1,0 +1,247 @@
+"""The cost model against a device whose true costs are known."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from cadcpp.config import TreeConfig
+from cadcpp.draft.best_first import Growth
+from cadcpp.policy.cost_model import CostModel, Disk, Observation
+from cadcpp.policy.pass_cost import RowCost, Trust
+from cadcpp.tree.prices import MAX_ROWS, SIZES, Floats
+from cadcpp.tree.token_tree import TokenTree
+
+ROWS = 64
+
+
+def smooth(n: int) -> float:
+    return 0.06 + 0.011 * n
+
+
+def stepped(n: int) -> float:
+    """Kernels that work on four rows at a time."""
+    return 0.06 + 0.05 * -(-n // 4)
+
+
+@dataclass
+class Device:
+    """A draft that is right ``agrees`` times a depth, on a machine with given costs; seconds."""
+
+    agrees: float = 0.7
+    promises: float = 0.7  # what the draft says of itself
+    pass_s: Callable[[int], float] = smooth
+    node_s: float = 0.006
+    stream_s: float = 0.0
+    beyond_s: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))
+    ahead_s: float = 0.0
+    seed: int = 1
+    seconds: float = 0.0
+    tokens: int = 0
+    sizes: list[int] = field(default_factory=list)
+
+    def run(self, n_rounds: int, policy: CostModel | None = None, fixed: int | None = None) -> CostModel:
+        """Rounds with the policy's chains, or with chains of a fixed number of rows."""
+        policy, rng = policy or CostModel(), np.random.default_rng(self.seed)
+        for _ in range(n_rounds):
+            policy.look(Disk(stream_s=self.stream_s, beyond_s=self.beyond_s, ahead_s=self.ahead_s))
+            tree, n_nodes = self._grow(TreeConfig(rows=fixed) if fixed else self._limits(policy))
+            rows = len(tree)
+            right = int(np.argmin(np.append(rng.random(ROWS)[: rows - 1] < self.agrees, False)))
+            draft_s, compute_s = self.node_s * n_nodes, self.pass_s(rows)
+            stall_s = max(self.stream_s - compute_s - draft_s, 0.0)
+            policy.observe(
+                Observation(
+                    n_rows=rows,
+                    n_evaluated=n_nodes,
+                    n_tokens=1 + right,
+                    n_accepted=right,
+                    logp=tree.logp,
+                    depth=tree.depth,
+                    draft_s=draft_s,
+                    compute_s=compute_s,
+                    stall_s=stall_s,
+                )
+            )
+            self.sizes.append(rows)
+            self.tokens += 1 + right
+            self.seconds += max(self.stream_s, draft_s + compute_s)
+        return policy
+
+    def _limits(self, policy: CostModel) -> TreeConfig:
+        return policy.limits(TreeConfig(rows=ROWS), 1) if policy.pays() else TreeConfig(rows=1)
+
+    def _grow(self, config: TreeConfig) -> tuple[TokenTree, int]:
+        """A chain, since the draft knows of one next token only; and how many nodes were evaluated."""
+        if config.rows == 1:
+            return TokenTree.root(0), 0
+        growth, rows, n = Growth(0, config, ROWS, np.array([1], np.int32)), [0], 0
+        while rows:
+            growth.expand(rows, np.log([[self.promises, 1 - self.promises]] * len(rows)).astype(np.float32))
+            rows, n = growth.frontier(), n + len(rows)
+        return growth.tree(), n
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
+
+
+@pytest.mark.parametrize("pass_s", [smooth, stepped])
+@pytest.mark.parametrize("agrees", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("stream_s", [0.0, 0.3, 5.0])
+def test_it_comes_near_the_best_fixed_size(agrees: float, pass_s: Callable[[int], float], stream_s: float) -> None:
+    costs = {"agrees": agrees, "promises": agrees, "pass_s": pass_s, "stream_s": stream_s, "ahead_s": stream_s / 4}
+    device, rates = Device(**costs), []
+    device.run(120)
+    for fixed in (1, 2, 4, 8, 16, 64):
+        other = Device(**costs)
+        other.run(120, fixed=fixed)
+        rates.append(other.rate)
+    assert device.rate >= 0.92 * max(rates)
+
+
+@pytest.mark.parametrize("promises", [0.05, 0.5, 0.95])
+def test_a_useless_draft_costs_next_to_nothing(promises: float) -> None:
+    useless, plain = Device(agrees=0.0, promises=promises), Device()
+    useless.run(400)
+    plain.run(400, fixed=1)
+    assert useless.rate >= 0.96 * plain.rate
+
+
+def test_it_finds_its_way_back_when_the_draft_gets_better() -> None:
+    policy = Device(agrees=0.0).run(100)
+    better = Device(agrees=0.9, promises=0.9)
+    better.run(400, policy)
+    assert np.mean(np.array(better.sizes[200:]) > 2) > 0.9
+
+
+def test_it_notices_when_the_draft_gets_worse() -> None:
+    policy = Device(agrees=0.9, promises=0.9).run(100)
+    worse = Device(agrees=0.05, promises=0.9)
+    worse.run(200, policy)
+    plain = Device()
+    plain.run(200, fixed=1)
+    assert worse.rate > 0.88 * plain.rate
+
+
+def test_a_first_pass_bounds_what_rows_can_cost() -> None:
+    cost = RowCost()
+    cost.guess(64, 1.0)
+    for n_rows in (5, 6, 5, 6):
+        cost.add(n_rows, 0.25)
+    assert cost.estimate()[64] <= 1.0 + 1e-6
+
+
+def test_a_large_first_pass_does_not_make_rows_seem_cheap() -> None:
+    cost = RowCost()
+    cost.add(150, 3.0)
+    assert cost.estimate()[64] - cost.estimate()[1] > 63 * 0.9 * 3.0 / 150
+
+
+def test_three_vain_trees_do_not_condemn_a_draft() -> None:
+    fresh, used = Trust(), Trust()
+    used.forget()
+    for trust in (fresh, used):
+        for _ in range(3):
+            trust.observe(np.array([1.0, 0.6]), 0)
+    assert fresh.by_depth()[1] > 0.5 > used.by_depth()[1]
+
+
+def test_steps_of_the_kernels_are_found() -> None:
+    device = Device(agrees=0.8, promises=0.8, pass_s=stepped)
+    device.run(300)
+    assert np.mean(np.array(device.sizes[50:]) % 4 == 0) > 0.8
+
+
+def test_plain_decoding_is_seen_once_where_it_might_be_better() -> None:
+    device = Device()
+    device.run(5)
+    assert device.sizes.count(1) == 1
+    behind = Device(stream_s=5.0)
+    behind.run(5)
+    assert 1 not in behind.sizes
+
+
+def test_rows_are_free_while_the_disk_is_slower() -> None:
+    prices = Device(stream_s=5.0).run(20).limits(TreeConfig(rows=ROWS), 1).prices
+    assert prices.rows.max() == 0.0
+    prices = Device(stream_s=0.0).run(20).limits(TreeConfig(rows=ROWS), 1).prices
+    assert np.all(np.diff(prices.rows) > 0)
+
+
+def test_rows_that_take_memory_from_weights_are_priced_by_what_is_then_read() -> None:
+    device = Device(stream_s=5.0, agrees=0.9, promises=0.9)
+    policy = device.run(20)
+    before = policy.rate()
+    beyond_s = np.where(np.arange(513) > 16, 1.0, 0.0)
+    policy.look(Disk(stream_s=5.0, beyond_s=beyond_s))
+    rate = policy.rate()
+    prices = policy.limits(TreeConfig(rows=ROWS), 1).prices
+    assert rate < before
+    assert not prices.rows[:16].any() and prices.rows[16:] == pytest.approx(rate)
+    device.sizes.clear()
+    device.beyond_s = beyond_s * 100
+    device.run(10, policy)
+    assert max(device.sizes[2:]) <= 16
+
+
+@pytest.mark.parametrize("stream_s, rows", [(5.0, 128), (0.9, 64), (0.0, 64)])
+def test_trees_become_larger_where_passes_would_wait_for_the_disk_even_so(stream_s: float, rows: int) -> None:
+    prices = Device(stream_s=stream_s).run(20).limits(TreeConfig(rows=64, streamed_rows=128), 1).prices
+    assert len(prices.rows) == rows
+
+
+@pytest.mark.parametrize(
+    "mib_per_s, n_tail, rows",
+    [(2000, 1, 16), (2000, 60, 5), (2000, 70, 16), (200, 1, 119), (200, 40, 80), (20, 40, 128)],
+)
+def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float, n_tail: int, rows: int) -> None:
+    """Nothing has been measured but the disk; beside a short text a pass keeps to the rows that have memory anyway."""
+    policy = CostModel()
+    policy.look(Disk(byte_s=1 / (mib_per_s * 2**20), beyond_s=np.arange(SIZES) * 0.1))
+    assert policy.limits(TreeConfig(rows=64, streamed_rows=128), n_tail).rows == rows
+
+
+@pytest.mark.parametrize("n_tail", [1, 60, 500])
+def test_the_first_tree_in_memory_is_as_large_beside_any_text(n_tail: int) -> None:
+    assert CostModel().limits(TreeConfig(rows=64, streamed_rows=128), n_tail).rows == 16
+
+
+def test_rows_of_the_tail_leave_fewer_free_ones() -> None:
+    policy = Device(stream_s=0.5).run(40)
+    one, nine = (int((policy.limits(TreeConfig(rows=ROWS), n).prices.rows == 0).sum()) for n in (1, 9))
+    assert nine == one - 8
+
+
+def test_drafting_is_free_while_the_disk_reads_ahead_and_compute_waits() -> None:
+    policy = Device(stream_s=5.0, ahead_s=0.6).run(20)
+    assert policy.limits(TreeConfig(), 1).prices.free_nodes == pytest.approx(100, rel=0.2)
+    assert Device(ahead_s=0.6).run(20).limits(TreeConfig(), 1).prices.free_nodes == 0
+
+
+def test_nodes_are_drafted_ahead_only_while_compute_waits() -> None:
+    config = TreeConfig(rows=ROWS)
+    assert Device(stream_s=5.0).run(20).n_ahead(config) > ROWS
+    assert Device().run(20).n_ahead(config) == 0
+
+
+def test_a_long_prompt_is_not_held_against_the_draft() -> None:
+    """The first pass takes long because of its tail, with a draft or without."""
+    policy = CostModel()
+    tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 10, "n_tokens": 11}
+    policy.observe(Observation(n_rows=400, n_evaluated=10, draft_s=0.05, compute_s=smooth(400), **tree))
+    device = Device(agrees=0.9, promises=0.9)
+    device.run(20, policy)
+    assert device.sizes.count(1) <= 1
+
+
+@pytest.mark.parametrize("n_cold", [0, 2])
+def test_what_drafting_costs_at_first_is_forgotten_at_once(n_cold: int) -> None:
+    policy = CostModel()
+    tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 3, "n_tokens": 4}
+    for i in range(4):
+        cold, draft_s = i < n_cold, 2.0 if i < max(n_cold, 1) else 0.1
+        policy.observe(Observation(n_rows=11, n_evaluated=10, cold=cold, draft_s=draft_s, compute_s=0.2, **tree))
+        assert (policy.limits(TreeConfig(rows=ROWS), 1).prices.node == 0.0) == (cold and i == 0)
+    assert policy.node_s == pytest.approx(0.01) and policy.draft_s == pytest.approx(0.1)

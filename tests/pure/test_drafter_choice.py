@@ -1,0 +1,67 @@
+"""Model or text: which drafts."""
+
+import numpy as np
+import pytest
+
+from cadcpp.config import TreeConfig
+from cadcpp.policy.cost_model import Observation
+from cadcpp.policy.drafter_choice import Choice
+from cadcpp.tree.token_tree import TokenTree
+
+PASS_S, ROW_S, NODE_S = 0.1, 0.01, 0.02
+N = 8
+
+
+def chain(p: float) -> TokenTree:
+    return TokenTree.build([1] * N, range(-1, N - 1), (np.arange(N) * np.log(p)).tolist())
+
+
+class World:
+    """A text of which a model guesses each token with one probability, and repetition with another."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng, self.choice, self.used = np.random.default_rng(seed), Choice(), list[str]()
+
+    def run(self, n: int, model: float, text: float) -> None:
+        for _ in range(n):
+            drafts = self.choice.pays()
+            if self.choice.wants_to_know:
+                self.choice.expect(chain(text))
+            from_text = self.choice.from_text
+            self.choice.limits(TreeConfig(rows=N), 1)
+            p = (text if from_text else model) if drafts else 0.0
+            tree = chain(max(p, 1e-9)) if drafts else TokenTree.root(0)
+            right = int(np.cumprod(self.rng.random(len(tree) - 1) < p).sum())
+            self.used.append(("text" if from_text else "model") if drafts else "plain")
+            self.choice.observe(
+                Observation(
+                    n_rows=len(tree),
+                    n_evaluated=len(tree) if drafts else 0,
+                    n_tokens=right + 1,
+                    n_accepted=right,
+                    logp=tree.logp,
+                    depth=tree.depth,
+                    draft_s=0.001 if from_text else NODE_S * (len(tree) - 1),
+                    compute_s=PASS_S + ROW_S * len(tree),
+                )
+            )
+
+    def share(self, name: str, last: int) -> float:
+        return self.used[-last:].count(name) / last
+
+
+@pytest.mark.parametrize(("model", "text", "best"), [(0.8, 0.3, "model"), (0.6, 0.8, "text"), (0.0, 0.7, "text")])
+def test_the_better_one_is_found(model: float, text: float, best: str) -> None:
+    world = World()
+    world.run(120, model, text)
+    assert world.share(best, 80) > 0.8
+
+
+def test_it_changes_its_mind() -> None:
+    world = World()
+    world.run(60, 0.8, 0.1)
+    assert world.share("model", 40) > 0.9
+    world.run(120, 0.3, 0.9)
+    assert world.share("text", 60) > 0.8
+    world.run(300, 0.9, 0.1)
+    assert world.share("model", 60) > 0.8
