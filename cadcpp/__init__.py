@@ -18,7 +18,7 @@ from cadcpp.errors import (
 if TYPE_CHECKING:
     from cadcpp.chat.conversation import Conversation
     from cadcpp.chat.template import Template
-    from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+    from cadcpp.config import SamplingConfig, SessionConfig
     from cadcpp.llama.async_llama import AsyncLlama
     from cadcpp.llama.llama import Llama
     from cadcpp.native.context import Stopped
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cadcpp.runtime.engine import Round
     from cadcpp.runtime.session import Chunk, Session
     from cadcpp.telemetry.stats import Stats
+    from cadcpp.tree.limits import TreeConfig
 
 __all__ = [
     "AsyncLlama",
@@ -67,7 +68,7 @@ _LATER = {  # name -> its module: they load numpy, and most of them llama.cpp
     "Stats": "cadcpp.telemetry.stats",
     "Stopped": "cadcpp.native.context",
     "Template": "cadcpp.chat.template",
-    "TreeConfig": "cadcpp.config",
+    "TreeConfig": "cadcpp.tree.limits",
     "stream": "cadcpp.runtime.aio",
 }
 

@@ -6,15 +6,10 @@ from pathlib import Path
 
 from cadcpp.errors import ConfigError
 from cadcpp.modes import Fallback, Speculative
-from cadcpp.tree.prices import MAX_ROWS, Prices
+from cadcpp.tree.limits import TreeConfig
+from cadcpp.util.checks import check
 
 MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS; more end the process
-_STREAMED_ROWS = 128  # more did not pay even at 100 MiB/s (bench.studies.fixed_sizes)
-
-
-def _check(ok: bool, name: str, value: object, wanted: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name} must be {wanted}, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,56 +25,23 @@ class SamplingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             math.isfinite(self.temperature) and self.temperature >= 0,
             "temperature",
             self.temperature,
             "0 or more",
         )
-        _check(0 <= self.top_k < 2**31, "top-k", self.top_k, "between 0 (all) and 2147483647")
-        _check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0 and at most 1")
-        _check(0 <= self.min_p <= 1, "min-p", self.min_p, "between 0 and 1")
-        _check(
+        check(0 <= self.top_k < 2**31, "top-k", self.top_k, "between 0 (all) and 2147483647")
+        check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0 and at most 1")
+        check(0 <= self.min_p <= 1, "min-p", self.min_p, "between 0 and 1")
+        check(
             math.isfinite(self.repeat_penalty) and self.repeat_penalty > 0,
             "repeat-penalty",
             self.repeat_penalty,
             "above 0",
         )
-        _check(self.repeat_last_n >= 0, "repeat-last-n", self.repeat_last_n, "0 or more")
-        _check(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 4294967295")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TreeConfig:
-    """Limits of one token tree."""
-
-    rows: int = 64  # rows of a verify pass, root included
-    streamed_rows: int = 0  # ... if more, where the cost model decides and so many rows would still wait for the disk
-    width: int = 4  # frontier nodes per draft decode, at most
-    focus: float = 0.25  # a frontier node joins a decode if it is at least this likely, relative to the best
-    cutoff: float = 0.001  # nodes with a smaller cumulative probability are not drafted
-    reach: float = 2.0  # a node is evaluated if it is this much likelier than the last row of the tree
-    temperature: float = 1.0  # of the draft's probabilities
-    prices: Prices = field(default_factory=Prices)  # what rows and nodes cost; by default they are free
-    alpha: float | None = None  # LLMCad's threshold; its growth takes the place of the best-first one
-
-    def __post_init__(self) -> None:
-        _check(1 <= self.rows <= MAX_ROWS, "rows", self.rows, f"between 1 and {MAX_ROWS}")
-        _check(self.streamed_rows <= MAX_ROWS, "rows", self.streamed_rows, f"at most {MAX_ROWS}")
-        _check(1 <= self.width <= 256, "width", self.width, "between 1 and 256")
-        _check(0 <= self.focus <= 1, "focus", self.focus, "between 0 and 1")
-        _check(self.reach >= 1, "reach", self.reach, "at least 1")
-        _check(self.temperature > 0, "temperature", self.temperature, "above 0")
-        _check(0 <= self.cutoff < 1, "cutoff", self.cutoff, "at least 0 and below 1")
-
-    def up_to(self, n: int) -> "TreeConfig":
-        """The same with at most ``n`` rows."""
-        return replace(self, rows=min(self.rows, n), streamed_rows=min(self.streamed_rows, n))
-
-
-def limit_rows(rows: int | None) -> TreeConfig:
-    """Trees of at most ``rows``; None: of as many as were found to pay."""
-    return TreeConfig(streamed_rows=_STREAMED_ROWS) if rows is None else TreeConfig(rows=rows)
+        check(self.repeat_last_n >= 0, "repeat-last-n", self.repeat_last_n, "0 or more")
+        check(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 4294967295")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +63,10 @@ class SessionConfig:
     fallback: Fallback = "cost"  # what decides the size of a tree; none: it is fixed
 
     def __post_init__(self) -> None:
-        _check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")
-        _check(self.n_batch >= 1, "batch", self.n_batch, "at least 1")
-        _check(self.ram is None or self.ram >= 1, "ram", self.ram, "at least 1 byte")
-        _check(
+        check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")
+        check(self.n_batch >= 1, "batch", self.n_batch, "at least 1")
+        check(self.ram is None or self.ram >= 1, "ram", self.ram, "at least 1 byte")
+        check(
             self.n_threads is None or 1 <= self.n_threads <= MAX_THREADS,
             "threads",
             self.n_threads,

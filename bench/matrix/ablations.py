@@ -15,17 +15,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.draft.base import Drafter
 from cadcpp.draft.best_first import Growth
-from cadcpp.draft.model_drafter import Drafter, ModelDrafter
+from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.gguf.header import Header
-from cadcpp.policy.cost_model import Policy
+from cadcpp.policy.base import Policy
+from cadcpp.residency.footprint import window_bytes
 from cadcpp.residency.layout import lay_out
-from cadcpp.residency.memory_plan import Plan, window_bytes
-from cadcpp.residency.streaming_pager import Pager
+from cadcpp.residency.memory_plan import Plan
+from cadcpp.residency.pager import Pager
 from cadcpp.residency.tree_buffers import Allowance
 from cadcpp.runtime.generation_record import Recorder
 from cadcpp.runtime.session import Session
+from cadcpp.tree.limits import TreeConfig
 
 SAMPLINGS = {
     "greedy": SamplingConfig(temperature=0.0),

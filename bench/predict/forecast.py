@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.predict.devices import Architecture, Device
-from cadcpp.config import SessionConfig, TreeConfig, limit_rows
+from cadcpp.config import SessionConfig
 from cadcpp.gguf.header import Header, Part, Tensor
 from cadcpp.models.catalog import Entry
 from cadcpp.policy.cost_model import CostModel
@@ -21,6 +21,7 @@ from cadcpp.policy.pass_cost import RowCost
 from cadcpp.residency.layout import CHUNK, lay_out
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.tree_buffers import expected, plan_session
+from cadcpp.tree.limits import TreeConfig, limit_rows
 from cadcpp.tree.prices import MAX_ROWS
 
 _WIDTH = TreeConfig().width  # nodes that the draft evaluates together

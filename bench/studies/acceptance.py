@@ -13,9 +13,10 @@ from bench.matrix.workloads import CASES
 from bench.measure import record
 from cadcpp.chat.conversation import Conversation
 from cadcpp.chat.template import Template
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.runtime.session import Session
 from cadcpp.telemetry.stats import Stats
+from cadcpp.tree.limits import TreeConfig
 
 GREEDY = SamplingConfig(temperature=0.0)
 

@@ -17,9 +17,10 @@ from bench.matrix.workloads import CASES
 from bench.measure import record
 from cadcpp.chat.conversation import Conversation
 from cadcpp.chat.template import Template
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.native.lib import api
 from cadcpp.runtime.session import Session
+from cadcpp.tree.limits import TreeConfig
 
 GREEDY = SamplingConfig(temperature=0.0)
 KINDS = {

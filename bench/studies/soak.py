@@ -25,8 +25,9 @@ import psutil
 
 from bench.matrix.workloads import CASES, COPIES, in_template
 from bench.measure import record, run_limited
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.runtime.session import Session
+from cadcpp.tree.limits import TreeConfig
 
 ROOM = "900MiB"
 MODES = ("auto", "draft", "staged", "ngram")

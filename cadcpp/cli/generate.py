@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
-from cadcpp.cli.terminal import answer, note, prefill_progress, stall_note
+from cadcpp.cli.progress import prefill_progress, stall_note
+from cadcpp.cli.terminal import answer, note
 from cadcpp.errors import ConfigError
 from cadcpp.util.text_file import read_text
 

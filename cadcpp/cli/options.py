@@ -143,7 +143,8 @@ def session_config(
     trace: Path | None,
 ) -> "SessionConfig":
     """Settings from the command line; checks every number."""
-    from cadcpp.config import SessionConfig, limit_rows
+    from cadcpp.config import SessionConfig
+    from cadcpp.tree.limits import limit_rows
     from cadcpp.util.byte_size import parse_size
 
     return SessionConfig(

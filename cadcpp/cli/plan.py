@@ -24,11 +24,12 @@ def command(
     as_json: bool,
 ) -> None:
     """Show what would be kept in memory, what would be streamed, and how fast."""
-    from cadcpp.config import SessionConfig, limit_rows
+    from cadcpp.config import SessionConfig
     from cadcpp.gguf.header import read_header
     from cadcpp.residency.tree_buffers import plan_session
     from cadcpp.system.disk_speed import disk_bytes_per_s
     from cadcpp.system.memory_limits import lockable_bytes
+    from cadcpp.tree.limits import limit_rows
     from cadcpp.util.byte_size import parse_size
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None

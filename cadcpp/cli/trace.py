@@ -11,7 +11,7 @@ from cadcpp.cli.terminal import say
 @click.argument("file", type=Path)
 def command(file: Path) -> None:
     """Summarise a trace that --trace FILE recorded; Perfetto (ui.perfetto.dev) draws it."""
-    from cadcpp.telemetry.trace import summarize
+    from cadcpp.telemetry.trace_summary import summarize
 
     found = summarize(file)
     rounds = f"{found.n_rounds} passes"

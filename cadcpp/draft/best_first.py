@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.config import TreeConfig
 from cadcpp.errors import ModelError
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.prices import MAX_ROWS, Prices
 from cadcpp.tree.token_tree import TokenTree
 

@@ -2,92 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
-from cadcpp.config import TreeConfig
 from cadcpp.draft.best_first import Growth
-from cadcpp.kv.cache import Cache, common_prefix
+from cadcpp.draft.branch_pacer import PacedGrowth
+from cadcpp.kv.cache import Cache
 from cadcpp.native.context import Context
-from cadcpp.policy.llmcad import PacedGrowth
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
+from cadcpp.util.prefix import common_prefix
 
 _ROUND = 32  # new tokens at most that a round may have brought
-
-
-class Drafter(Protocol):
-    """Proposes continuations of a text."""
-
-    @property
-    def n_evaluated(self) -> int:
-        """Nodes that the last tree cost."""
-        ...
-
-    @property
-    def n_kept(self) -> int:
-        """Nodes of the last tree that had been evaluated ahead."""
-        ...
-
-    @property
-    def n_decodes(self) -> int:
-        """Decodes of a draft model so far."""
-        ...
-
-    def read(self, ids: Sequence[int]) -> None:
-        """Take up a text of which much is new, as far as `grow` would otherwise have to."""
-        ...
-
-    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        """A tree whose root is the last of ``ids``, within the limits."""
-        ...
-
-    def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
-        """Draft on below the last tree, up to ``n`` nodes, as long as ``may_go_on()``."""
-        ...
-
-    def settle(self) -> None:
-        """Leave the cache valid, whatever was interrupted."""
-        ...
-
-    def stop(self) -> None:
-        """End what is under way, from another thread, with Stopped."""
-        ...
-
-    def resume(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class WithoutModel:
-    """What a drafter has to do for a context, where there is none."""
-
-    n_evaluated = n_kept = n_decodes = 0
-
-    def read(self, ids: Sequence[int]) -> None:
-        pass
-
-    def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
-        pass
-
-    def settle(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-    def resume(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class NoDrafter(WithoutModel):
-    """Plain decoding: the tree is its root."""
-
-    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        return TokenTree.root(ids[-1])
 
 
 class ModelDrafter:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cadcpp.config import TreeConfig
+from cadcpp.draft.base import WithoutModel
 from cadcpp.draft.best_first import Growth
-from cadcpp.draft.model_drafter import WithoutModel
 from cadcpp.ngram.predictor import Guesser
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.config import TreeConfig
 from cadcpp.draft.best_first import Growth
+from cadcpp.draft.branch_pacer import PacedGrowth
 from cadcpp.draft.guess_rows import Ride, Use
 from cadcpp.draft.interpolation import Mixture
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.draft.token_recycler import LONGEST, Recycler
 from cadcpp.native.context import Context
 from cadcpp.ngram.predictor import Guess, Guesser
-from cadcpp.policy.llmcad import PacedGrowth
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 
 _ROW = 0.25  # what a further row of a decode costs, in decodes of one row

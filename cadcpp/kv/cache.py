@@ -1,24 +1,11 @@
 """Book-keeping for one KV cache: a trunk of text in position order, and branches on it."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 from cadcpp.errors import ConfigError
 from cadcpp.native.context import Context
-
-Progress = Callable[[int, int], None]  # tokens of a text that are evaluated, of how many
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading items two sequences share."""
-    n = min(len(a), len(b))
-    if a[:n] == b[:n]:
-        return n
-    return next(i for i in range(n) if a[i] != b[i])
-
-
-def within(progress: Progress | None, start: int, n: int, total: int) -> Callable[[float], None] | None:
-    """Tells a share of a pass over ``n`` tokens as tokens done, of ``total``."""
-    return None if progress is None else lambda share: progress(start + int(share * n), total)
+from cadcpp.telemetry.progress import Progress, within
+from cadcpp.util.prefix import common_prefix
 
 
 class Cache:

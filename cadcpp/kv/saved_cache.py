@@ -13,7 +13,7 @@ from typing import Any
 from cadcpp.errors import NativeError
 from cadcpp.gguf.header import Header
 from cadcpp.kv.cache import Cache
-from cadcpp.residency.memory_plan import cache_bytes
+from cadcpp.residency.footprint import cache_bytes
 
 _LETTERS_EACH, _ROOM = 12, 1 << 20  # of a token in JSON; bytes for everything else
 

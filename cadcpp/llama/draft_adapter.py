@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cadcpp.config import TreeConfig
-from cadcpp.draft.model_drafter import WithoutModel
+from cadcpp.draft.base import WithoutModel
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 
 _SURE = float(np.log(0.8))  # of each token; they do not say

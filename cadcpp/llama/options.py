@@ -6,13 +6,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from cadcpp.config import SessionConfig, limit_rows
+from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header
 from cadcpp.llama.upstream import Q8_0, Upstream
 from cadcpp.modes import Fallback, Speculative
-from cadcpp.residency.memory_plan import PYTHON, whole_cells
+from cadcpp.residency.footprint import whole_cells
+from cadcpp.residency.memory_plan import PYTHON
 from cadcpp.system.memory_limits import resident_bytes
+from cadcpp.tree.limits import limit_rows
 from cadcpp.util.byte_size import parse_size
 
 UPSTREAM = {
@@ -25,7 +27,7 @@ _BEYOND = (  # settings that the engine's contexts do not have; one that is not 
     "vocab_only embedding lora_path kv_overrides rope_scaling_type pooling_type attention_type rope_freq_base "
     "rope_freq_scale yarn_ext_factor yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_orig_ctx"
 ).split()
-_BATCH = 160  # rows of a pass, a tree's included: more take memory, and read hardly faster (bench.studies.dropin_memory)
+_BATCH = 160  # rows of a pass, trees included: more take memory and read hardly faster (bench.studies.dropin_memory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

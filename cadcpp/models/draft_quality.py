@@ -10,7 +10,7 @@ import numpy as np
 
 from cadcpp.chat.conversation import Conversation
 from cadcpp.chat.template import Template
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.errors import ToolError
 from cadcpp.gguf.header import read_header
@@ -18,8 +18,9 @@ from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.model import Model
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.pass_cost import RowCost
-from cadcpp.residency.memory_plan import draft_seqs
+from cadcpp.residency.footprint import draft_seqs
 from cadcpp.runtime.session import Session, default_threads
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.prices import MAX_ROWS, Floats
 from cadcpp.verify.accept import accept
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from cadcpp.config import SessionConfig, TreeConfig, limit_rows
+from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError, ToolError
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.models.draft_quality import Drafting, Text, agreement, measure, write_texts
@@ -20,6 +20,7 @@ from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.tree_buffers import Allowance, expected, plan_session
 from cadcpp.system.disk_speed import disk_bytes_per_s
 from cadcpp.system.memory_limits import available_bytes
+from cadcpp.tree.limits import TreeConfig, limit_rows
 from cadcpp.util.byte_size import format_size
 from cadcpp.util.files import reported, require_space, scratch_directory
 

@@ -14,7 +14,7 @@ from cadcpp.errors import ConfigError, ToolError
 from cadcpp.models.parallel_sampler import N_SEQ, Opening, Wave, opening
 from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.model import Model
-from cadcpp.residency.memory_plan import whole_cells
+from cadcpp.residency.footprint import whole_cells
 from cadcpp.runtime.session import default_threads
 from cadcpp.util.files import reported
 

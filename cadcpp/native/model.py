@@ -10,9 +10,10 @@ from typing import Any
 from cadcpp.errors import ConfigError, ModelError, NativeError, RecurrentError
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.gguf.validate import check_generative, check_vocabulary
+from cadcpp.native.lazy_load import remap, stub_of
 from cadcpp.native.lib import api, last_error, listening
 from cadcpp.system.file_guard import Guard
-from cadcpp.system.mapping import Mapping, Segment, forget, mapped, remap, stub_of
+from cadcpp.system.mapping import Mapping, Segment, forget, mapped
 
 # Some virtual machines announce these units without having them, which ends the process at their first use.
 HAS_AMX = b"AMX_INT8 = 1" in api.llama_print_system_info()

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cadcpp.kv.cache import common_prefix
+from cadcpp.util.prefix import common_prefix
 
 RECENT = 64  # occurrences of a match that are looked at, so that a proposal takes the same time in any text
 

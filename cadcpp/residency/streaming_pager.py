@@ -5,13 +5,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import contextmanager
 
 from cadcpp.errors import ModelError
 from cadcpp.residency.expert_cache import ExpertCache
 from cadcpp.residency.layout import CHUNK, HUGE, Extent, Layout
+from cadcpp.residency.pager import PagerState
 from cadcpp.system.mapping import Mapping
 from cadcpp.system.memory_limits import give_back, is_limited, spare_bytes
 from cadcpp.telemetry.trace import Trace
@@ -25,88 +24,6 @@ _SWEEP = 16  # passes after which embedding rows read by faults are dropped
 _LOOK_S = 0.25  # how often to see whether memory has become short
 _FADE = 0.99  # per chunk, for the measured speed
 _Item = tuple[int, Extent]  # number of the pass, what it needs
-
-
-@dataclass(frozen=True, slots=True)
-class PagerState:
-    """A snapshot; bytes and seconds since the pager started."""
-
-    pinned_bytes: int = 0  # resident for good so far
-    locked_bytes: int = 0  # of these, what mlock holds
-    streamed_bytes: int = 0
-    expert_bytes: int = 0  # read because a pass was routed to them
-    stall_seconds: float = 0.0  # compute waited for the disk
-    passes: int = 0
-    waiting_seconds: float = 0.0  # for how long compute has been waiting for the disk by now
-    pass_bytes: int = 0  # streamed by a pass: what is planned, and what was given back or lent
-    byte_seconds: float = 0.0  # of reading one byte, as measured
-    ahead_seconds: float = 0.0  # how long the disk has work between two passes
-
-    @property
-    def pass_seconds(self) -> float:
-        """Least time of a pass at the disk's measured speed."""
-        return self.pass_bytes * self.byte_seconds
-
-
-class Pager(Protocol):
-    """What the verifier tells about its passes. All of it is advice: tokens never depend on it.
-
-    What cannot be read is a ModelError where a pass would wait for it; the next pass tries again.
-    """
-
-    def start_pass(self) -> None: ...
-
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None: ...
-
-    def layer_done(self, layer: int) -> None: ...
-
-    def end_pass(self) -> None: ...
-
-    def lend(self, n_bytes: int) -> AbstractContextManager[None]: ...
-
-    def cede(self, n_bytes: int) -> None:
-        """Keep ``n_bytes`` less in memory than planned, from now on."""
-        ...
-
-    def wait_for_stall(self, seconds: float) -> bool:
-        """Whether compute waits for the disk now, or begins to within ``seconds``."""
-        ...
-
-    def state(self) -> PagerState: ...
-
-    def close(self) -> None: ...
-
-
-class NullPager:
-    """Leaves paging to the kernel."""
-
-    def start_pass(self) -> None:
-        pass
-
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
-        pass
-
-    def layer_done(self, layer: int) -> None:
-        pass
-
-    def end_pass(self) -> None:
-        pass
-
-    def lend(self, n_bytes: int) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def cede(self, n_bytes: int) -> None:
-        pass
-
-    def wait_for_stall(self, seconds: float) -> bool:
-        time.sleep(seconds)
-        return False
-
-    def state(self) -> PagerState:
-        return PagerState()
-
-    def close(self) -> None:
-        pass
 
 
 class StreamingPager:

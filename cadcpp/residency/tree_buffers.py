@@ -7,8 +7,9 @@ import numpy as np
 
 from cadcpp.config import SessionConfig
 from cadcpp.gguf.header import Header
-from cadcpp.policy.cost_model import Disk
-from cadcpp.residency.memory_plan import PYTHON, Plan, batch_rows, make_plan, tree_bytes
+from cadcpp.policy.base import Disk
+from cadcpp.residency.footprint import batch_rows, tree_bytes
+from cadcpp.residency.memory_plan import PYTHON, Plan, make_plan
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.prices import FIRST_ROWS, SIZES, Floats
 

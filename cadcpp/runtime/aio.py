@@ -6,9 +6,9 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from cadcpp.config import SamplingConfig
-from cadcpp.kv.cache import Progress
 from cadcpp.runtime.session import Chunk, Session
 from cadcpp.runtime.stages import Steps
+from cadcpp.telemetry.progress import Progress
 from cadcpp.telemetry.stats import Stats
 
 T = TypeVar("T")

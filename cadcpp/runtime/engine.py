@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cadcpp.config import TreeConfig
-from cadcpp.draft.model_drafter import Drafter
+from cadcpp.draft.base import Drafter
 from cadcpp.errors import ConfigError, ContextFull
-from cadcpp.kv.cache import Progress
 from cadcpp.native.sampler import Sampler
-from cadcpp.policy.cost_model import Disk, Observation, Policy
+from cadcpp.policy.base import Disk, Observation, Policy
 from cadcpp.policy.draft_temperature import Calibration
-from cadcpp.residency.streaming_pager import NullPager, Pager
+from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.tree_buffers import Allowance
 from cadcpp.runtime.stages import Step, Steps, beside, finish, run, stage
+from cadcpp.telemetry.progress import Progress
 from cadcpp.telemetry.stats import Stats
 from cadcpp.telemetry.trace import Trace
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.prices import SIZES, TEXT_ROWS, hidden_rows
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import Accepted, Walk

@@ -11,30 +11,35 @@ from pathlib import Path
 import psutil
 
 from cadcpp.config import SamplingConfig, SessionConfig
-from cadcpp.draft.model_drafter import Drafter, ModelDrafter, NoDrafter
+from cadcpp.draft.base import Drafter, NoDrafter
+from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.draft.ngram_drafter import Copier
 from cadcpp.draft.staged import StagedDrafter
+from cadcpp.draft.switch import Switch
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.gguf.validate import check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
-from cadcpp.kv.cache import Progress
 from cadcpp.native.context import Context, ContextConfig, Watcher
 from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
 from cadcpp.ngram.file import load
 from cadcpp.ngram.katz import Katz
 from cadcpp.ngram.predictor import Guesser
-from cadcpp.policy.cost_model import CostModel, Policy
-from cadcpp.policy.drafter_choice import Choice, Switch
+from cadcpp.policy.base import Policy
+from cadcpp.policy.cost_model import CostModel
+from cadcpp.policy.drafter_choice import Choice
 from cadcpp.policy.llmcad import AdaptiveFallback
-from cadcpp.residency.memory_plan import Plan, batch_rows, draft_seqs, wide_bytes, wide_rows
-from cadcpp.residency.streaming_pager import NullPager, Pager, PagerState, StreamingPager
+from cadcpp.residency.footprint import batch_rows, draft_seqs, wide_bytes
+from cadcpp.residency.memory_plan import Plan, wide_rows
+from cadcpp.residency.pager import NullPager, Pager, PagerState
+from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import Allowance, plan_session
 from cadcpp.runtime.detokenizer import TextStream
 from cadcpp.runtime.engine import Engine, Round
 from cadcpp.runtime.stages import Steps, run
 from cadcpp.system.heap import bound_heap, trim_heap
+from cadcpp.telemetry.progress import Progress
 from cadcpp.telemetry.stats import Stats
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.prices import TEXT_ROWS

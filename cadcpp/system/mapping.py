@@ -1,17 +1,10 @@
-"""The verifier's weights as llama.cpp has them mapped: load without reading, and the verbs of paging.
+"""Mapped files, and the verbs of paging on them."""
 
-llama.cpp maps a model with MAP_POPULATE, which reads all of it at load. Here it is given a sparse stub
-instead (the real header, then a hole), and the real file is mapped over the stub's mapping afterwards.
-"""
-
-import contextlib
 import ctypes
 import errno
 import mmap
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,103 +106,6 @@ class Mapping:
                 yield segment.address + low - segment.start, high - low
 
 
-def forget(header: Header) -> None:
-    """Take a model's files out of the page cache, as far as nobody has them mapped."""
-    if not hasattr(os, "posix_fadvise"):
-        return
-    for part in header.parts:
-        fd = os.open(part.path, os.O_RDONLY)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(fd)
-
-
-class Stub:
-    """Sparse files to load in place of a model's files.
-
-    Populating even a hole takes page cache. So the files are cut to their headers right before they are
-    mapped, which leaves nothing to populate, and grown again before anything can be read from them.
-    """
-
-    def __init__(self, header: Header, folder: Path) -> None:
-        self._parts, self._folder = header.parts, folder
-        self.path = folder / header.path.name
-
-    def on_log(self, line: str) -> None:
-        """Cut when llama.cpp says that it begins with the tensors; without that line, loading is only slower."""
-        if "loading model tensors" in line:
-            self._resize(lambda part: part.data_offset)
-
-    def on_progress(self) -> None:
-        """Grow: llama.cpp has mapped the files."""
-        self._resize(lambda part: part.n_bytes)
-
-    def _resize(self, size: Callable[[Part], int]) -> None:
-        with contextlib.suppress(OSError):
-            for part in self._parts:
-                os.truncate(self._folder / part.path.name, size(part))
-
-
-@contextlib.contextmanager
-def stub_of(header: Header) -> Iterator[Stub | None]:
-    """A stub to load in place of a model, or None where none can be made."""
-    folder = _write_stub(header)
-    try:
-        yield Stub(header, folder) if folder else None
-    finally:
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_stub(header: Header) -> Path | None:
-    if not Path("/proc/self/maps").exists():
-        return None
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="cadcpp-"))
-    except OSError:
-        return None
-    try:
-        for part in header.parts:
-            _write_stub_part(part, folder / part.path.name)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
-    return folder
-
-
-def _write_stub_part(part: Part, stub: Path) -> None:
-    with part.path.open("rb") as source, stub.open("wb") as target:
-        target.write(source.read(part.data_offset))
-        target.truncate(part.n_bytes)
-        target.flush()
-        if os.fstat(target.fileno()).st_blocks * 512 > part.data_offset + (1 << 20):
-            raise OSError("this file system has no holes")
-
-
-def remap(header: Header, stub: Path) -> list[Segment] | None:
-    """Map the real files over the loaded stub's mappings; None, with nothing changed, if they are not found."""
-    found = [
-        (start, stop, offset, index)
-        for start, stop, offset, path in _mappings()
-        for index, part in enumerate(header.parts)
-        if path == str(stub.with_name(part.path.name).resolve())
-    ]
-    if {index for *_, index in found} != set(range(len(header.parts))):
-        return None
-    return [_remap_one(header.parts[index], index, start, stop, offset) for start, stop, offset, index in found]
-
-
-def _remap_one(part: Part, index: int, start: int, stop: int, offset: int) -> Segment:
-    fd = os.open(part.path, os.O_RDONLY)
-    try:
-        flags = mmap.MAP_SHARED | _MAP_FIXED
-        address = _libc.mmap(start, stop - start, mmap.PROT_READ, flags, fd, offset)
-    finally:
-        os.close(fd)
-    if address != start:  # half of the weights would be holes: there is no way on from here
-        raise MemoryError(f"cannot map {part.path}: {os.strerror(ctypes.get_errno())}")
-    return Segment(index, offset, offset + stop - start, start)
-
-
 def blank(segments: Iterable[Segment]) -> None:
     """Map zeros, which need no memory, over what was mapped."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
@@ -221,13 +117,13 @@ def mapped(header: Header) -> list[Segment]:
     """Where a plainly loaded model's files are mapped."""
     return [
         Segment(index, offset, offset + stop - start, start)
-        for start, stop, offset, path in _mappings()
+        for start, stop, offset, path in mappings()
         for index, part in enumerate(header.parts)
         if path == str(part.path.resolve())
     ]
 
 
-def _mappings() -> Iterator[tuple[int, int, int, str]]:
+def mappings() -> Iterator[tuple[int, int, int, str]]:
     """Address range, file offset and path of every mapped file of this process."""
     try:
         lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
@@ -238,3 +134,25 @@ def _mappings() -> Iterator[tuple[int, int, int, str]]:
         if len(fields) == 6 and fields[5].startswith("/"):
             start, stop = (int(x, 16) for x in fields[0].split("-"))
             yield start, stop, int(fields[2], 16), fields[5]
+
+
+def forget(header: Header) -> None:
+    """Take a model's files out of the page cache, as far as nobody has them mapped."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for part in header.parts:
+        fd = os.open(part.path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+def map_over(part: Part, index: int, start: int, stop: int, offset: int) -> Segment:
+    fd = os.open(part.path, os.O_RDONLY)
+    try:
+        flags = mmap.MAP_SHARED | _MAP_FIXED
+        address = _libc.mmap(start, stop - start, mmap.PROT_READ, flags, fd, offset)
+    finally:
+        os.close(fd)
+    if address != start:  # half of the weights would be holes: there is no way on from here
+        raise MemoryError(f"cannot map {part.path}: {os.strerror(ctypes.get_errno())}")
+    return Segment(index, offset, offset + stop - start, start)

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from cadcpp.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 LANES = ("disk", "draft", "verify", "idle")  # idle: compute waits for the disk
-_Interval = tuple[float, float]
 
 
 class Trace:
@@ -50,94 +47,3 @@ class Trace:
             except OSError as error:  # what is traced goes on
                 logger.warning("cadcpp: the trace %s ends early: %s; make room there", self._path, error.strerror)
                 self.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Seconds, of all that a trace covers."""
-
-    whole: float
-    busy: dict[str, float]  # by lane
-    hidden_draft: float  # drafting while the disk read
-    stalls: dict[str, float]  # by what was waited for
-    n_rounds: int
-    n_rows: int
-    n_accepted: int
-
-
-_NO_TRACE = "{} is not a trace: record one with --trace FILE"
-
-
-def summarize(path: Path) -> Summary:
-    """Shares of a trace. Raises ConfigError for a file that is none."""
-    events = _events(path)
-    try:
-        spans = [event for event in events if event.get("ph") == "X" and event["dur"] > 0]
-        if not spans:
-            raise ConfigError(f"{path} holds no spans: record one with --trace {path}")
-        return _summary(spans)
-    except (AttributeError, KeyError, TypeError, OverflowError):
-        raise ConfigError(_NO_TRACE.format(path)) from None
-
-
-def _summary(spans: list[dict[str, Any]]) -> Summary:
-    lanes = {name: [_interval(e) for e in spans if e["tid"] == lane] for lane, name in enumerate(LANES)}
-    stalls: dict[str, float] = {}
-    for event in spans:
-        if event["tid"] == LANES.index("idle"):
-            stalls[event["name"]] = stalls.get(event["name"], 0.0) + event["dur"] / 1e6
-    ends = [_interval(event) for event in spans]
-    rounds = [event["args"] for event in spans if event["tid"] == LANES.index("verify")]
-    disk = _union(lanes["disk"])
-    return Summary(
-        max(stop for _, stop in ends) - min(start for start, _ in ends),
-        {name: _length(_union(found)) for name, found in lanes.items()},
-        _length(_union(lanes["draft"])) - _length(_outside(_union(lanes["draft"]), disk)),
-        stalls,
-        len(rounds),
-        sum(args["rows"] for args in rounds),
-        sum(args["accepted"] for args in rounds),
-    )
-
-
-def _events(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text("utf-8").rstrip().rstrip(",")
-        return list(json.loads(text if text.endswith("]") else text + "]"))
-    except OSError as error:
-        raise ConfigError(f"cannot read trace {path}: {error.strerror}") from None
-    except (ValueError, TypeError, RecursionError):
-        raise ConfigError(_NO_TRACE.format(path)) from None
-
-
-def _interval(event: dict[str, Any]) -> _Interval:
-    return event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
-
-
-def _length(intervals: Iterable[_Interval]) -> float:
-    return sum(stop - start for start, stop in intervals)
-
-
-def _union(intervals: Iterable[_Interval]) -> list[_Interval]:
-    merged: list[_Interval] = []
-    for start, stop in sorted(intervals):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
-        else:
-            merged.append((start, stop))
-    return merged
-
-
-def _outside(intervals: list[_Interval], others: list[_Interval]) -> list[_Interval]:
-    """What of some intervals no other one covers; both sorted and without overlaps."""
-    left: list[_Interval] = []
-    for start, stop in intervals:
-        for low, high in others:
-            if high <= start or low >= stop:
-                continue
-            if low > start:
-                left.append((start, low))
-            start = max(start, high)
-        if start < stop:
-            left.append((start, stop))
-    return left

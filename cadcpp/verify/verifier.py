@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.kv.cache import Cache, Progress, common_prefix, within
+from cadcpp.kv.cache import Cache
 from cadcpp.native.context import Context, OnLayer
+from cadcpp.telemetry.progress import Progress, within
 from cadcpp.tree.prices import FIRST_ROWS, TEXT_ROWS
 from cadcpp.tree.token_tree import TokenTree
+from cadcpp.util.prefix import common_prefix
 from cadcpp.verify.accept import Accepted, accept
 
 Draw = Callable[[Context, int], int]  # a token, from the logits of a row of the context's last batch

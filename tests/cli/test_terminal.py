@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cadcpp.chat.transcript import Message, load
-from cadcpp.cli.terminal import bar_line, format_seconds, printable
+from cadcpp.cli.progress import bar_line, format_seconds
+from cadcpp.cli.terminal import printable
 
 if sys.platform == "win32":
     pytest.skip("no pseudo terminals here", allow_module_level=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import read_header
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.runtime import aio
 from cadcpp.runtime.session import Session
+from cadcpp.tree.limits import TreeConfig
 
 N_CTX, ROWS = 256, 16
 SAMPLING = SamplingConfig(temperature=1.0, seed=4)

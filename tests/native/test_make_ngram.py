@@ -7,10 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from cadcpp.cli import main
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import CadError, PairError
 from cadcpp.models.make_ngram import make_ngram
 from cadcpp.runtime.session import Session
+from cadcpp.tree.limits import TreeConfig
 
 TEXT = "the cat sat on the mat and the dog sat on the cat. " * 40
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cadcpp.config import SamplingConfig, TreeConfig
-from cadcpp.draft.model_drafter import Drafter, ModelDrafter
+from cadcpp.config import SamplingConfig
+from cadcpp.draft.base import Drafter
+from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.draft.ngram_drafter import Copier
 from cadcpp.draft.staged import StagedDrafter
 from cadcpp.errors import ConfigError, ContextFull, NativeError
@@ -17,9 +18,11 @@ from cadcpp.kv.cache import Cache
 from cadcpp.native.context import ContextConfig
 from cadcpp.native.lib import api
 from cadcpp.ngram.predictor import Guesser
-from cadcpp.policy.cost_model import CostModel, Policy
+from cadcpp.policy.base import Policy
+from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.llmcad import AdaptiveFallback
 from cadcpp.runtime.engine import Engine
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.verifier import Verifier
 from tests.support.rig import Rig

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cadcpp.config import SamplingConfig, TreeConfig
+from cadcpp.config import SamplingConfig
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.draft.ngram_drafter import Copier
 from cadcpp.draft.staged import StagedDrafter
+from cadcpp.draft.switch import Switch
 from cadcpp.ngram.predictor import Guess, Guesser
 from cadcpp.policy.cost_model import CostModel
-from cadcpp.policy.drafter_choice import Choice, Switch
+from cadcpp.policy.drafter_choice import Choice
+from cadcpp.tree.limits import TreeConfig
 from tests.support.rig import Rig
 from tests.support.trees import paths
 from tests.support.vocab import random_text

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cadcpp.config import SamplingConfig, TreeConfig
+from cadcpp.config import SamplingConfig
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.native.context import Stopped
-from cadcpp.policy.cost_model import CostModel, Policy
+from cadcpp.policy.base import Policy
+from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.llmcad import AdaptiveFallback
-from cadcpp.residency.streaming_pager import NullPager
+from cadcpp.residency.pager import NullPager
 from cadcpp.runtime.engine import Engine, Round
 from cadcpp.runtime.stages import Steps, beside, run, stage
+from cadcpp.tree.limits import TreeConfig
 from tests.support.rig import Rig
 from tests.support.vocab import random_text
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cadcpp.config import TreeConfig
 from cadcpp.draft.best_first import Growth
 from cadcpp.errors import ModelError
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.prices import Prices
 from cadcpp.tree.token_tree import TokenTree
 from tests.support.trees import paths

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from cadcpp.errors import ConfigError
-from cadcpp.kv.cache import Cache, common_prefix
+from cadcpp.kv.cache import Cache
+from cadcpp.util.prefix import common_prefix
 
 
 class FakeContext:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from cadcpp.config import MAX_THREADS, SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import MAX_THREADS, SamplingConfig, SessionConfig
 from cadcpp.errors import ConfigError
+from cadcpp.tree.limits import TreeConfig
 
 GOOD: list[tuple[Any, str, list[Any]]] = [
     (SamplingConfig, "temperature", [0.0, 0.8, 100.0]),

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from cadcpp.config import TreeConfig
 from cadcpp.draft.best_first import Growth
-from cadcpp.policy.cost_model import CostModel, Disk, Observation
+from cadcpp.policy.base import Disk, Observation
+from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.pass_cost import RowCost, Trust
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.prices import MAX_ROWS, SIZES, Floats
 from cadcpp.tree.token_tree import TokenTree
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cadcpp.cli.countdown import Countdown
+from cadcpp.cli.progress import Countdown
 
 
 def test_the_rate_is_of_this_run_and_tells_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:

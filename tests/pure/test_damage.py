@@ -15,7 +15,7 @@ from cadcpp.errors import CadError
 from cadcpp.ngram.estimate import estimate
 from cadcpp.ngram.file import load as load_ngram
 from cadcpp.ngram.file import pack
-from cadcpp.telemetry.trace import summarize
+from cadcpp.telemetry.trace_summary import summarize
 
 N = [pytest.param(400, id="some"), pytest.param(4000, id="many", marks=pytest.mark.slow)]
 VOCABULARY = bytes(range(32))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cadcpp.config import TreeConfig
-from cadcpp.policy.cost_model import Observation
+from cadcpp.policy.base import Observation
 from cadcpp.policy.drafter_choice import Choice
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 
 PASS_S, ROW_S, NODE_S = 0.1, 0.01, 0.02

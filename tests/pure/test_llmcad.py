@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cadcpp.config import TreeConfig
-from cadcpp.policy.cost_model import Observation
-from cadcpp.policy.llmcad import AdaptiveFallback, PacedGrowth
+from cadcpp.draft.branch_pacer import PacedGrowth
+from cadcpp.policy.base import Observation
+from cadcpp.policy.llmcad import AdaptiveFallback
+from cadcpp.tree.limits import TreeConfig
 
 NEVER = np.array([0], np.int32)
 

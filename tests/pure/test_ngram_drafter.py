@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from cadcpp.config import TreeConfig
 from cadcpp.draft.ngram_drafter import Copier
 from cadcpp.ngram.estimate import estimate
 from cadcpp.ngram.predictor import Belief, Guesser
 from cadcpp.ngram.prompt_lookup import Continuation
+from cadcpp.tree.limits import TreeConfig
 from tests.support.trees import paths
 
 CONFIG = TreeConfig(rows=12)

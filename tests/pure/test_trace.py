@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cadcpp.errors import ConfigError
-from cadcpp.telemetry.trace import Trace, summarize
+from cadcpp.telemetry.trace import Trace
+from cadcpp.telemetry.trace_summary import summarize
 
 
 @pytest.fixture

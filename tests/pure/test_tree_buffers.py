@@ -7,11 +7,12 @@ import pytest
 
 from bench.predict.devices import ARCHITECTURES
 from bench.predict.forecast import header_of
-from cadcpp.config import SessionConfig, limit_rows
+from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError
 from cadcpp.models.catalog import pairs
 from cadcpp.residency.memory_plan import Plan, make_plan
 from cadcpp.residency.tree_buffers import Allowance, plan_session
+from cadcpp.tree.limits import limit_rows
 from cadcpp.tree.prices import FIRST_ROWS
 
 GB = 10**9

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cadcpp.config import SamplingConfig, TreeConfig
+from cadcpp.config import SamplingConfig
 from cadcpp.models.demo import DemoPair
 from cadcpp.native.sampler import Sampler
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import accept
 from cadcpp.verify.verifier import Verifier

@@ -13,9 +13,9 @@ import pytest
 
 from cadcpp.config import SamplingConfig
 from cadcpp.draft.model_drafter import ModelDrafter
-from cadcpp.kv.cache import Progress
 from cadcpp.models.demo import DemoPair
 from cadcpp.native.context import Context
+from cadcpp.telemetry.progress import Progress
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify import verifier as verifier_module
 from cadcpp.verify.accept import Accepted, accept

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from bench.matrix.workloads import in_template
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.models.demo import DemoPair
 from cadcpp.modes import Fallback, Speculative
 from cadcpp.runtime.session import Session
 from cadcpp.telemetry.stats import Stats
+from cadcpp.tree.limits import TreeConfig
 from tests.support.prompts import prompt
 
 pytestmark = pytest.mark.real

@@ -8,13 +8,14 @@ import pytest
 
 from cadcpp.chat.conversation import Conversation
 from cadcpp.chat.template import Template
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.errors import ContextFull
 from cadcpp.models.demo import DemoPair
 from cadcpp.native.context import Context, OnLayer
 from cadcpp.runtime.session import Chunk, Session
 from cadcpp.system.heap import trim_heap
+from cadcpp.tree.limits import TreeConfig
 
 pytestmark = pytest.mark.real
 

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from cadcpp.config import SamplingConfig, SessionConfig, TreeConfig, limit_rows
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header
 from cadcpp.models.demo import DemoPair
@@ -18,6 +18,7 @@ from cadcpp.residency.layout import HUGE
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import read_bytes
+from cadcpp.tree.limits import TreeConfig, limit_rows
 from cadcpp.tree.prices import FIRST_ROWS
 from tests.support.prompts import prompt
 

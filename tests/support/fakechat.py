@@ -13,7 +13,7 @@ import cadcpp.chat.template
 import cadcpp.cli.chat
 from cadcpp.cli import main
 from cadcpp.errors import ConfigError
-from cadcpp.residency.streaming_pager import NullPager
+from cadcpp.residency.pager import NullPager
 from cadcpp.runtime.engine import Round
 from cadcpp.runtime.session import Chunk
 from cadcpp.tree.token_tree import TokenTree

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from cadcpp.config import SamplingConfig, TreeConfig
-from cadcpp.draft.model_drafter import Drafter, ModelDrafter, NoDrafter
+from cadcpp.config import SamplingConfig
+from cadcpp.draft.base import Drafter, NoDrafter
+from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
 from cadcpp.runtime.engine import Engine
 from cadcpp.telemetry.stats import Stats
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.verify.verifier import Verifier
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cadcpp.config import TreeConfig
-from cadcpp.draft.model_drafter import NoDrafter
+from cadcpp.draft.base import NoDrafter
+from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 
 DECOYS = (1000, 40000)  # ids drawn at random: ordinary words in SmolLM2's vocabulary

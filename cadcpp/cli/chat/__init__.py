@@ -13,7 +13,8 @@ from cadcpp.cli.chat.banner import Pair, screen
 from cadcpp.cli.chat.reader import Lines, Pipe
 from cadcpp.cli.chat.state_dir import cache_of, history, last_chat, state_dir
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
-from cadcpp.cli.terminal import is_terminal, loading, note
+from cadcpp.cli.progress import loading
+from cadcpp.cli.terminal import is_terminal, note
 from cadcpp.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from cadcpp.cli.chat.footer import footer
 from cadcpp.cli.chat.interrupt import Interrupts, Stopped
 from cadcpp.cli.chat.settings import Settings
 from cadcpp.cli.chat.state_dir import cache_of, new_chat
-from cadcpp.cli.terminal import answer, note, prefill_progress, stall_note
+from cadcpp.cli.progress import prefill_progress, stall_note
+from cadcpp.cli.terminal import answer, note
 from cadcpp.errors import CadError, ContextFull
 from cadcpp.runtime.generation_record import Recorder
 

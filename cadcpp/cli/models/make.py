@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cadcpp.cli.countdown import Countdown
 from cadcpp.cli.models.catalog import list_models, pull
 from cadcpp.cli.models.inspect import check, inspect
 from cadcpp.cli.options import default_ctx
+from cadcpp.cli.progress import Countdown
 from cadcpp.cli.terminal import note, printable, say
 from cadcpp.errors import ConfigError
 

@@ -1,0 +1,78 @@
+"""Bytes that caches, buffers and windows take, by a header's numbers."""
+
+from cadcpp.gguf.header import Header
+from cadcpp.residency.layout import lay_out
+from cadcpp.tree.prices import TEXT_ROWS
+
+_Q8_0 = 34 / 32  # bytes per element of the KV caches
+_PER_TOKEN = 350  # bytes that llama.cpp keeps for each token of a vocabulary, measured
+_CELLS = 256  # llama.cpp rounds the number of KV cells up to this
+
+
+def whole_cells(n: int) -> int:
+    """KV cells that llama.cpp makes where ``n`` are asked for."""
+    return -(-n // _CELLS) * _CELLS
+
+
+def draft_seqs(rows: int) -> int:
+    """KV sequences for growing a tree: a quarter of its rows cost no accepted token (bench/acceptance)."""
+    return max(rows // 4, 8)
+
+
+def batch_rows(rows: int) -> int:
+    """Rows of one pass where memory is short: room for a tree, and for a short prompt in one pass."""
+    return max(rows, TEXT_ROWS)
+
+
+def wide_bytes(header: Header, n_rows: int, n_cells: int, n_outputs: int) -> int:
+    """What a second, wide context takes, the copy of the cache on its way included."""
+    return compute_bytes(header, n_rows, n_outputs) + 2 * cache_bytes(header, whole_cells(n_cells))
+
+
+def window_bytes(header: Header, pinned: int) -> int:
+    """Streamed bytes in memory at a time: the layer in use, the next one, and some on the way.
+
+    More would take room from the pinned part, which saves the same bytes on every pass.
+    """
+    layout = lay_out(header, pinned)
+    layers: dict[int, int] = {}
+    for extent in layout.streamed:
+        layers[extent.layer] = layers.get(extent.layer, 0) + len(extent)
+    return 2 * max(layers.values(), default=0) + (8 << 20)
+
+
+def cache_bytes(header: Header, n_cells: int) -> int:
+    """Size of one q8_0 KV cache."""
+    heads = header.number("attention.head_count") or 1
+    kv_heads = header.number("attention.head_count_kv") or heads
+    size = header.number("embedding_length") // heads
+    width = header.number("attention.key_length", size) + header.number("attention.value_length", size)
+    return int(header.number("block_count", 1) * kv_heads * width * n_cells * _Q8_0)
+
+
+def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
+    """Buffers of one context for ``n_rows`` at once, of which ``n_outputs`` ask for logits (held twice)."""
+    n_used = header.number("expert_used_count") or 1
+    ups = (t for t in header.tensors if "ffn_up" in t.name)
+    n_ff = max((t.shape[1] * (n_used if "_exps" in t.name else 1) for t in ups), default=0)
+    n_embd = header.number("embedding_length")
+    activations = 4 * n_rows * max(3 * n_ff + 4 * n_embd, 12 * n_embd)
+    logits = 4 * n_outputs * header.n_vocab
+    return max(activations, logits) + logits
+
+
+def tree_bytes(verifier: Header, draft: Header | None, rows: int) -> int:
+    """Buffers of both models that grow with a tree of up to ``rows``."""
+    return tree_compute_bytes(verifier, rows, rows) + draft_compute_bytes(draft, rows)
+
+
+def tree_compute_bytes(verifier: Header, rows: int, n_outputs: int) -> int:
+    return compute_bytes(verifier, batch_rows(rows), n_outputs)
+
+
+def draft_compute_bytes(draft: Header | None, rows: int) -> int:
+    return compute_bytes(draft, TEXT_ROWS, draft_seqs(rows)) if draft else 0
+
+
+def vocabulary_bytes(header: Header) -> int:
+    return _PER_TOKEN * header.n_vocab
