@@ -38,7 +38,7 @@ test-slow: setup  ## those
 	$(BIN)/python -m pytest -m slow
 
 fuzz: setup  ## thousands of damaged files, opened in every way there is; ten minutes
-	$(BIN)/python -m pytest -m "slow or not slow" -s tests/native/test_fuzz.py tests/native/test_keep.py tests/pure/test_damage.py
+	$(BIN)/python -m pytest -m "slow or not slow" -s tests/native/test_fuzz.py tests/native/test_saved_cache.py tests/pure/test_damage.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

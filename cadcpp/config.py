@@ -73,13 +73,13 @@ class SessionConfig:
             f"between 1 and {MAX_THREADS}",
         )
 
-    def beside(self, draft: bool) -> "SessionConfig":
+    def resolve(self, draft: bool) -> "SessionConfig":
         """The settings with what follows from them where there is a draft model, or none. Raises ConfigError."""
         mode = self.speculative
         if not draft and mode in ("draft", "staged"):
             raise ConfigError(f"speculative {mode} needs a draft model: give one with -d or draft_model_path")
         if self.ngram is not None and mode in ("draft", "off"):
             raise ConfigError(f"speculative {mode} does not use n-grams: leave out {self.ngram}")
-        if mode == "off" or self.tree.rows == 1:
-            return replace(self, speculative="off", tree=replace(self.tree, rows=1))
+        if mode == "off" or self.tree.max_size == 1:
+            return replace(self, speculative="off", tree=replace(self.tree, max_size=1))
         return replace(self, speculative="ngram") if not draft and mode == "auto" else self

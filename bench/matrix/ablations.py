@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.base import Drafter
-from cadcpp.draft.best_first import Growth
+from cadcpp.draft.best_first import BestFirstGrowth
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.gguf.header import Header
 from cadcpp.policy.base import Policy
@@ -25,8 +25,8 @@ from cadcpp.residency.footprint import window_bytes
 from cadcpp.residency.layout import lay_out
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import Pager
-from cadcpp.residency.tree_buffers import Allowance
-from cadcpp.runtime.generation_record import Recorder
+from cadcpp.residency.tree_buffers import TreeBuffers
+from cadcpp.runtime.generation_record import GenerationRecord
 from cadcpp.runtime.session import Session
 from cadcpp.tree.limits import TreeConfig
 
@@ -39,12 +39,12 @@ SAMPLINGS = {
 class Unpinned(Session):
     """The memory that pinning would take goes into the window."""
 
-    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, Allowance]:
-        plan, allowance = super()._plan(verifier, draft)
+    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, TreeBuffers]:
+        plan, tree_buffers = super()._plan(verifier, draft)
         layout = lay_out(verifier, 0)
-        room = plan.layout.pinned_bytes + plan.window - layout.pinned_bytes - allowance.take(allowance.most)
+        room = plan.layout.pinned_bytes + plan.window - layout.pinned_bytes - tree_buffers.take(tree_buffers.most)
         window = max(room, window_bytes(verifier, 0))
-        return replace(plan, layout=layout, window=window), Allowance.fixed(allowance.most)
+        return replace(plan, layout=layout, window=window), TreeBuffers.fixed(tree_buffers.most)
 
 
 class Unstreamed(Session):
@@ -64,7 +64,7 @@ class Unlocked(Session):
         return super()._start_pager()
 
 
-class Chain(Growth):
+class Chain(BestFirstGrowth):
     """Of every node the likeliest next token alone."""
 
     def _likely(self, logp: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -110,7 +110,7 @@ def main() -> None:
     draft = options.d if options.without != "tree" else None
     with KINDS[options.without](options.m, draft, config_of(options)) as session:
         prompt = session.model.tokenize(options.p)
-        recorder = Recorder(len(prompt))
+        recorder = GenerationRecord(len(prompt))
         for chunk in session.stream(prompt, SAMPLINGS[options.sampling], options.n, stats=recorder.stats):
             recorder.add(chunk)
     print(json.dumps(recorder.to_dict()))
@@ -118,9 +118,9 @@ def main() -> None:
 
 def config_of(options: argparse.Namespace) -> SessionConfig:
     ram = options.ram << 20 if options.ram else None
-    config = SessionConfig(n_ctx=options.ctx, ram=ram, tree=TreeConfig(rows=options.rows))
+    config = SessionConfig(n_ctx=options.ctx, ram=ram, tree=TreeConfig(max_size=options.rows))
     if options.without == "tree":
-        return replace(config, tree=TreeConfig(rows=1))
+        return replace(config, tree=TreeConfig(max_size=1))
     if options.without == "branches":
         tree = replace(config.tree, cutoff=0.0, reach=1.0)
         return replace(config, tree=tree, speculative="draft", fallback="none")

@@ -17,11 +17,11 @@ from cadcpp.config import SessionConfig
 from cadcpp.gguf.header import Header, Part, Tensor
 from cadcpp.models.catalog import Entry
 from cadcpp.policy.cost_model import CostModel
-from cadcpp.policy.pass_cost import RowCost
+from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.layout import CHUNK, lay_out
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.tree_buffers import expected, plan_session
-from cadcpp.tree.limits import TreeConfig, limit_rows
+from cadcpp.tree.limits import TreeConfig, limit_tree
 from cadcpp.tree.prices import MAX_ROWS
 
 _WIDTH = TreeConfig().width  # nodes that the draft evaluates together
@@ -52,17 +52,17 @@ class Forecast:
 
 def forecast(verifier: Header, draft: Header, device: Device, agreement: float, n_ctx: int) -> Forecast:
     """Raises ConfigError where too little memory is left for the verifier."""
-    config = SessionConfig(ram=device.ram, n_ctx=n_ctx, tree=limit_rows(None))
-    plan, allowance = plan_session(config, verifier, draft)
-    alone, _ = plan_session(replace(config, tree=TreeConfig(rows=1)), verifier, None)
+    config = SessionConfig(ram=device.ram, n_ctx=n_ctx, tree=limit_tree(None))
+    plan, tree_buffers = plan_session(config, verifier, draft)
+    alone, _ = plan_session(replace(config, tree=TreeConfig(max_size=1)), verifier, None)
     (base_s, row_s), (draft_s, draft_row_s) = pass_s(verifier, device), pass_s(draft, device)
     model = CostModel(
         verify=costs(base_s, row_s),
         node_s=draft_s / _WIDTH + draft_row_s,
         nodes=1.0,
-        disk=expected(plan, allowance, byte_s(device)),
+        disk=expected(plan, tree_buffers, byte_s(device)),
     )
-    model.expect(*tree(agreement, allowance.most))
+    model.expect(*tree(agreement, tree_buffers.most))
     mapped = verifier.n_bytes * byte_s(device) if alone.streams else 0.0
     return Forecast(plan, max(mapped, base_s), max(alone.read_bytes * byte_s(device), base_s), model)
 
@@ -72,9 +72,9 @@ def byte_s(device: Device) -> float:
     return 1 / device.disk_bytes_per_s + device.latency_s / CHUNK
 
 
-def costs(base_s: float, row_s: float) -> RowCost:
+def costs(base_s: float, row_s: float) -> PassCost:
     """What passes of all sizes take, as if each had been seen."""
-    known = RowCost()
+    known = PassCost()
     for n_rows in (1, 2, 4, 8, 16, 32, 64, 128, MAX_ROWS):
         known.add(n_rows, base_s + row_s * (n_rows - 1))
     return known

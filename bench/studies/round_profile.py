@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--json", action="store_true", help="print one object with medians: seconds and shares")
     options = parser.parse_args()
-    config = SessionConfig(n_ctx=1024, tree=TreeConfig(rows=options.rows), fallback="none")
+    config = SessionConfig(n_ctx=1024, tree=TreeConfig(max_size=options.rows), fallback="none")
     with Session(options.verifier, options.draft, config) as session:
         rounds = measure(session, options.rounds)
     if options.json:

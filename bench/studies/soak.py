@@ -156,7 +156,7 @@ class Soak:
 
     def summary(self) -> dict[str, Any]:
         """All figures, and what is wrong with them."""
-        grown = Growth.of(self._held)
+        grown = BestFirstGrowth.of(self._held)
         return {
             "minutes": round(self.seconds / 60, 1),
             "sessions": len(self._held),
@@ -178,7 +178,7 @@ class Soak:
             speculative=mode,  # type: ignore[arg-type]
             fallback=rng.choice(("cost", "cost", "llmcad", "none")),
             pipeline=rng.random() < 0.8,
-            tree=TreeConfig(rows=rng.choice((4, 16, 64))),
+            tree=TreeConfig(max_size=rng.choice((4, 16, 64))),
         )
 
     def _request(self, session: Session) -> Request:
@@ -270,7 +270,7 @@ def write(session: Session, request: Request) -> Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Growth:
+class BestFirstGrowth:
     """How what the process holds between sessions changes after the first quarter of them."""
 
     own_mb: tuple[float, float] = (0.0, 0.0)  # first and last
@@ -283,7 +283,7 @@ class Growth:
     faults: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, held: Sequence[Holding]) -> "Growth":
+    def of(cls, held: Sequence[Holding]) -> "BestFirstGrowth":
         """From what was held after each session; fewer than six of them tell of no growth."""
         settled, held = held[_SETTLED:], held[int(_WARM * len(held)) :]
         if not held:

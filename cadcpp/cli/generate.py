@@ -35,14 +35,14 @@ def command(
     text = _read_prompt(prompt, prompt_file)
     config = make_sampling(**sampling)
     with open_session(n_predict=n_predict, **model_options) as session:
-        from cadcpp.runtime.generation_record import Recorder
+        from cadcpp.runtime.generation_record import GenerationRecord
 
         ids = _tokenize(session, text, chat)
-        recorder = Recorder(len(ids))
+        recorder = GenerationRecord(len(ids))
         with (
             prefill_progress(recorder) as progress,
             stall_note(lambda: session.pager.state().waiting_seconds),
-            # Closed before the session: on Ctrl-C or a broken pipe it still has caches to settle.
+            # Closed before the session: on Ctrl-C or a broken pipe it still has caches to roll back.
             closing(session.stream(ids, config, n_predict, stats=recorder.stats, progress=progress)) as chunks,
         ):
             for chunk in chunks:

@@ -144,7 +144,7 @@ def session_config(
 ) -> "SessionConfig":
     """Settings from the command line; checks every number."""
     from cadcpp.config import SessionConfig
-    from cadcpp.tree.limits import limit_rows
+    from cadcpp.tree.limits import limit_tree
     from cadcpp.util.byte_size import parse_size
 
     return SessionConfig(
@@ -157,7 +157,7 @@ def session_config(
         speculative=speculative,
         trace=trace,
         fallback=fallback,
-        tree=limit_rows(rows),
+        tree=limit_tree(rows),
     )
 
 
@@ -175,7 +175,7 @@ def open_session(
     """
     if n_predict < 1:
         raise ConfigError(f"-n must be at least 1, got {n_predict}")
-    config = session_config(ctx, **settings).beside(draft is not None)
+    config = session_config(ctx, **settings).resolve(draft is not None)
     from cadcpp.runtime.session import Session
     from cadcpp.runtime.stages import apart
 

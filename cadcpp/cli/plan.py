@@ -29,21 +29,21 @@ def command(
     from cadcpp.residency.tree_buffers import plan_session
     from cadcpp.system.disk_speed import disk_bytes_per_s
     from cadcpp.system.memory_limits import lockable_bytes
-    from cadcpp.tree.limits import limit_rows
+    from cadcpp.tree.limits import limit_tree
     from cadcpp.util.byte_size import parse_size
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
     size = parse_size(ram) if ram is not None else None
-    config = SessionConfig(n_ctx=default_ctx(model) if ctx is None else ctx, ram=size, tree=limit_rows(rows))
-    plan, allowance = plan_session(config.beside(draft is not None), verifier, drafter)
+    config = SessionConfig(n_ctx=default_ctx(model) if ctx is None else ctx, ram=size, tree=limit_tree(rows))
+    plan, tree_buffers = plan_session(config.resolve(draft is not None), verifier, drafter)
     speed = parse_size(disk_speed) if disk_speed else disk_bytes_per_s(model)
     values = plan.to_dict() | {
         "disk_bytes_per_second": round(speed),
         "streams": plan.streams,
         "seconds_per_pass_at_least": round(plan.read_bytes / max(speed, 1), 4),
-        "rows": allowance.rows,
-        "rows_at_most": allowance.most,
-        "rows_bytes": allowance.take(allowance.most),
+        "rows": tree_buffers.rows,
+        "rows_at_most": tree_buffers.most,
+        "rows_bytes": tree_buffers.take(tree_buffers.most),
         "lockable": min(lockable_bytes(), plan.layout.pinned_bytes),
     }
     say(json.dumps(values) if as_json else _table(values))

@@ -14,7 +14,7 @@ import click
 from cadcpp.cli.terminal import is_terminal, note
 
 if TYPE_CHECKING:
-    from cadcpp.runtime.generation_record import Recorder
+    from cadcpp.runtime.generation_record import GenerationRecord
     from cadcpp.telemetry.progress import Progress
 
 
@@ -67,7 +67,7 @@ def format_seconds(seconds: float) -> str:
 
 
 @contextmanager
-def prefill_progress(recorder: "Recorder") -> Iterator["Progress"]:
+def prefill_progress(recorder: "GenerationRecord") -> Iterator["Progress"]:
     """Tells how much of what is new in the prompt is evaluated, until the answer begins."""
     bar, start = Bar("reading the prompt"), list[int]()
 

@@ -55,7 +55,7 @@ def command(
 ) -> None:
     """Serve a model over HTTP, as OpenAI's API: completions, chat, streams, models."""
     _check(port, api_key)
-    session_config(ctx=ctx, **engine).beside(draft is not None)  # for its checks, before anything is loaded
+    session_config(ctx=ctx, **engine).resolve(draft is not None)  # for its checks, before anything is loaded
     n_ctx = _context(model, ctx)
     with _listen(host, port, api_key) as listener, redirect_stdout(sys.stderr):  # upstream's application prints
         from cadcpp.server.run import serve  # first: memory is planned around what the process holds

@@ -37,7 +37,7 @@ class Drafter(Protocol):
         """Draft on below the last tree, up to ``n`` nodes, as long as ``may_go_on()``."""
         ...
 
-    def settle(self) -> None:
+    def rollback(self) -> None:
         """Leave the cache valid, whatever was interrupted."""
         ...
 
@@ -61,7 +61,7 @@ class WithoutModel:
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
         pass
 
-    def settle(self) -> None:
+    def rollback(self) -> None:
         pass
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ _Next = tuple[NDArray[np.int64], NDArray[np.float32]]  # tokens, and their log p
 Mix = Callable[[NDArray[np.float32]], None]  # changes log probabilities, [n_vocab]
 
 
-class Growth:
+class BestFirstGrowth:
     """Grows towards the ``rows`` nodes of largest cumulative probability, or fewer if that pays more.
 
     Of all trees with n nodes these maximise the expected accepted length if the draft is calibrated
@@ -35,7 +35,7 @@ class Growth:
         self._open, self._guessed = np.array([True]), [False]
         self._child: dict[tuple[int, int], int] = {}  # node and the token after it -> its row
         self._known: dict[int, _Next] = {}  # what may follow evaluated nodes
-        self._n_expanded, self._most = 0, config.rows
+        self._n_expanded, self._most = 0, config.max_size
         self._likeness, self._n_likeness = 0.5 ** np.arange(1.0, _CHILDREN + 1), 1.0  # sums of the best children's
 
     def frontier(self) -> list[int]:
@@ -126,8 +126,8 @@ class Growth:
 
     def go_beyond(self, n: int) -> None:
         """Let up to ``n`` more nodes be evaluated, whatever they cost: what may follow the tree."""
-        rows = min(self._config.rows + n, MAX_ROWS)
-        self._config = replace(self._config, rows=rows, reach=1.0, prices=Prices())
+        rows = min(self._config.max_size + n, MAX_ROWS)
+        self._config = replace(self._config, max_size=rows, reach=1.0, prices=Prices())
         self._most = self._n_expanded + n
 
     def walk(self, path: Sequence[int]) -> list[int]:
@@ -139,7 +139,7 @@ class Growth:
             found.append(row)
         return found[1:]
 
-    def below(self, row: int, config: TreeConfig, max_depth: int) -> tuple["Growth", dict[int, int]]:
+    def below(self, row: int, config: TreeConfig, max_depth: int) -> tuple["BestFirstGrowth", dict[int, int]]:
         """The growth that has ``row`` as its root and all that is known below it; and evaluated nodes' new numbers.
 
         ``max_depth`` must leave the evaluated nodes in.
@@ -158,7 +158,7 @@ class Growth:
         return new, rank
 
     def _best(self, floor: float = -math.inf) -> NDArray[np.int64]:
-        order = np.argsort(-self._logp, kind="stable")[: self._config.rows]
+        order = np.argsort(-self._logp, kind="stable")[: self._config.max_size]
         return order[self._logp[order] >= floor]
 
     def _gains(self, rows: NDArray[np.int64], below: int = 0) -> NDArray[np.float64]:
@@ -175,13 +175,13 @@ class Growth:
         # A child is worth what it adds beyond the price of its row; how likely children are, other nodes' tell.
         children = self._gains(rows, 1)[:, None] * (self._likeness / self._n_likeness)
         pays = np.maximum(children - self._row_price(), 0).sum(axis=1) >= node
-        if len(self._logp) >= config.rows:
-            pays &= self._logp[rows] >= self._nth(config.rows) + math.log(reach)
+        if len(self._logp) >= config.max_size:
+            pays &= self._logp[rows] >= self._nth(config.max_size) + math.log(reach)
         return np.asarray(pays | (rows == 0))
 
     def _floor(self) -> float:
         """Cumulative log probability that a node must have to stay in the tree, as far as is known."""
-        full = self._nth(self._config.rows) if len(self._logp) >= self._config.rows else -math.inf
+        full = self._nth(self._config.max_size) if len(self._logp) >= self._config.max_size else -math.inf
         return max(_log(self._config.cutoff), full, _log(self._row_price()))
 
     def _row_price(self) -> float:

@@ -1,4 +1,4 @@
-"""Growth of a tree as LLMCad published it: branches in proportion to their confidence."""
+"""BestFirstGrowth of a tree as LLMCad published it: branches in proportion to their confidence."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from cadcpp.tree.token_tree import TokenTree
 BRANCHING = 0.3  # a token this likely opens a branch of its own (section 3.1)
 
 
-class PacedGrowth:
+class BranchPacer:
     """Section 3.2: branches grow by one token at a time, in proportion to their cumulative confidence."""
 
     def __init__(self, root: int, config: TreeConfig, max_depth: int, never: NDArray[np.int32]) -> None:
@@ -24,7 +24,7 @@ class PacedGrowth:
     def frontier(self) -> list[int]:
         """The branch whose turn it is; empty when it is time to verify."""
         open_rows = [row for row in self._spent if self._depth[row] < self._max_depth]
-        if not open_rows or len(self._token) >= self._config.rows:
+        if not open_rows or len(self._token) >= self._config.max_size:
             return []
         confidence = {row: math.exp(self._logp[row]) for row in open_rows}
         if max(confidence.values()) < (self._config.alpha or 0.0):
@@ -47,7 +47,7 @@ class PacedGrowth:
 
     def tree(self) -> TokenTree:
         """Everything drafted, as far as it fits."""
-        return TokenTree.build(self._token, self._parent, self._logp).trim(self._config.rows)
+        return TokenTree.build(self._token, self._parent, self._logp).trim(self._config.max_size)
 
     def position(self, row: int) -> tuple[int, int, int]:
         """Token, parent node and depth of one node."""

@@ -1,12 +1,12 @@
-"""Guesses that go along with a decode of the draft."""
+"""DraftAdapter that go along with a decode of the draft."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from cadcpp.draft.token_recycler import LONGEST, Recycler
+from cadcpp.draft.token_recycler import LONGEST, TokenRecycler
 from cadcpp.ngram.predictor import Guess
-from cadcpp.util.decayed_ratio import Shares
+from cadcpp.util.decayed_ratio import DecayedRatio
 
 _FORGET = 0.99
 _BINS = 10
@@ -15,11 +15,11 @@ _NGRAM = 0  # sources; 1, 2 and 3 are the draft itself, after as many tokens tha
 
 
 @dataclass(slots=True)
-class Use:
+class Usefulness:
     """How often a guess is of use to a draft's tree, by its source and by how likely that held it."""
 
-    useful: Shares = field(
-        default_factory=lambda: Shares(
+    useful: DecayedRatio = field(
+        default_factory=lambda: DecayedRatio(
             np.tile(_PRIOR * (np.arange(_BINS) + 0.5) / _BINS, (LONGEST + 1, 1)),
             np.full((LONGEST + 1, _BINS), _PRIOR),
             forget=_FORGET,
@@ -40,7 +40,7 @@ def _place(source: int, p: float) -> tuple[int, int]:
 
 
 @dataclass(slots=True)
-class Ride:
+class GuessRow:
     """A node to evaluate, and guessed tokens after it."""
 
     row: int
@@ -50,7 +50,7 @@ class Ride:
     grounds: list[tuple[int, float]] = field(default_factory=list)  # of each token: source, and probability there
     guesses: list[Guess] = field(default_factory=list)  # n-grams' after the node, and after each token
 
-    def go_on(self, guess: Guess, said: Recycler, use: Use, least: float) -> bool:
+    def go_on(self, guess: Guess, said: TokenRecycler, use: Usefulness, least: float) -> bool:
         """Take along the guess that is likeliest to be of use, if with it all are so by a chance of ``least``."""
         self.guesses.append(guess)
         found = list[tuple[float, int, int, float]]()

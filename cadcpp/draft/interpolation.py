@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.ngram.predictor import LONGEST, Guess
-from cadcpp.util.decayed_ratio import Shares
+from cadcpp.util.decayed_ratio import DecayedRatio
 
 _FORGET = 0.99
 _PRIOR = 10.0  # tokens that the first weights count for
@@ -14,13 +14,15 @@ _FIRST = np.array([0.02, *[0.1] * LONGEST])
 
 
 @dataclass(slots=True)
-class Mixture:
+class Interpolation:
     """Weights of the n-grams' opinion beside the draft's, by the length of the match that it rests on.
 
     They are learned by expectation maximisation, one step for each token of text that both had an opinion on.
     """
 
-    ngram: Shares = field(default_factory=lambda: Shares(_PRIOR * _FIRST, np.full(LONGEST + 1, _PRIOR), forget=_FORGET))
+    ngram: DecayedRatio = field(
+        default_factory=lambda: DecayedRatio(_PRIOR * _FIRST, np.full(LONGEST + 1, _PRIOR), forget=_FORGET)
+    )
 
     def weight(self, match: int) -> float:
         return self.ngram.at(match)

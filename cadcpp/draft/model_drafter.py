@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cadcpp.draft.best_first import Growth
-from cadcpp.draft.branch_pacer import PacedGrowth
+from cadcpp.draft.best_first import BestFirstGrowth
+from cadcpp.draft.branch_pacer import BranchPacer
 from cadcpp.kv.cache import Cache
 from cadcpp.native.context import Context
 from cadcpp.tree.limits import TreeConfig
@@ -24,7 +24,7 @@ class ModelDrafter:
     When a part of the last tree, or of what was drafted below it, has become text, growth goes on from there.
     """
 
-    growth: type[Growth] = Growth
+    growth: type[BestFirstGrowth] = BestFirstGrowth
 
     def __init__(self, context: Context, never: Sequence[int] = ()) -> None:
         self.context = context
@@ -34,21 +34,21 @@ class ModelDrafter:
         self.n_decodes = self.n_evaluated = self.n_kept = 0
         self._never = np.array(never, np.int32)  # tokens not to draft
         self._text: list[int] = []
-        self._growth: Growth | PacedGrowth | None = None  # below the text
+        self._growth: BestFirstGrowth | BranchPacer | None = None  # below the text
         self._seqs: dict[int, int] = {}  # evaluated node -> the sequence that holds its cell
         self._ends: dict[int, int] = {}  # sequence -> the node it ends at: only one child may go on in it
 
     def read(self, ids: Sequence[int]) -> None:
         n_new = len(ids) - common_prefix(self.cache.tokens, list(ids))
         if n_new > _ROUND and len(ids) < self._n_cells:
-            self.settle()
+            self.rollback()
             self.cache.align(ids)
             self.cache.prefill(ids, len(ids) - 1)
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         self.n_evaluated = self.n_kept = 0
-        config = replace(config, rows=max(min(config.rows, self._n_cells - len(ids) - config.width), 1))
-        if max_depth < 1 or config.rows < 2:
+        config = replace(config, max_size=max(min(config.max_size, self._n_cells - len(ids) - config.width), 1))
+        if max_depth < 1 or config.max_size < 2:
             return TokenTree.root(ids[-1])
         growth = self._go_on(ids, config, max_depth) or self._start(ids, config, max_depth)
         self._branch(growth, lambda: True)
@@ -60,7 +60,7 @@ class ModelDrafter:
         For while the verifier is busy: on one core, since a second team of OpenMP threads beside the
         verifier's would make both of them slow (with more threads than cores none of them spins).
         """
-        if not isinstance(self._growth, Growth):
+        if not isinstance(self._growth, BestFirstGrowth):
             return
         self._growth.go_beyond(n)
         self.context.use_threads(1)
@@ -69,9 +69,9 @@ class ModelDrafter:
         finally:
             self.context.use_threads(self.context.config.n_threads)
 
-    def settle(self) -> None:
+    def rollback(self) -> None:
         self._growth, self._seqs, self._ends = None, {}, {}
-        self.cache.settle()
+        self.cache.rollback()
 
     def stop(self) -> None:
         self.context.stop()
@@ -86,21 +86,23 @@ class ModelDrafter:
     def _n_cells(self) -> int:
         return min(self.context.config.n_cells, self.context.model.n_ctx_train)  # beyond, drafts are noise
 
-    def _go_on(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> Growth | None:
+    def _go_on(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> BestFirstGrowth | None:
         """The growth below the new text, if the last one got so far; what is evaluated is kept in any case."""
         growth, path = self._growth, list(ids[len(self._text) :])
         if growth is None or not path or list(ids[: len(self._text)]) != self._text:
-            self.settle()
+            self.rollback()
             return None
         rows = [row for row in growth.walk(path) if row in self._seqs]
-        if len(rows) < len(path) or isinstance(growth, PacedGrowth):
+        if len(rows) < len(path) or isinstance(growth, BranchPacer):
             if rows:
                 self.cache.adopt(self._seqs[rows[-1]], path[: len(rows)])
-            self.settle()
+            self.rollback()
             return None
         return self._reroot(growth, rows[-1], ids, config, max_depth)
 
-    def _reroot(self, growth: Growth, row: int, ids: Sequence[int], config: TreeConfig, max_depth: int) -> Growth:
+    def _reroot(
+        self, growth: BestFirstGrowth, row: int, ids: Sequence[int], config: TreeConfig, max_depth: int
+    ) -> BestFirstGrowth:
         below, rank = growth.below(row, config, max_depth)
         ends = {seq: rank[end] for seq, end in self._ends.items() if end in rank and end != row}
         self.cache.adopt(self._seqs[row], ids[len(self._text) :], ends.keys())
@@ -113,9 +115,9 @@ class ModelDrafter:
         """Take over new numbers of evaluated nodes; those that have none are gone."""
         self._seqs = {rank[node]: seq for node, seq in self._seqs.items() if node in rank} | {0: 0}
 
-    def _start(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> Growth | PacedGrowth:
+    def _start(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> BestFirstGrowth | BranchPacer:
         self.cache.prefill_whole(ids)
-        growth = (self.growth if config.alpha is None else PacedGrowth)(ids[-1], config, max_depth, self._never)
+        growth = (self.growth if config.alpha is None else BranchPacer)(ids[-1], config, max_depth, self._never)
         self._text, self._growth, self._seqs, self._ends = list(ids), growth, {0: 0}, {0: 0}
         tail = ids[len(self.cache) :]
         self.context.batch.clear()
@@ -124,7 +126,7 @@ class ModelDrafter:
         self.cache.extend(tail)
         return growth
 
-    def _branch(self, growth: Growth | PacedGrowth, may_go_on: Callable[[], bool]) -> None:
+    def _branch(self, growth: BestFirstGrowth | BranchPacer, may_go_on: Callable[[], bool]) -> None:
         while may_go_on():
             room = min(self.context.config.n_seq - len(self._ends), self._n_cells - len(self._text) - len(self._seqs))
             rows = growth.frontier()[: max(room, 0)]
@@ -135,16 +137,16 @@ class ModelDrafter:
                 self._add(growth, row)
             self._evaluate(growth, rows)
 
-    def _evaluate(self, growth: Growth | PacedGrowth, rows: list[int]) -> None:
+    def _evaluate(self, growth: BestFirstGrowth | BranchPacer, rows: list[int]) -> None:
         """What may follow ``rows``, whose cells and nothing else that asks for logits are in the batch."""
         self._decode()
         growth.expand(rows, self.context.logits(len(rows)))
         self.n_evaluated += len(rows)
 
-    def _tree(self, growth: Growth | PacedGrowth) -> TokenTree:
+    def _tree(self, growth: BestFirstGrowth | BranchPacer) -> TokenTree:
         return growth.tree()
 
-    def _add(self, growth: Growth | PacedGrowth, row: int) -> None:
+    def _add(self, growth: BestFirstGrowth | BranchPacer, row: int) -> None:
         token, parent, depth = growth.position(row)
         position = len(self._text) + depth - 1
         seq = self._seqs[parent]

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.draft.best_first import Growth
-from cadcpp.draft.branch_pacer import PacedGrowth
-from cadcpp.draft.guess_rows import Ride, Use
-from cadcpp.draft.interpolation import Mixture
+from cadcpp.draft.best_first import BestFirstGrowth
+from cadcpp.draft.branch_pacer import BranchPacer
+from cadcpp.draft.guess_rows import GuessRow, Usefulness
+from cadcpp.draft.interpolation import Interpolation
 from cadcpp.draft.model_drafter import ModelDrafter
-from cadcpp.draft.token_recycler import LONGEST, Recycler
+from cadcpp.draft.token_recycler import LONGEST, TokenRecycler
 from cadcpp.native.context import Context
-from cadcpp.ngram.predictor import Guess, Guesser
+from cadcpp.ngram.predictor import Guess, NgramPredictor
 from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 
@@ -23,16 +23,16 @@ _LEAST = 1e-30  # a probability whose logarithm can still be taken
 class StagedDrafter(ModelDrafter):
     """A draft model with a draft of its own (Staged Speculative Decoding, arXiv 2308.04623, section 3.2).
 
-    Tokens that n-grams, or the model itself a while ago, held for likely ride along with the nodes that the
+    Tokens that n-grams, or the model itself a while ago, held for likely guess_row along with the nodes that the
     model evaluates, each in its node's sequence. Where the tree has a use for them, nodes are evaluated that
     would have taken decodes of their own. The model's and the n-grams' opinion are mixed for every evaluated
     node; below these n-grams alone go on, which costs no decode.
     """
 
-    def __init__(self, context: Context, never: Sequence[int], guesser: Guesser) -> None:
+    def __init__(self, context: Context, never: Sequence[int], guesser: NgramPredictor) -> None:
         super().__init__(context, never)
-        self._guesser, self._recycler = guesser, Recycler()
-        self._use, self._mixture = Use(), Mixture()
+        self._guesser, self._recycler = guesser, TokenRecycler()
+        self._usefulness, self._mixture = Usefulness(), Interpolation()
         self._said: dict[int, tuple[Guess, NDArray[np.float64]]] = {}  # evaluated node -> both opinions
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
@@ -40,9 +40,9 @@ class StagedDrafter(ModelDrafter):
         self._guesser.read(ids)
         return super().grow(ids, config, max_depth)
 
-    def settle(self) -> None:
+    def rollback(self) -> None:
         self._said = {}
-        super().settle()
+        super().rollback()
 
     def _learn(self, ids: Sequence[int]) -> None:
         """What came where both had an opinion."""
@@ -57,43 +57,45 @@ class StagedDrafter(ModelDrafter):
         super()._renumber(rank)
         self._said = {rank[row]: said for row, said in self._said.items() if row in rank}
 
-    def _evaluate(self, growth: Growth | PacedGrowth, rows: list[int]) -> None:
-        if isinstance(growth, PacedGrowth):
+    def _evaluate(self, growth: BestFirstGrowth | BranchPacer, rows: list[int]) -> None:
+        if isinstance(growth, BranchPacer):
             return super()._evaluate(growth, rows)
-        batch, rides = self.context.batch, self._rides(growth, rows)
+        batch, guess_rows = self.context.batch, self._guess_rows(growth, rows)
         self.n_evaluated += len(rows)
-        for ride in rides:
-            seq, position = self._seqs[ride.row], len(self._text) + growth.position(ride.row)[2]
-            batch.add(ride.tokens, position, seq, seq + 1, True)
+        for guess_row in guess_rows:
+            seq, position = self._seqs[guess_row.row], len(self._text) + growth.position(guess_row.row)[2]
+            batch.add(guess_row.tokens, position, seq, seq + 1, True)
         self._decode()
-        at, logits = len(rows), self.context.logits(len(rows) + sum(len(ride.tokens) for ride in rides))
-        for i, ride in enumerate(rides):
-            self._expand(growth, ride.row, logits[i], ride.guesses[0])
-            self._keep(growth, ride, logits[at : at + len(ride.tokens)])
-            at += len(ride.tokens)
+        at, logits = len(rows), self.context.logits(len(rows) + sum(len(guess_row.tokens) for guess_row in guess_rows))
+        for i, guess_row in enumerate(guess_rows):
+            self._expand(growth, guess_row.row, logits[i], guess_row.guesses[0])
+            self._keep(growth, guess_row, logits[at : at + len(guess_row.tokens)])
+            at += len(guess_row.tokens)
 
-    def _rides(self, growth: Growth, rows: list[int]) -> list[Ride]:
+    def _guess_rows(self, growth: BestFirstGrowth, rows: list[int]) -> list[GuessRow]:
         """For every row the guesses that go along. The more rows a decode has anyway, the less one saves."""
         config, batch = self.context.config, self.context.batch
         n_free = self._n_cells - len(self._text) - len(self._seqs) - len(rows)
         room = min(config.n_outputs - len(rows), config.n_batch - batch.n, n_free)
-        rides = [Ride(row, [*self._text[-LONGEST:], *growth.path(row)]) for row in rows]
-        going = rides
+        guess_rows = [GuessRow(row, [*self._text[-LONGEST:], *growth.path(row)]) for row in rows]
+        going = guess_rows
         while going:
             n_text = min(LONGEST, len(self._text))
-            guesses = self._guesser.after([ride.text[n_text:] for ride in going])
+            guesses = self._guesser.after([guess_row.text[n_text:] for guess_row in going])
             least = _ROW * len(rows) if room >= len(going) else np.inf
-            go_on = [r.go_on(g, self._recycler, self._use, least) for r, g in zip(going, guesses, strict=True)]
-            going = [ride for ride, goes_on in zip(going, go_on, strict=True) if goes_on]
+            go_on = [r.go_on(g, self._recycler, self._usefulness, least) for r, g in zip(going, guesses, strict=True)]
+            going = [guess_row for guess_row, goes_on in zip(going, go_on, strict=True) if goes_on]
             room -= len(going)
-        return rides
+        return guess_rows
 
-    def _keep(self, growth: Growth, ride: Ride, logits: NDArray[np.float32]) -> None:
+    def _keep(self, growth: BestFirstGrowth, guess_row: GuessRow, logits: NDArray[np.float32]) -> None:
         """Count guesses as evaluated as far as they are in the tree; the cells of the others are freed."""
-        row, seq = ride.row, self._seqs[ride.row]
-        for token, grounds, after, guess in zip(ride.tokens, ride.grounds, logits, ride.guesses[1:], strict=True):
+        row, seq = guess_row.row, self._seqs[guess_row.row]
+        for token, grounds, after, guess in zip(
+            guess_row.tokens, guess_row.grounds, logits, guess_row.guesses[1:], strict=True
+        ):
             child = growth.child(row, token)
-            self._use.observe(*grounds, child is not None and growth.wants(child))
+            self._usefulness.observe(*grounds, child is not None and growth.wants(child))
             if child is None:
                 self.context.trim(seq, len(self._text) + growth.position(row)[2])
                 return
@@ -101,7 +103,7 @@ class StagedDrafter(ModelDrafter):
             self.n_evaluated += 1
             self._expand(growth, row, after, guess)
 
-    def _expand(self, growth: Growth, row: int, logits: NDArray[np.float32], guess: Guess) -> None:
+    def _expand(self, growth: BestFirstGrowth, row: int, logits: NDArray[np.float32], guess: Guess) -> None:
         def mix(logp: NDArray[np.float32]) -> None:
             best = int(np.argmax(logp))
             self._recycler.note([*self._text[-LONGEST:], *growth.path(row)], best, float(np.exp(logp[best])))
@@ -116,9 +118,9 @@ class StagedDrafter(ModelDrafter):
         logp += np.log(max(self._mixture.left(guess), _LEAST))
         logp[guess.tokens] = np.log(np.maximum(self._mixture.mix(guess, p_draft), _LEAST))
 
-    def _tree(self, growth: Growth | PacedGrowth) -> TokenTree:
+    def _tree(self, growth: BestFirstGrowth | BranchPacer) -> TokenTree:
         """With what n-grams say below the nodes that the model evaluated."""
-        if isinstance(growth, PacedGrowth):
+        if isinstance(growth, BranchPacer):
             return growth.tree()
         with growth.trial():
             while rows := growth.leaves():

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from cadcpp.draft.base import Drafter
-from cadcpp.policy.drafter_choice import Choice
+from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 
@@ -11,7 +11,7 @@ from cadcpp.tree.token_tree import TokenTree
 class Switch:
     """Two drafters as one: a model, and one without."""
 
-    def __init__(self, choice: Choice, model: Drafter, text: Drafter) -> None:
+    def __init__(self, choice: DrafterChoice, model: Drafter, text: Drafter) -> None:
         self._choice, self._model, self._text = choice, model, text
         self._now = model
 
@@ -40,8 +40,8 @@ class Switch:
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
         self._now.ahead(may_go_on, n)
 
-    def settle(self) -> None:
-        self._model.settle()
+    def rollback(self) -> None:
+        self._model.rollback()
 
     def stop(self) -> None:
         self._model.stop()

@@ -6,7 +6,7 @@ LONGEST = 3  # tokens that have to be the same
 _MOST = 1 << 14  # entries, some 3 MB
 
 
-class Recycler:
+class TokenRecycler:
     """The likeliest next token that a model last gave after one, two and three tokens.
 
     Token recycling (arXiv 2408.08696) as a draft of the draft: what was drafted and not accepted is often

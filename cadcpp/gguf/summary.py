@@ -14,7 +14,7 @@ _CACHE_BLOCK = 32  # elements of a q8_0 cache that share a scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class ModelSummary:
     """One model; sizes in bytes."""
 
     name: str
@@ -44,11 +44,11 @@ class Card:
         return self.head_size % _CACHE_BLOCK == 0
 
 
-def read_card(header: Header) -> Card:
+def read_summary(header: Header) -> ModelSummary:
     """The card of a model whose header was read."""
     facts = header.metadata
     heads = _number(header, "attention.head_count") or 1
-    return Card(
+    return ModelSummary(
         name=str(facts.get("general.name", "")),
         architecture=header.architecture,
         licence=str(facts.get("general.license", "")),

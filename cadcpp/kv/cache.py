@@ -11,7 +11,7 @@ from cadcpp.util.prefix import common_prefix
 class Cache:
     """The trunk lies on sequence 0; sequences 1, 2, ... share a part of it and carry branches for one round.
 
-    ``tokens`` is the truth: whatever goes wrong in a round, `settle` takes the cache back to exactly that.
+    ``tokens`` is the truth: whatever goes wrong in a round, `rollback` takes the cache back to exactly that.
     Other sequences keep their share of the trunk between rounds, so that a round copies only what is new.
     """
 
@@ -32,7 +32,7 @@ class Cache:
         del self.tokens[n:]
         self._shared = [min(shared, n) for shared in self._shared]
         self._n_seq = len(self._shared)
-        self.settle()
+        self.rollback()
 
     def prefill(self, ids: Sequence[int], stop: int, progress: Progress | None = None) -> None:
         """Evaluate ``ids`` up to position ``stop`` without asking for logits, in as few decodes as fit."""
@@ -119,7 +119,7 @@ class Cache:
         self.context.clear()
         self.tokens, self._shared = [], [0] * len(self._shared)
 
-    def settle(self) -> None:
+    def rollback(self) -> None:
         """Drop every cell that is not trunk. Leaves the cache valid after anything, at any time."""
         self.context.trim(0, len(self))
         for seq in range(1, self._n_seq):

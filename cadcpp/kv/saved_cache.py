@@ -18,7 +18,7 @@ from cadcpp.residency.footprint import cache_bytes
 _LETTERS_EACH, _ROOM = 12, 1 << 20  # of a token in JSON; bytes for everything else
 
 
-def keep(cache: Cache, path: Path) -> None:
+def save_cache(cache: Cache, path: Path) -> None:
     """Write a cache, at once or not at all. Raises OSError."""
     state = cache.context.save()
     head = {**_identity(cache.context.model.header), "tokens": cache.tokens, "sha256": _digest(cache.tokens, state)}
@@ -32,8 +32,8 @@ def keep(cache: Cache, path: Path) -> None:
         new.unlink(missing_ok=True)
 
 
-def restore(cache: Cache, path: Path) -> bool:
-    """Take up what `keep` wrote of the same model; else, and where it does not fit or is damaged, hold nothing."""
+def load_cache(cache: Cache, path: Path) -> bool:
+    """Take up what `save_cache` wrote of the same model; else, or where it does not fit or is damaged, hold nothing."""
     cache.clear()
     found = _read(cache, path)
     if found is None:

@@ -12,14 +12,14 @@ from cadcpp.tree.token_tree import TokenTree
 _SURE = float(np.log(0.8))  # of each token; they do not say
 
 
-class Guesses(WithoutModel):
+class DraftAdapter(WithoutModel):
     """One chain, as a `llama_cpp.llama_speculative.LlamaDraftModel` guesses it."""
 
     def __init__(self, guess: Callable[..., Any]) -> None:
         self._guess = guess
 
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        n = min(config.rows - 1, max_depth)
+        n = min(config.max_size - 1, max_depth)
         chain = [int(token) for token in self._guess(np.array(ids, np.intc))[:n]] if n > 0 else []
         logp = [_SURE * depth for depth in range(len(chain) + 1)]
         return TokenTree.build([ids[-1], *chain], list(range(-1, len(chain))), logp)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, ContextFull, RecurrentError
-from cadcpp.llama.draft_adapter import Guesses
+from cadcpp.llama.draft_adapter import DraftAdapter
 from cadcpp.llama.options import Settings, n_ctx_of, signature, sort_out
 from cadcpp.llama.upstream import State, Upstream, construct, own_parts, session_parts
 from cadcpp.native.context import Context, Stopped
@@ -18,7 +18,7 @@ from cadcpp.native.sampler import check_grammar, draw
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.runtime.engine import Round, Work
 from cadcpp.runtime.session import Session
-from cadcpp.runtime.token_writer import Writer, complete
+from cadcpp.runtime.token_writer import TokenWriter, complete
 from cadcpp.telemetry.stats import Stats
 
 _GENERATE = inspect.signature(Upstream.generate)
@@ -57,7 +57,7 @@ class Llama(Upstream):  # type: ignore[misc]
     def __init__(self, model_path: str, *, on_round: Callable[[Round], None] | None = None, **options: Any) -> None:
         self._stack = ExitStack()  # upstream's __del__ closes it, whatever happens here
         self._session: Session | None = None
-        self._writer: Writer | None = None  # whose text the context holds
+        self._writer: TokenWriter | None = None  # whose text the context holds
         self._n_logits = 0  # tokens at the text's end that the context has the logits of
         self._n_wanted = 0  # tokens that the call under way will take at most; 0: nobody knows
         self._stopped = self._closed = False
@@ -81,7 +81,7 @@ class Llama(Upstream):  # type: ignore[misc]
         construct(self, parts, model_path, **upstream)
         session = self._session = self._model.session
         if draft_model is not None and settings.draft_model_path is None:
-            session.engine.drafter = Guesses(draft_model)
+            session.engine.drafter = DraftAdapter(draft_model)
         self.draft_model = draft_model
         cells = session.engine.verifier.context.config
         self.n_batch: int = min(upstream["n_batch"], cells.n_batch)
@@ -111,7 +111,7 @@ class Llama(Upstream):  # type: ignore[misc]
     def close(self) -> None:
         """Free contexts and models. May be called twice."""
         if self._writer is not None and not self._closed:
-            self._writer.settle()
+            self._writer.end_round()
         self._closed, self._writer = True, None
         super().close()
 
@@ -162,7 +162,7 @@ class Llama(Upstream):  # type: ignore[misc]
                 yield token  # tokens that are sent in return are guesses to upstream, and change no text
                 self._go_on(writer, token)
         finally:
-            writer.settle()
+            writer.end_round()
 
     def _generate_plainly(
         self, tokens: Generator[int, Sequence[int] | None, None]
@@ -178,7 +178,7 @@ class Llama(Upstream):  # type: ignore[misc]
                 sent = yield token
         raise Stopped
 
-    def _begin(self, text: list[int], sampler: Any) -> Writer:
+    def _begin(self, text: list[int], sampler: Any) -> TokenWriter:
         """Start to write after a text."""
         if not text:
             raise ConfigError("there is nothing to continue: give at least one token")
@@ -192,7 +192,7 @@ class Llama(Upstream):  # type: ignore[misc]
         limit = min(len(text) + (self._n_wanted or n_cells), n_cells + 1)
         self._n_wanted = 0
         work = Work(text, functools.partial(self._draw, sampler), limit, self.last_stats, None)
-        self._writer = Writer(session.engine, work, self._count)
+        self._writer = TokenWriter(session.engine, work, self._count)
         return self._writer
 
     def _draw(self, sampler: Any, context: Context, row: int) -> int:
@@ -200,7 +200,7 @@ class Llama(Upstream):  # type: ignore[misc]
             self.scores[self.n_tokens - 1] = context.logits_at(row)
         return draw(sampler.sampler, context, row)
 
-    def _go_on(self, writer: Writer, token: int) -> None:
+    def _go_on(self, writer: TokenWriter, token: int) -> None:
         """Count as text what was drawn."""
         if self._writer is writer:
             self._extend([token])
@@ -239,16 +239,16 @@ class Llama(Upstream):  # type: ignore[misc]
     def _take(self) -> Session:
         """The session, for something else than the text that was being written."""
         session = self._started()
-        self._settle()
+        self._end_round()
         self._writer = None
         return session
 
-    def _settle(self) -> None:
+    def _end_round(self) -> None:
         """End the open round, and take into account what others have done to the context."""
         if self._writer is not None:
-            self._writer.settle()
+            self._writer.end_round()
         session = self._started()
-        session.engine.settle()
+        session.engine.rollback()
         verifier = session.engine.verifier
         n_held = verifier.context.n_held()
         if n_held != len(verifier.cache):
@@ -283,7 +283,7 @@ class Llama(Upstream):  # type: ignore[misc]
 
     def _need_logits(self, n_back: int) -> None:
         """See to it that the context has the logits of the text's last tokens."""
-        self._settle()
+        self._end_round()
         if self._n_logits == 0:
             self.eval([])
         if not 1 <= n_back <= self._n_logits:
@@ -295,7 +295,7 @@ class Llama(Upstream):  # type: ignore[misc]
         """The text and what the model has made of it, for `load_state`."""
         if self._session is None:
             return super().save_state()
-        self._settle()
+        self._end_round()
         verifier = self._session.engine.verifier
         verifier.cache.align([*self._input_ids.tolist(), -1])  # what was held beyond the text is nobody's
         data = bytes(verifier.context.save())

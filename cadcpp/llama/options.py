@@ -14,7 +14,7 @@ from cadcpp.modes import Fallback, Speculative
 from cadcpp.residency.footprint import whole_cells
 from cadcpp.residency.memory_plan import PYTHON
 from cadcpp.system.memory_limits import resident_bytes
-from cadcpp.tree.limits import limit_rows
+from cadcpp.tree.limits import limit_tree
 from cadcpp.util.byte_size import parse_size
 
 UPSTREAM = {
@@ -51,10 +51,10 @@ class Settings:
 
     def session(self, upstream: dict[str, Any], n_ctx: int) -> SessionConfig:
         """What a session needs to know."""
-        tree = limit_rows(self.rows)
+        tree = limit_tree(self.rows)
         return SessionConfig(
             n_ctx=n_ctx,
-            n_batch=max(min(n_ctx, upstream["n_batch"], _BATCH) - tree.rows, 32),
+            n_batch=max(min(n_ctx, upstream["n_batch"], _BATCH) - tree.max_size, 32),
             n_threads=upstream["n_threads"],
             ram=parse_size(self.ram) if isinstance(self.ram, str) else self.ram,
             held=max(resident_bytes(), PYTHON),  # a server, say

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from cadcpp.errors import ModelError
 from cadcpp.gguf.header import Header
-from cadcpp.gguf.summary import Card, read_card
+from cadcpp.gguf.summary import ModelSummary, read_summary
 from cadcpp.gguf.validate import check_generative
 from cadcpp.gguf.vocabulary import check_pair, differences
 from cadcpp.native.model import Model
@@ -19,7 +19,7 @@ def check_fit(verifier: Header, draft: Header) -> Iterator[tuple[str, str]]:
     Raises ModelError or PairError, with a remedy, at the first that makes the pair impossible. Weights are not read
     where the file system can do without.
     """
-    ours, theirs = read_card(verifier), read_card(draft)
+    ours, theirs = read_summary(verifier), read_summary(draft)
     yield "architecture", _architecture(verifier, draft, ours, theirs)
     check_pair(verifier, draft)
     yield "vocabulary", _vocabulary(verifier, draft)
@@ -29,7 +29,7 @@ def check_fit(verifier: Header, draft: Header) -> Iterator[tuple[str, str]]:
     yield "size", _size(ours, theirs)
 
 
-def _architecture(verifier: Header, draft: Header, ours: Card, theirs: Card) -> str:
+def _architecture(verifier: Header, draft: Header, ours: ModelSummary, theirs: ModelSummary) -> str:
     for header, card in ((verifier, ours), (draft, theirs)):
         check_generative(header)
         if not card.cacheable:
@@ -63,7 +63,7 @@ def _shown(token: object) -> str:
     return "none" if token is None else str(token)
 
 
-def _template(verifier: Header, draft: Header, ours: Card) -> str:
+def _template(verifier: Header, draft: Header, ours: ModelSummary) -> str:
     if not ours.chat_template:
         return "the verifier has none: it continues text (`cadcpp generate`) and does not chat"
     mine, other = (header.metadata.get("tokenizer.chat_template") for header in (verifier, draft))
@@ -72,7 +72,7 @@ def _template(verifier: Header, draft: Header, ours: Card) -> str:
     return "differs: the verifier's is used, to which the draft may not be accustomed"
 
 
-def _exactness(ours: Card) -> str:
+def _exactness(ours: ModelSummary) -> str:
     if not ours.inexact_types:
         return "the text is plain decoding's, token for token"
     return (
@@ -81,7 +81,7 @@ def _exactness(ours: Card) -> str:
     )
 
 
-def _size(ours: Card, theirs: Card) -> str:
+def _size(ours: ModelSummary, theirs: ModelSummary) -> str:
     share = theirs.n_bytes / ours.n_bytes
     advice = "; a smaller draft would leave more memory to the verifier" if share > _LARGE else ""
     return f"the draft has {share:.0%} of the verifier's bytes{advice}"

@@ -17,7 +17,7 @@ from cadcpp.gguf.header import read_header
 from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.model import Model
 from cadcpp.policy.cost_model import CostModel
-from cadcpp.policy.pass_cost import RowCost
+from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.footprint import draft_seqs
 from cadcpp.runtime.session import Session, default_threads
 from cadcpp.tree.limits import TreeConfig
@@ -59,7 +59,7 @@ class Drafting:
     nodes: float  # evaluated for each row of a tree
 
 
-def write_texts(verifier: Path, draft: Path | None, config: SessionConfig | None = None) -> tuple[list[Text], RowCost]:
+def write_texts(verifier: Path, draft: Path | None, config: SessionConfig | None = None) -> tuple[list[Text], PassCost]:
     """The verifier's own replies to QUESTIONS, greedy, and what its passes cost; ``draft`` helps to write them."""
     texts, n_ctx = [], min(int(read_header(verifier).get("context_length", _N_CTX)), _N_CTX)
     with Session(verifier, draft, config or SessionConfig(n_ctx=n_ctx)) as session:
@@ -68,7 +68,7 @@ def write_texts(verifier: Path, draft: Path | None, config: SessionConfig | None
             chunks = session.stream(prompt, SamplingConfig(temperature=0.0), _N_TOKENS)
             texts.append(Text(prompt, [token for chunk in chunks for token in chunk.tokens]))
         policy = session.engine.policy
-        return texts, policy.verify if isinstance(policy, CostModel) else RowCost()
+        return texts, policy.verify if isinstance(policy, CostModel) else PassCost()
 
 
 def _prompt(model: Model, question: str) -> list[int]:
@@ -99,12 +99,14 @@ def measure(draft: Path, texts: Sequence[Text]) -> Drafting:
     if not found:
         raise ToolError(f"the verifier's replies are too short to measure {draft} on: it ends them at once")
     tokens = 1 + np.mean(found, axis=0)
-    return Drafting(agreement=share, tokens=tokens, node_s=seconds / nodes, nodes=nodes / len(found) / (_TREE.rows - 1))
+    return Drafting(
+        agreement=share, tokens=tokens, node_s=seconds / nodes, nodes=nodes / len(found) / (_TREE.max_size - 1)
+    )
 
 
 def _found(drafter: ModelDrafter, text: Text, at: int) -> Floats:
     """How many tokens of a reply from ``at`` on a tree of 1, 2, ... rows would have told, [MAX_ROWS]."""
-    tree = drafter.grow([*text.prompt, *text.reply[:at]], _TREE, _TREE.rows)
+    tree = drafter.grow([*text.prompt, *text.reply[:at]], _TREE, _TREE.max_size)
     coming = iter([*text.reply[at:], -1])
     path = accept(tree, lambda _row: next(coming)).rows[1:]
     rank = np.empty(len(tree), np.int64)
@@ -134,9 +136,9 @@ def _guesses(context: Context, text: Text) -> np.ndarray[tuple[int], np.dtype[np
 
 @contextmanager
 def _context(path: Path, texts: Sequence[Text]) -> Iterator[Context]:
-    n_seq = draft_seqs(_TREE.rows)
+    n_seq = draft_seqs(_TREE.max_size)
     config = ContextConfig(
-        n_cells=max(len(text.prompt) + text.n for text in texts) + 2 * _TREE.rows,
+        n_cells=max(len(text.prompt) + text.n for text in texts) + 2 * _TREE.max_size,
         n_batch=_BATCH,
         n_ubatch=_BATCH,
         n_outputs=_BATCH,

@@ -15,12 +15,12 @@ from cadcpp.models.edit.narrow_ffn import narrow
 from cadcpp.models.edit.quantize import requantize
 from cadcpp.native.model import Model
 from cadcpp.policy.cost_model import CostModel
-from cadcpp.policy.pass_cost import RowCost
+from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.memory_plan import Plan
-from cadcpp.residency.tree_buffers import Allowance, expected, plan_session
+from cadcpp.residency.tree_buffers import TreeBuffers, expected, plan_session
 from cadcpp.system.disk_speed import disk_bytes_per_s
 from cadcpp.system.memory_limits import available_bytes
-from cadcpp.tree.limits import TreeConfig, limit_rows
+from cadcpp.tree.limits import TreeConfig, limit_tree
 from cadcpp.util.byte_size import format_size
 from cadcpp.util.files import reported, require_space, scratch_directory
 
@@ -95,7 +95,7 @@ class _Workshop:
         self._verifier, self._header = verifier, read_header(verifier)
         self._scratch, self._place, self._progress = scratch, place, progress
         self._texts: list[Text] = []
-        self._costs = RowCost()
+        self._costs = PassCost()
 
     @property
     def plain_tokens_per_s(self) -> float:
@@ -150,11 +150,11 @@ class _Workshop:
             return False
         return True
 
-    def _plan(self, draft: Header | None) -> tuple[Plan, Allowance]:
-        tree = limit_rows(None) if draft else TreeConfig(rows=1)
+    def _plan(self, draft: Header | None) -> tuple[Plan, TreeBuffers]:
+        tree = limit_tree(None) if draft else TreeConfig(max_size=1)
         return plan_session(SessionConfig(ram=self._place.ram, n_ctx=self._place.n_ctx, tree=tree), self._header, draft)
 
-    def _write(self, draft: Path) -> tuple[list[Text], RowCost]:
+    def _write(self, draft: Path) -> tuple[list[Text], PassCost]:
         self._progress("text to guess", 0.0)
         return write_texts(self._verifier, draft, SessionConfig(n_ctx=self._place.n_ctx, ram=self._place.ram))
 

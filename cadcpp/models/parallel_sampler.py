@@ -39,7 +39,7 @@ def opening(model: Model) -> Opening:
     return Opening([first], [])
 
 
-class Wave:
+class ParallelSampler:
     """N_SEQ texts, which grow by a token each with every decode; one that has ended makes room for another.
 
     The context has N_SEQ + 1 sequences, each with cells of its own.

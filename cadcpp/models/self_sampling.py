@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, ToolError
-from cadcpp.models.parallel_sampler import N_SEQ, Opening, Wave, opening
+from cadcpp.models.parallel_sampler import N_SEQ, Opening, ParallelSampler, opening
 from cadcpp.native.context import Context, ContextConfig
 from cadcpp.native.model import Model
 from cadcpp.residency.footprint import whole_cells
@@ -59,7 +59,7 @@ def sample(path: Path, vocabulary: Model, config: SampleConfig, part: Path, prog
             with part.open("ab") as file, _context(path, len(start.prompt), n_steps) as context:
                 for number in range(done, n_waves):
                     rng = np.random.default_rng([config.seed, number])
-                    wave = Wave(context, start, vocabulary.end_tokens(), config.temperature, rng)
+                    wave = ParallelSampler(context, start, vocabulary.end_tokens(), config.temperature, rng)
                     file.write(_gathered(wave.columns(n_steps), number * n_steps, n_waves * n_steps, progress))
                     file.flush()
         tokens = np.fromfile(part, "<i4", n_waves * N_SEQ * n_steps, offset=_KEY_BYTES)

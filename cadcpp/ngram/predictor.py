@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cadcpp.ngram.katz import Katz
 from cadcpp.ngram.prompt_lookup import ContextLookup, Continuation
-from cadcpp.util.decayed_ratio import Shares
+from cadcpp.util.decayed_ratio import DecayedRatio
 
 LONGEST = 6  # tokens of a match
 _WIDTH = 4  # next tokens to consider
@@ -26,11 +26,11 @@ class Guess:
 
 
 @dataclass(slots=True)
-class Belief:
+class MatchReliability:
     """How often what followed a match follows it again, by the length of the match; learned from the text."""
 
-    right: Shares = field(
-        default_factory=lambda: Shares(np.ones(LONGEST + 1), np.full(LONGEST + 1, 4.0), forget=_FORGET)
+    right: DecayedRatio = field(
+        default_factory=lambda: DecayedRatio(np.ones(LONGEST + 1), np.full(LONGEST + 1, 4.0), forget=_FORGET)
     )
 
     def observe(self, found: Sequence[Continuation], token: int) -> None:
@@ -49,11 +49,11 @@ class Belief:
         return np.array([chances[c.match] * c.count / c.total for c in found], np.float32)
 
 
-class Guesser:
-    """Guesses the next tokens of one text, below ``n_vocab``; `read` tells it the text."""
+class NgramPredictor:
+    """DraftAdapter the next tokens of one text, below ``n_vocab``; `read` tells it the text."""
 
     def __init__(self, katz: Katz | None = None, n_vocab: int | None = None) -> None:
-        self._lookup, self._belief, self._katz = ContextLookup(LONGEST), Belief(), katz
+        self._lookup, self._belief, self._katz = ContextLookup(LONGEST), MatchReliability(), katz
         self._n_vocab = n_vocab
         self._last: list[int] = []  # two tokens of the text, at most
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.policy.base import Disk, Observation
-from cadcpp.policy.pass_cost import RowCost, Trust
+from cadcpp.policy.pass_cost import AcceptanceByDepth, PassCost
 from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.prices import FIRST_ROWS, MAX_ROWS, TEXT_ROWS, Floats, Prices, hidden_rows
 
@@ -27,8 +27,8 @@ class CostModel:
     the pass waits for the disk anyway, and evaluating nodes costs nothing while the disk reads ahead for the next.
     """
 
-    verify: RowCost = field(default_factory=RowCost)
-    trust: Trust = field(default_factory=Trust)
+    verify: PassCost = field(default_factory=PassCost)
+    acceptance: AcceptanceByDepth = field(default_factory=AcceptanceByDepth)
     node_s: float = 0.0
     draft_s: float = 0.0
     disk: Disk = field(default_factory=Disk)
@@ -44,31 +44,39 @@ class CostModel:
     def look(self, disk: Disk) -> None:
         self.disk = disk
 
-    def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
-        """The prices for the next round, within the given settings; ``n_tail`` rows go along anyway."""
+    def limits(self, config: TreeConfig, n_uncached: int) -> TreeConfig:
+        """The prices for the next round, within the given settings; ``n_uncached`` rows go along anyway."""
         if not self.tokens.any() or not self.verify.known:
-            return replace(config, rows=self._first_rows(config, n_tail))
+            return replace(config, max_size=self._first_rows(config, n_uncached))
         if self.patience > _PROBE and self.trials > 0:
-            config = replace(config, rows=min(config.rows, 4))
-        n_waiting = n_tail - 1 + config.streamed_rows
-        if config.streamed_rows > config.rows and self.verify.estimate()[n_waiting] + self.draft_s < self.disk.stream_s:
-            config = replace(config, rows=config.streamed_rows)
-        rate, rows = max(self.rate(), self._plain_rate()), self._round_s()[n_tail : n_tail + config.rows]
+            config = replace(config, max_size=min(config.max_size, 4))
+        n_waiting = n_uncached - 1 + config.max_size_streamed
+        if (
+            config.max_size_streamed > config.max_size
+            and self.verify.estimate()[n_waiting] + self.draft_s < self.disk.stream_s
+        ):
+            config = replace(config, max_size=config.max_size_streamed)
+        rate, rows = (
+            max(self.rate(), self._plain_rate()),
+            self._round_s()[n_uncached : n_uncached + config.max_size],
+        )
         node_s = 0.0 if self.dear else self.node_s
         free = int(min(self.disk.ahead_s, self.stall_s) / node_s) if node_s > 0 else 0
-        prices = Prices(rows=rate * (rows - rows[0]), node=rate * node_s, free_nodes=free, trust=self.trust.by_depth())
+        prices = Prices(
+            rows=rate * (rows - rows[0]), node=rate * node_s, free_nodes=free, acceptance=self.acceptance.by_depth()
+        )
         return replace(config, prices=prices)
 
-    def _first_rows(self, config: TreeConfig, n_tail: int) -> int:
+    def _first_rows(self, config: TreeConfig, n_uncached: int) -> int:
         """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU manages.
 
         Beside a short text there are TEXT_ROWS without memory of weights; for more the disk has to be slow as well.
         """
         hidden = hidden_rows(self.disk.byte_s)
-        rows = min(max(config.rows, config.streamed_rows), max(hidden, FIRST_ROWS))
-        if n_tail > TEXT_ROWS or not self.disk.beyond_s.any():
+        rows = min(max(config.max_size, config.max_size_streamed), max(hidden, FIRST_ROWS))
+        if n_uncached > TEXT_ROWS or not self.disk.beyond_s.any():
             return rows
-        return min(rows, max(hidden, TEXT_ROWS) - n_tail + 1)
+        return min(rows, max(hidden, TEXT_ROWS) - n_uncached + 1)
 
     def pays(self, otherwise: float = 0.0) -> bool:
         """Whether to draft at all; after some rounds without, a few more to see.
@@ -78,7 +86,7 @@ class CostModel:
         if self.plain_rounds >= self.patience:
             self.patience = min(3 * self.patience, _MOST_PLAIN)
             self.trials, self.plain_rounds = _TRIALS // 2, 0
-            self.trust.forget()
+            self.acceptance.forget()
         if self.trials > 0 or not self.tokens.any() or self._costs_nothing():
             return not self.must_see_plain
         pays = self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
@@ -88,7 +96,7 @@ class CostModel:
     def n_ahead(self, config: TreeConfig) -> int:
         """As many as there is time for, if compute waits more than it works: else both would want the same cores."""
         waits = self.node_s > 0 and self.stall_s > 0.5 * self.disk.stream_s
-        return int(min(self.stall_s / self.node_s, 2 * config.rows)) if waits else 0
+        return int(min(self.stall_s / self.node_s, 2 * config.max_size)) if waits else 0
 
     def observe(self, seen: Observation) -> None:
         """Learn from one round."""
@@ -109,7 +117,7 @@ class CostModel:
         self.draft_s = _mean(self.draft_s, seen.draft_s)
         self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
         promised = np.bincount(seen.depth, np.exp(seen.logp)).astype(np.float64)
-        self.trust.observe(promised, seen.n_accepted)
+        self.acceptance.observe(promised, seen.n_accepted)
         self.expect(seen.logp, seen.depth)
 
     def miss(self, seen: Observation) -> None:
@@ -119,7 +127,7 @@ class CostModel:
 
     def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32]) -> None:
         """A tree, by its nodes' log probabilities and depth, [n]: others will promise about as much."""
-        gains = Prices(trust=self.trust.by_depth()).gains(logp, depth)
+        gains = Prices(acceptance=self.acceptance.by_depth()).gains(logp, depth)
         tokens = 1 + np.cumsum(np.sort(gains)[::-1])[: len(gains) - 1]
         tokens = np.concatenate([[1.0], tokens, np.full(MAX_ROWS, tokens[-1] if len(tokens) else 1.0)])[:MAX_ROWS]
         self.tokens = _FORGET * self.tokens + (1 - _FORGET) * tokens if self.tokens.any() else tokens

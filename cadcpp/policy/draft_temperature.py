@@ -9,7 +9,7 @@ _LEAST, _MOST = 0.4, 1.5
 
 
 @dataclass(slots=True)
-class Calibration:
+class DraftTemperature:
     """Steers ``temperature`` to where trees bring as many accepted tokens as they promise.
 
     Trees of the likeliest nodes are the best ones only if the probabilities are right (SpecExec, arXiv

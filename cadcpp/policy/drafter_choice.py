@@ -11,7 +11,7 @@ _EVERY = 4  # rounds after which what the text alone would bring is looked at
 
 
 @dataclass(slots=True)
-class Choice:
+class DrafterChoice:
     """A cost model for each of two drafters, of which one is used; it may change its mind each round.
 
     What the other one costs is learned by using it. That drafting from the text costs next to nothing lets it be
@@ -49,8 +49,8 @@ class Choice:
         self.from_text = not pays and not self.model.must_see_plain
         return pays or (self.from_text and self.text.pays())
 
-    def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
-        return self.now.limits(config, n_tail)
+    def limits(self, config: TreeConfig, n_uncached: int) -> TreeConfig:
+        return self.now.limits(config, n_uncached)
 
     def n_ahead(self, config: TreeConfig) -> int:
         return 0 if self.from_text else self.model.n_ahead(config)

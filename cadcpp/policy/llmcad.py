@@ -26,7 +26,7 @@ class AdaptiveFallback:
     def look(self, disk: Disk) -> None:
         pass
 
-    def limits(self, config: TreeConfig, n_tail: int) -> TreeConfig:
+    def limits(self, config: TreeConfig, n_uncached: int) -> TreeConfig:
         return replace(config, alpha=self.alpha)
 
     def pays(self) -> bool:

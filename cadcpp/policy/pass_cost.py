@@ -17,7 +17,7 @@ _CREDIT = np.eye(1, len(_PRIOR), 1)[0]  # tokens that a draft is taken to have k
 
 
 @dataclass(slots=True)
-class RowCost:
+class PassCost:
     """Seconds of a pass by its number of rows: a line, corrected at the sizes that were seen.
 
     Kernels work in blocks, so that 8 rows may be faster than 6; no smooth curve tells that. What was seen
@@ -76,7 +76,7 @@ class RowCost:
 
 
 @dataclass(slots=True)
-class Trust:
+class AcceptanceByDepth:
     """Accepted tokens over those that the draft's probabilities promised, by depth."""
 
     promised: Floats = field(default_factory=_CREDIT.copy)

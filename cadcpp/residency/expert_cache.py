@@ -50,7 +50,7 @@ class ExpertCache:
         self._resident[self._rank[layer], self._new] = False
         self._new = np.zeros(0, np.int64)
 
-    def settle(self, layer: int) -> list[Extent]:
+    def evict(self, layer: int) -> list[Extent]:
         """A layer is computed: what must go, the coldest first."""
         if layer not in self._rank:
             return []

@@ -114,7 +114,7 @@ class StreamingPager:
         """A layer is computed: give back what it used, and wait for what the next one needs."""
         if layer <= self._at[1]:  # llama.cpp has begun another pass for the same batch
             self.start_pass()
-        for extent in self._experts.settle(layer):
+        for extent in self._experts.evict(layer):
             self._mapping.drop(extent.part, extent.start, extent.stop)
         with self._changed:
             self._at = (self._at[0], layer)

@@ -17,7 +17,7 @@ _STEP = 8  # rows between which bytes are interpolated
 
 
 @dataclass(slots=True)
-class Allowance:
+class TreeBuffers:
     """How wide passes may be, at the expense of the weights that stay in memory.
 
     Buffers keep what they have grown to, so that the widest pass so far counts.
@@ -28,7 +28,7 @@ class Allowance:
     rows: int = 0  # ... and by now
 
     @classmethod
-    def fixed(cls, rows: int) -> "Allowance":
+    def fixed(cls, rows: int) -> "TreeBuffers":
         """Memory for passes of up to ``rows`` is there by plan."""
         return cls(np.zeros(rows + 1), rows, rows)
 
@@ -51,34 +51,34 @@ class Allowance:
         return float(self.n_bytes[min(n_rows, self.most)])
 
 
-def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) -> tuple[Plan, Allowance]:
+def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) -> tuple[Plan, TreeBuffers]:
     """A plan, and how wide passes may be or become.
 
     Raises ConfigError if there is too little memory.
     """
     held = PYTHON if config.held is None else config.held
     plan = partial(make_plan, verifier, draft, ram=config.ram or available_bytes(), n_ctx=config.n_ctx, python=held)
-    rows = config.tree.rows
+    rows = config.tree.max_size
     if config.fallback != "cost" or not config.pager or config.logits_all:
         n_outputs = batch_rows(rows) if config.logits_all else rows
-        return plan(rows=rows, n_outputs=n_outputs), Allowance.fixed(rows)
+        return plan(rows=rows, n_outputs=n_outputs), TreeBuffers.fixed(rows)
     first = min(FIRST_ROWS, rows)
     narrow = plan(rows=first)
-    most = max(rows, config.tree.streamed_rows) if narrow.streams else rows
+    most = max(rows, config.tree.max_size_streamed) if narrow.streams else rows
     n_bytes = _bytes_by_rows(verifier, draft, most)
     lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else narrow.ram - narrow.peak - narrow.margin
     most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
     if narrow.streams:
-        return narrow, Allowance(n_bytes[: most + 1], first, first)
-    return plan(rows=most), Allowance.fixed(most)
+        return narrow, TreeBuffers(n_bytes[: most + 1], first, first)
+    return plan(rows=most), TreeBuffers.fixed(most)
 
 
-def expected(plan: Plan, allowance: Allowance, byte_s: float) -> Disk:
+def expected(plan: Plan, tree_buffers: TreeBuffers, byte_s: float) -> Disk:
     """What passes will wait for where reading a byte takes ``byte_s`` seconds."""
     return Disk(
         byte_s=byte_s,
         stream_s=plan.read_bytes * byte_s,
-        beyond_s=byte_s * allowance.beyond(SIZES),
+        beyond_s=byte_s * tree_buffers.beyond(SIZES),
         ahead_s=plan.window * byte_s,
     )
 

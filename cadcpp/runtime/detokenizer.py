@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Sequence
 
 
-class TextStream:
+class Detokenizer:
     """Decodes bytes as they come; holds back half a character, and what may become a stop string."""
 
     def __init__(self, stop: Sequence[str] = ()) -> None:

@@ -12,10 +12,10 @@ from cadcpp.draft.base import Drafter
 from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
 from cadcpp.policy.base import Disk, Observation, Policy
-from cadcpp.policy.draft_temperature import Calibration
+from cadcpp.policy.draft_temperature import DraftTemperature
 from cadcpp.residency.pager import NullPager, Pager
-from cadcpp.residency.tree_buffers import Allowance
-from cadcpp.runtime.stages import Step, Steps, beside, finish, run, stage
+from cadcpp.residency.tree_buffers import TreeBuffers
+from cadcpp.runtime.stages import Step, Steps, finish, in_background, run, stage
 from cadcpp.telemetry.progress import Progress
 from cadcpp.telemetry.stats import Stats
 from cadcpp.telemetry.trace import Trace
@@ -57,7 +57,7 @@ class Draft:
 
     tree: TokenTree
     n_evaluated: int
-    n_tail: int  # tokens of text that the pass takes along, the tree's root included
+    n_uncached: int  # tokens of text that the pass takes along, the tree's root included
     read_s: float  # taking up a text
     grow_s: float
 
@@ -90,7 +90,7 @@ class OpenRound:
         """Keep what was drawn, at least one token, and let go of the rest of the tree."""
         accepted, tree = self.walk.accepted(), self.draft.tree
         with self.stack:
-            self.engine.verifier.keep(self.work.ids, tree, accepted)
+            self.engine.verifier.commit(self.work.ids, tree, accepted)
         if self.walk.over:  # a walk cut short says nothing about the draft
             self.engine.account(self.work, self.draft, accepted, self.cost)
         result = self.engine.result(self.work, tree, accepted)
@@ -109,9 +109,9 @@ class Engine:
     pager: Pager = field(default_factory=NullPager)
     policy: Policy | None = None  # None: trees of the given size, always
     trace: Trace | None = None
-    allowance: Allowance = field(default_factory=Allowance)  # how wide passes may be
+    tree_buffers: TreeBuffers = field(default_factory=TreeBuffers)  # how wide passes may be
     ahead: bool = False  # whether to draft on while a pass waits for the disk
-    calibration: Calibration = field(default_factory=Calibration)
+    draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     n_decodes: int = 0  # of the draft, as far as they are counted
 
     def rounds(
@@ -152,7 +152,7 @@ class Engine:
                     return
         finally:
             self.stop()
-            finish(self.settle)
+            finish(self.rollback)
 
     def open_round(self, work: Work) -> Step[OpenRound]:
         """A round up to its walk. Whatever goes wrong leaves both caches valid."""
@@ -162,7 +162,7 @@ class Engine:
                 choose, cost = yield from self._stage(self._timed, self.verifier.evaluate, work, draft)
                 return OpenRound(self, work, draft, cost, Walk(draft.tree, choose), stack.pop_all())
         except BaseException:
-            finish(self.settle)
+            finish(self.rollback)
             raise
 
     def read(self, ids: Sequence[int], on_logits: OnLogits | None = None) -> Step[None]:
@@ -170,7 +170,7 @@ class Engine:
         try:
             yield from self._stage(self.verifier.read, ids, on_logits)
         except BaseException:
-            finish(self.settle)
+            finish(self.rollback)
             raise
 
     def _check(self, prompt: Sequence[int], n: int) -> None:
@@ -197,15 +197,15 @@ class Engine:
         return stage(self.stop, work, *args)
 
     def stop(self) -> None:
-        """End the decodes that are under way, from another thread, with Stopped; `settle` undoes it."""
+        """End the decodes that are under way, from another thread, with Stopped; `rollback` undoes it."""
         self.drafter.stop()
         self.verifier.stop()
 
-    def settle(self) -> None:
+    def rollback(self) -> None:
         """Leave both caches valid, whatever was interrupted."""
         for cached in (self.drafter, self.verifier):
             cached.resume()
-            cached.settle()
+            cached.rollback()
 
     def result(self, work: Work, tree: TokenTree, accepted: Accepted) -> Round:
         """A round as it is told to others; counts it."""
@@ -224,12 +224,12 @@ class Engine:
     # stages -----------------------------------------------------------------------------------------
 
     def _prepare(self, work: Work, stack: ExitStack) -> None:
-        hidden = min(hidden_rows(self.pager.state().byte_seconds), self.allowance.most)
-        stack.enter_context(self.verifier.wide_enough(work.ids, max(hidden, self.allowance.rows)))
+        hidden = min(hidden_rows(self.pager.state().byte_seconds), self.tree_buffers.most)
+        stack.enter_context(self.verifier.wide_enough(work.ids, max(hidden, self.tree_buffers.rows)))
         self.verifier.prefill(work.ids, work.progress)
 
     def _draft(self, work: Work) -> Draft:
-        start, n_tail = time.perf_counter(), self.verifier.tail(work.ids)
+        start, n_uncached = time.perf_counter(), self.verifier.n_uncached(work.ids)
         self._look()
         drafts = self.policy is None or self.policy.pays()
         if drafts and work.limit - len(work.ids) > 1:
@@ -240,12 +240,12 @@ class Engine:
         work.stats.draft_decodes += self.drafter.n_decodes - self.n_decodes
         self.n_decodes = self.drafter.n_decodes
         stop = time.perf_counter()
-        self._allow(n_tail - 1 + len(tree), len(tree))
+        self._allow(n_uncached - 1 + len(tree), len(tree))
         if self.trace is not None:
             self.trace.span(
                 "draft", "draft", start, stop, rows=len(tree), evaluated=n_evaluated, kept=self.drafter.n_kept
             )
-        return Draft(tree, n_evaluated, n_tail, begun - start, stop - begun)
+        return Draft(tree, n_evaluated, n_uncached, begun - start, stop - begun)
 
     def _look(self) -> None:
         """Tell the policy what is known of the disk by now."""
@@ -255,7 +255,7 @@ class Engine:
                 Disk(
                     byte_s=now.byte_seconds,
                     stream_s=now.pass_seconds,
-                    beyond_s=now.byte_seconds * self.allowance.beyond(SIZES),
+                    beyond_s=now.byte_seconds * self.tree_buffers.beyond(SIZES),
                     ahead_s=now.ahead_seconds,
                 )
             )
@@ -263,15 +263,15 @@ class Engine:
     def _allow(self, n_rows: int, n_outputs: int) -> None:
         """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""
         if not self.verifier.widened:
-            self.pager.cede(self.allowance.take(n_rows if n_rows > TEXT_ROWS else n_outputs))
+            self.pager.cede(self.tree_buffers.take(n_rows if n_rows > TEXT_ROWS else n_outputs))
 
     def _grow(self, work: Work) -> TokenTree:
         ids, max_depth = work.ids, work.limit - len(work.ids) - 1
         tree = self.tree.up_to(self.verifier.room(ids))
-        config = replace(tree, temperature=self.calibration.temperature)
+        config = replace(tree, temperature=self.draft_temperature.temperature)
         self._look()  # again, for in the meantime a text was read
         if self.policy is not None:
-            config = self.policy.limits(config, self.verifier.tail(ids))
+            config = self.policy.limits(config, self.verifier.n_uncached(ids))
         return self.drafter.grow(ids, config, max_depth)
 
     def _verify(self, work: Work, draft: Draft) -> Accepted:
@@ -281,7 +281,7 @@ class Engine:
 
     def _timed(self, check: Callable[..., T], work: Work, draft: Draft) -> tuple[T, Cost]:
         start, stalled = time.perf_counter(), self.pager.state().stall_seconds
-        with beside(self._draft_ahead) if self.ahead else nullcontext():
+        with in_background(self._draft_ahead) if self.ahead else nullcontext():
             checked = check(work.ids, draft.tree, work.draw, work.progress)
         return checked, Cost(start, time.perf_counter(), self.pager.state().stall_seconds - stalled)
 
@@ -291,25 +291,25 @@ class Engine:
         work.stats.draft_seconds += draft.read_s + draft.grow_s
         work.stats.verify_seconds += cost.seconds
         if self.trace is not None:
-            counts = {"rows": draft.n_tail - 1 + len(draft.tree), "tail": draft.n_tail}
+            counts = {"rows": draft.n_uncached - 1 + len(draft.tree), "tail": draft.n_uncached}
             plan = self.policy.describe() if self.policy else {}
             self.trace.span("verify", "pass", cost.start, cost.stop, **counts, accepted=len(accepted.rows) - 1, **plan)
 
     def _draft_ahead(self, over: Callable[[], bool]) -> None:
-        n = self.policy.n_ahead(self.tree) if self.policy else self.tree.rows
+        n = self.policy.n_ahead(self.tree) if self.policy else self.tree.max_size
         if n > 0:
             self.drafter.ahead(Gate(self.pager, over, self.trace), n)
 
     def _learn(self, work: Work, draft: Draft, accepted: Accepted, cost: Cost) -> None:
         tree, n_accepted = draft.tree, len(accepted.rows) - 1
         if len(tree) > 1:
-            self.calibration.observe(n_accepted, float(np.exp(tree.logp[1:]).sum()))
+            self.draft_temperature.observe(n_accepted, float(np.exp(tree.logp[1:]).sum()))
         if self.policy is None:
             return
         passes = self.pager.state().passes
         self.policy.observe(
             Observation(
-                n_rows=draft.n_tail - 1 + len(tree),
+                n_rows=draft.n_uncached - 1 + len(tree),
                 cold=0 < passes <= _COLD,
                 n_evaluated=draft.n_evaluated,
                 n_tokens=n_accepted + 1,

@@ -8,7 +8,7 @@ from cadcpp.system.memory_limits import peak_bytes, read_bytes
 from cadcpp.telemetry.stats import Stats
 
 
-class Recorder:
+class GenerationRecord:
     """Collects the chunks of one generation; made right before it starts."""
 
     def __init__(self, prompt_tokens: int) -> None:

@@ -13,7 +13,7 @@ import psutil
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.base import Drafter, NoDrafter
 from cadcpp.draft.model_drafter import ModelDrafter
-from cadcpp.draft.ngram_drafter import Copier
+from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.draft.staged import StagedDrafter
 from cadcpp.draft.switch import Switch
 from cadcpp.errors import ConfigError
@@ -25,17 +25,17 @@ from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
 from cadcpp.ngram.file import load
 from cadcpp.ngram.katz import Katz
-from cadcpp.ngram.predictor import Guesser
+from cadcpp.ngram.predictor import NgramPredictor
 from cadcpp.policy.base import Policy
 from cadcpp.policy.cost_model import CostModel
-from cadcpp.policy.drafter_choice import Choice
+from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.policy.llmcad import AdaptiveFallback
 from cadcpp.residency.footprint import batch_rows, draft_seqs, wide_bytes
 from cadcpp.residency.memory_plan import Plan, wide_rows
 from cadcpp.residency.pager import NullPager, Pager, PagerState
 from cadcpp.residency.streaming_pager import StreamingPager
-from cadcpp.residency.tree_buffers import Allowance, plan_session
-from cadcpp.runtime.detokenizer import TextStream
+from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
+from cadcpp.runtime.detokenizer import Detokenizer
 from cadcpp.runtime.engine import Engine, Round
 from cadcpp.runtime.stages import Steps, run
 from cadcpp.system.heap import bound_heap, trim_heap
@@ -68,14 +68,14 @@ class Session:
         planned: Callable[[Plan], None] | None = None,
     ) -> None:
         """Load both models. ``planned`` is shown where the memory will go, before anything is loaded."""
-        self.config = (config or SessionConfig()).beside(draft is not None)
+        self.config = (config or SessionConfig()).resolve(draft is not None)
         draft = draft if self.config.speculative in ("draft", "staged", "auto") else None
         self._stack = ExitStack()
         bound_heap()
         start = time.perf_counter()
         try:
             self._trace = self._start_trace()
-            self.plan, self.allowance = self._plan(_usable(verifier), _usable(draft) if draft else None)
+            self.plan, self.tree_buffers = self._plan(_usable(verifier), _usable(draft) if draft else None)
             if planned is not None:
                 planned(self.plan)
             self.model = self._model(verifier, stub=self.plan.streams and self.config.pager)
@@ -86,11 +86,11 @@ class Session:
                 self._verifier(),
                 drafter,
                 self.config.n_ctx,
-                self.config.tree.up_to(self.allowance.most),
+                self.config.tree.up_to(self.tree_buffers.most),
                 self.pager,
                 policy,
                 self._trace,
-                self.allowance,
+                self.tree_buffers,
                 ahead=self.config.pipeline and isinstance(self.pager, StreamingPager),
             )
         except BaseException:
@@ -147,7 +147,7 @@ class Session:
         """What `stream` does, in steps, for whoever waits in another way."""
         stats = stats if stats is not None else Stats()
         stats.load_seconds = self.load_seconds
-        text, before = TextStream(stop), self.pager.state()
+        text, before = Detokenizer(stop), self.pager.state()
         with closing(Sampler(self.model.n_vocab, sampling)) as sampler:
             sampler.observe(prompt[-sampling.repeat_last_n :] if sampling.repeat_last_n else ())
             with closing(self.engine.steps(prompt, sampler, n, stats=stats, progress=progress)) as steps:
@@ -168,7 +168,7 @@ class Session:
         routed = (now.expert_bytes - before.expert_bytes) // max(now.passes - before.passes, 1)
         stats.streamed_bytes_per_pass = now.pass_bytes + routed
 
-    def _chunk(self, result: Round, text: TextStream) -> Chunk:
+    def _chunk(self, result: Round, text: Detokenizer) -> Chunk:
         shown, tokens = "", []
         for token in result.tokens:
             shown += text.feed(self.model.piece(token))
@@ -179,7 +179,7 @@ class Session:
             shown += text.finish()
         return Chunk(shown, tokens, result.finish, result)
 
-    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, Allowance]:
+    def _plan(self, verifier: Header, draft: Header | None) -> tuple[Plan, TreeBuffers]:
         check_context(self.config.n_ctx, verifier)
         if draft is not None:
             check_pair(verifier, draft)
@@ -210,23 +210,23 @@ class Session:
         if self.config.speculative == "off":
             return NoDrafter()
         if path is None or self.config.speculative == "ngram":
-            return Copier(Guesser(self._ngram()), never)
-        model, n_seq = self._model(path, draft=True), draft_seqs(self.allowance.most)
+            return NgramDrafter(NgramPredictor(self._ngram()), never)
+        model, n_seq = self._model(path, draft=True), draft_seqs(self.tree_buffers.most)
         n_batch = TEXT_ROWS if self.plan.streams else self.config.n_batch
         context = self._context(model, n_batch, n_seq, n_seq)
         unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
         if self.config.speculative == "draft":
             return ModelDrafter(context, [*never, *unknown])
-        guesser = Guesser(self._ngram(), model.n_vocab)
+        guesser = NgramPredictor(self._ngram(), model.n_vocab)
         staged = StagedDrafter(context, [*never, *unknown], guesser)
-        return Switch(policy, staged, Copier(guesser, never)) if isinstance(policy, Choice) else staged
+        return Switch(policy, staged, NgramDrafter(guesser, never)) if isinstance(policy, DrafterChoice) else staged
 
     def _ngram(self) -> Katz | None:
         path, header = self.config.ngram, self.model.header
         return load(path, header.n_vocab, fingerprint(header)) if path else None
 
     def _verifier(self) -> Verifier:
-        config, rows = self.config, self.allowance.most
+        config, rows = self.config, self.tree_buffers.most
         n_batch = batch_rows(rows) if self.plan.streams else config.n_batch + rows
         watcher = self.pager if self.model.mapping is not None else None
         context = self._context(self.model, n_batch, n_batch if config.logits_all else rows, rows, watcher)
@@ -248,7 +248,7 @@ class Session:
             return AdaptiveFallback()
         if self.config.fallback == "none":
             return None
-        return Choice() if self.config.speculative == "auto" else CostModel()
+        return DrafterChoice() if self.config.speculative == "auto" else CostModel()
 
     def _start_trace(self) -> Trace | None:
         if self.config.trace is None:

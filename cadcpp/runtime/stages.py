@@ -19,7 +19,7 @@ Step = Generator[Future[Any], None, T]
 # more threads than cores their members sleep between operations instead of spinning: a draft then takes three times
 # as long. So what runs beside it must compute on a single thread, without a team.
 COMPUTE = ThreadPoolExecutor(1, "cadcpp-compute")
-BESIDE = ThreadPoolExecutor(1, "cadcpp-beside")
+BACKGROUND = ThreadPoolExecutor(1, "cadcpp-beside")
 
 _AGAIN_S = 0.05
 
@@ -70,10 +70,10 @@ def _wait_for(future: "Future[Any]", stop: Callable[[], None]) -> None:
 
 
 @contextmanager
-def beside(work: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
+def in_background(work: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
     """Inside, ``work`` runs on the other thread; it is told, when it asks, whether it is time to end."""
     over = Event()
-    future = BESIDE.submit(work, over.is_set)
+    future = BACKGROUND.submit(work, over.is_set)
     try:
         yield
     finally:

@@ -10,10 +10,10 @@ from cadcpp.runtime.stages import Step, finish
 T = TypeVar("T")
 
 
-class Writer:
+class TokenWriter:
     """Draws a token when it is asked for one, on the caller's thread, so that no draw is made in vain.
 
-    A round stays open between two of its tokens. Whoever wants the context for something else settles the
+    A round stays open between two of its tokens. Whoever wants the context for something else ends the round of the
     writer first; it then goes on with a new round.
     """
 
@@ -31,10 +31,10 @@ class Writer:
             self._abandon(self._open)
             raise
         if self._open.walk.over:
-            self.settle()
+            self.end_round()
         return token
 
-    def settle(self) -> None:
+    def end_round(self) -> None:
         """End the open round, if any: both caches are then those of the text so far."""
         opened, self._open = self._open, None
         if opened is not None:
@@ -42,12 +42,12 @@ class Writer:
 
     def text(self) -> list[int]:
         """Tokens of the text so far."""
-        self.settle()
+        self.end_round()
         return self._work.ids
 
     def _abandon(self, opened: OpenRound) -> None:
         self._open = None
-        finish(self._engine.settle)
+        finish(self._engine.rollback)
         opened.stack.close()
 
 

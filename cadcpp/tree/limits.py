@@ -12,8 +12,10 @@ _STREAMED_ROWS = 128  # more did not pay even at 100 MiB/s (bench.studies.fixed_
 class TreeConfig:
     """Limits of one token tree."""
 
-    rows: int = 64  # rows of a verify pass, root included
-    streamed_rows: int = 0  # ... if more, where the cost model decides and so many rows would still wait for the disk
+    max_size: int = 64  # rows of a verify pass, root included
+    max_size_streamed: int = (
+        0  # ... if more, where the cost model decides and so many rows would still wait for the disk
+    )
     width: int = 4  # frontier nodes per draft decode, at most
     focus: float = 0.25  # a frontier node joins a decode if it is at least this likely, relative to the best
     cutoff: float = 0.001  # nodes with a smaller cumulative probability are not drafted
@@ -23,8 +25,8 @@ class TreeConfig:
     alpha: float | None = None  # LLMCad's threshold; its growth takes the place of the best-first one
 
     def __post_init__(self) -> None:
-        check(1 <= self.rows <= MAX_ROWS, "rows", self.rows, f"between 1 and {MAX_ROWS}")
-        check(self.streamed_rows <= MAX_ROWS, "rows", self.streamed_rows, f"at most {MAX_ROWS}")
+        check(1 <= self.max_size <= MAX_ROWS, "max-tree-size", self.max_size, f"between 1 and {MAX_ROWS}")
+        check(self.max_size_streamed <= MAX_ROWS, "max-tree-size", self.max_size_streamed, f"at most {MAX_ROWS}")
         check(1 <= self.width <= 256, "width", self.width, "between 1 and 256")
         check(0 <= self.focus <= 1, "focus", self.focus, "between 0 and 1")
         check(self.reach >= 1, "reach", self.reach, "at least 1")
@@ -33,9 +35,9 @@ class TreeConfig:
 
     def up_to(self, n: int) -> "TreeConfig":
         """The same with at most ``n`` rows."""
-        return replace(self, rows=min(self.rows, n), streamed_rows=min(self.streamed_rows, n))
+        return replace(self, max_size=min(self.max_size, n), max_size_streamed=min(self.max_size_streamed, n))
 
 
-def limit_rows(rows: int | None) -> TreeConfig:
-    """Trees of at most ``rows``; None: of as many as were found to pay."""
-    return TreeConfig(streamed_rows=_STREAMED_ROWS) if rows is None else TreeConfig(rows=rows)
+def limit_tree(max_size: int | None) -> TreeConfig:
+    """Trees of at most ``max_size`` nodes; None: of as many as were found to pay."""
+    return TreeConfig(max_size_streamed=_STREAMED_ROWS) if max_size is None else TreeConfig(max_size=max_size)

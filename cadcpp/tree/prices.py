@@ -25,11 +25,13 @@ class Prices:
     rows: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: of i + 1 rows, beyond the root alone
     node: float = 0.0  # of evaluating a node with the draft, after ...
     free_nodes: int = MAX_ROWS  # ... so many that cost nothing
-    trust: Floats = field(default_factory=lambda: np.ones(1))  # factors for probabilities, by depth; the last goes on
+    acceptance: Floats = field(
+        default_factory=lambda: np.ones(1)
+    )  # factors for probabilities, by depth; the last goes on
 
     def gains(self, logp: NDArray[np.float32], depth: NDArray[np.integer]) -> Floats:
         """Tokens that nodes are expected to add, [n]; the root, which is text already, adds none."""
-        gains = np.exp(logp.astype(np.float64)) * self.trust[np.minimum(depth, len(self.trust) - 1)]
+        gains = np.exp(logp.astype(np.float64)) * self.acceptance[np.minimum(depth, len(self.acceptance) - 1)]
         gains[depth == 0] = 0.0
         return np.asarray(gains)
 

@@ -1,4 +1,4 @@
-"""Shares learned from what happens, one observation at a time."""
+"""DecayedRatio learned from what happens, one observation at a time."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(slots=True)
-class Shares:
+class DecayedRatio:
     """How often something was so, place by place of an array; what is old fades as new observations come."""
 
     hits: NDArray[np.float64]

@@ -49,12 +49,12 @@ class Verifier:
         Passes of up to ``rows`` may have memory, those of a text with a small tree at least; in a wide context trees
         may have as many.
         """
-        n_tail = len(ids) - common_prefix(self.cache.tokens, ids)
-        if self._widen is None or n_tail <= max(rows - FIRST_ROWS, TEXT_ROWS):
+        n_uncached = len(ids) - common_prefix(self.cache.tokens, ids)
+        if self._widen is None or n_uncached <= max(rows - FIRST_ROWS, TEXT_ROWS):
             yield
             return
         narrow_context, narrow = self.context, self.cache
-        with self._widen(n_tail + rows, len(ids) + rows, rows) as wide:
+        with self._widen(n_uncached + rows, len(ids) + rows, rows) as wide:
             try:
                 self.context, self.cache, self.widened = wide, Cache(wide), True
                 narrow.align(ids)
@@ -85,7 +85,7 @@ class Verifier:
                 on_logits(len(self.cache), context.logits(len(chunk)))
             self.cache.extend(chunk)
 
-    def tail(self, ids: Sequence[int]) -> int:
+    def n_uncached(self, ids: Sequence[int]) -> int:
         """How many tokens of the text the next pass evaluates, the tree's root included."""
         return len(ids) - len(self.cache)
 
@@ -93,12 +93,12 @@ class Verifier:
         """Rows that a tree may have in the next pass, its root included; at the context's end there are few."""
         config = self.context.config
         n_rows = min(config.n_batch, config.n_cells - len(self.cache))
-        return min(n_rows - self.tail(ids) + 1, config.n_outputs)
+        return min(n_rows - self.n_uncached(ids) + 1, config.n_outputs)
 
     def check(self, ids: Sequence[int], tree: TokenTree, draw: Draw, progress: Progress | None = None) -> Accepted:
         """A pass, the whole walk on what it gives, and what that leaves in the cache."""
         accepted = accept(tree, self.evaluate(ids, tree, draw, progress))
-        self.keep(ids, tree, accepted)
+        self.commit(ids, tree, accepted)
         return accepted
 
     def evaluate(
@@ -110,11 +110,11 @@ class Verifier:
         self._n_seq = self._decode(tail, tree, within(progress, len(self.cache), len(tail), len(ids)))
         return lambda row: draw(context, len(tail) - 1 + row)
 
-    def keep(self, ids: Sequence[int], tree: TokenTree, accepted: Accepted) -> None:
-        """Of what `evaluate` left in the cache keep the text, and of the tree what was accepted in order."""
+    def commit(self, ids: Sequence[int], tree: TokenTree, accepted: Accepted) -> None:
+        """Of what `evaluate` left in the cache, commit the text, and of the tree what was accepted in order."""
         self.cache.extend(ids[len(self.cache) :], self._n_seq)
         self.cache.extend(tree.token[1 : in_order(accepted.rows)].tolist())
-        self.cache.settle()
+        self.cache.rollback()
 
     def _decode(self, tail: list[int], tree: TokenTree, on_layer: OnLayer | None = None) -> int:
         lo, hi = tree.spans()
@@ -126,8 +126,8 @@ class Verifier:
         self.context.decode(on_layer)
         return n_seq
 
-    def settle(self) -> None:
-        self.cache.settle()
+    def rollback(self) -> None:
+        self.cache.rollback()
 
     def stop(self) -> None:
         """End the pass that is under way, from another thread, with Stopped."""

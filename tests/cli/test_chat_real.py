@@ -109,7 +109,7 @@ def test_a_second_turn_evaluates_only_what_is_new(
         for context in contexts:
             positions = counter.take(context)
             # The last round's tokens are not evaluated when the turn ends; all before them are.
-            assert min(positions) >= len(known) - 1 - session.config.tree.rows // 4
+            assert min(positions) >= len(known) - 1 - session.config.tree.max_size // 4
             text = [p for p in positions if p < len(second) - 1]
             assert len(text) == len(set(text))  # each of them once
         assert session.engine.verifier.cache.tokens[: len(known)] == known

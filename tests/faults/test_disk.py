@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cadcpp.cli import terminal
+from cadcpp.cli import progress
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import ModelError
 from cadcpp.runtime.session import Session
@@ -73,9 +73,9 @@ def test_a_stalling_disk_is_waited_for_and_told(
         populate(mapping, part, start, stop)
 
     monkeypatch.setattr(Mapping, "populate", slow)
-    monkeypatch.setattr(terminal, "is_terminal", lambda _: True)
-    monkeypatch.setattr(terminal, "_LONG_S", 0.01)
-    monkeypatch.setattr(terminal, "_TICK_S", 0.01)
-    with terminal.stall_note(lambda: session.pager.state().waiting_seconds):
+    monkeypatch.setattr(progress, "is_terminal", lambda _: True)
+    monkeypatch.setattr(progress, "_LONG_S", 0.01)
+    monkeypatch.setattr(progress, "_TICK_S", 0.01)
+    with progress.stall_note(lambda: session.pager.state().waiting_seconds):
         assert write(session) == text
     assert "[waiting for the disk; Ctrl-C ends the reply]" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def session(request: pytest.FixtureRequest, pair: tuple[Path, Path]) -> Iterator
         n_ctx=N_CTX,
         n_threads=1,
         ram=ram,
-        tree=TreeConfig(rows=ROWS),
+        tree=TreeConfig(max_size=ROWS),
         fallback="none",
         pipeline=request.param != "taking turns",
     )

@@ -390,7 +390,7 @@ def test_unknown_arguments(small: Path, options: dict[str, Any], message: str) -
         ({"speculative": "draft"}, "draft_model_path"),
         ({"ram": "much"}, "much"),
         ({"ram": 5}, "too few"),
-        ({"rows": 0}, "rows.*0"),
+        ({"rows": 0}, "max-tree-size.*0"),
         ({"ngram": "x", "speculative": "off"}, "leave out x"),
         ({"n_threads": 5000}, "threads.*5000"),
     ],

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tests.native.test_widen import answers
 
 from cadcpp.cli import main
 from cadcpp.errors import ToolError
@@ -18,6 +17,7 @@ from cadcpp.models.edit.narrow_ffn import narrow
 from cadcpp.models.edit.widen_ffn import widen
 from cadcpp.models.make_draft import Place, Variant, make_draft
 from cadcpp.residency.memory_plan import make_plan
+from tests.native.test_widen_ffn import answers
 
 CLOSE = 1e-4
 

@@ -24,7 +24,7 @@ def texts(tmp_path: Path) -> list[Path]:
 
 
 def write(path: Path, ngram: Path | None, rows: int, sampling: SamplingConfig) -> list[int]:
-    config = SessionConfig(n_ctx=256, n_threads=1, ngram=ngram, tree=TreeConfig(rows=rows), fallback="none")
+    config = SessionConfig(n_ctx=256, n_threads=1, ngram=ngram, tree=TreeConfig(max_size=rows), fallback="none")
     with Session(path, None, config) as session:
         prompt = session.model.tokenize("the cat sat")
         return [t for chunk in session.stream(prompt, sampling, 60) for t in chunk.tokens]

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from cadcpp.config import SamplingConfig
 from cadcpp.draft.base import Drafter
 from cadcpp.draft.model_drafter import ModelDrafter
-from cadcpp.draft.ngram_drafter import Copier
+from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.draft.staged import StagedDrafter
 from cadcpp.errors import ConfigError, ContextFull, NativeError
 from cadcpp.kv.cache import Cache
 from cadcpp.native.context import ContextConfig
 from cadcpp.native.lib import api
-from cadcpp.ngram.predictor import Guesser
+from cadcpp.ngram.predictor import NgramPredictor
 from cadcpp.policy.base import Policy
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.llmcad import AdaptiveFallback
@@ -49,7 +49,7 @@ def model_drafter(rig: Rig, tiny: Callable[..., Path]) -> ModelDrafter:
 def drafter(model_drafter: ModelDrafter, request: pytest.FixtureRequest) -> ModelDrafter:
     context = model_drafter.context
     context.clear()
-    return ModelDrafter(context) if request.param == "draft" else StagedDrafter(context, [], Guesser())
+    return ModelDrafter(context) if request.param == "draft" else StagedDrafter(context, [], NgramPredictor())
 
 
 def holds_exactly_the_trunk(cache: Cache) -> bool:
@@ -73,10 +73,10 @@ def write(engine: Engine, rig: Rig, prompt: list[int], n: int, sampling: Samplin
 
 
 def test_reading_a_text_first_changes_nothing_but_when_it_is_evaluated(drafter: ModelDrafter) -> None:
-    ids, config = random_text(3, 120), TreeConfig(rows=ROWS)
+    ids, config = random_text(3, 120), TreeConfig(max_size=ROWS)
     at_once = drafter.grow(ids, config, 8)
     drafter.cache.clear()
-    drafter.settle()
+    drafter.rollback()
     drafter.read(ids)
     assert drafter.cache.tokens == ids[:-1] and holds_exactly_the_trunk(drafter.cache)
     n_decodes = drafter.n_decodes
@@ -111,7 +111,7 @@ def test_the_verifier_keeps_exactly_the_trunk(rig: Rig, seed: int) -> None:
         ids += verifier.check(ids, tree, draw).tokens(tree)
         assert ids[: len(verifier.cache)] == verifier.cache.tokens
         assert holds_exactly_the_trunk(verifier.cache)
-        verifier.settle()
+        verifier.rollback()
         assert holds_exactly_the_trunk(verifier.cache)
 
 
@@ -149,7 +149,7 @@ def test_drafting_from_the_text_itself_does_not_change_it(
     prompt = random_text(seed, 12) * 4
     sampling = SamplingConfig(seed=seed, temperature=0.3, top_k=3) if seed % 2 else GREEDY
     whole = write(rig.engine(), rig, prompt, 100, sampling)
-    engine = rig.engine(Copier(Guesser(), [2]), ROWS)
+    engine = rig.engine(NgramDrafter(NgramPredictor(), [2]), ROWS)
     engine.policy = policy() if policy else None
     assert write(engine, rig, prompt, 100, sampling) == whole
 
@@ -255,7 +255,7 @@ def test_a_cache_without_room(rig: Rig) -> None:
     cache = Cache(rig.context)
     with pytest.raises(NativeError, match="llama_decode of"):
         cache.prefill(random_text(0, 600), 600)
-    cache.settle()
+    cache.rollback()
     assert holds_exactly_the_trunk(cache)
 
 

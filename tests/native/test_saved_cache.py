@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cadcpp.kv.cache import Cache
-from cadcpp.kv.saved_cache import keep, restore
+from cadcpp.kv.saved_cache import load_cache, save_cache
 from tests.support.command import ROOT
 from tests.support.rig import Rig
 
@@ -36,7 +36,7 @@ def file(path: Path, tmp_path: Path) -> Path:
     rig = Rig(path, n_ctx=256, max_rows=8)
     cache = Cache(rig.context)
     cache.prefill(TEXT, 60)
-    keep(cache, tmp_path / "one.cache")
+    save_cache(cache, tmp_path / "one.cache")
     rig.close()
     return tmp_path / "one.cache"
 
@@ -53,7 +53,7 @@ def logits(rig: Rig, cache: Cache) -> np.ndarray:
 def test_the_next_session_goes_on_from_it(rig: Rig, file: Path) -> None:
     plain = logits(rig, Cache(rig.context))
     cache = Cache(rig.context)
-    assert restore(cache, file) and cache.tokens == TEXT[:60]
+    assert load_cache(cache, file) and cache.tokens == TEXT[:60]
     assert np.array_equal(logits(rig, cache), plain)
     assert file.stat().st_mode & 0o077 == 0
 
@@ -82,19 +82,19 @@ def test_what_is_not_as_it_was_is_left_alone(rig: Rig, file: Path, damage: Calla
     plain = logits(rig, Cache(rig.context))
     file.write_bytes(damage(file.read_bytes()))
     cache = Cache(rig.context)
-    assert not restore(cache, file) and cache.tokens == []
+    assert not load_cache(cache, file) and cache.tokens == []
     assert np.array_equal(logits(rig, cache), plain)
 
 
 def test_what_does_not_fit_is_left_alone(path: Path, file: Path) -> None:
     small = Rig(path, n_ctx=48, max_rows=8)
     cache = Cache(small.context)
-    assert not restore(cache, file) and cache.tokens == []
+    assert not load_cache(cache, file) and cache.tokens == []
     small.close()
 
 
 def test_nothing_is_there(rig: Rig, tmp_path: Path) -> None:
-    assert not restore(Cache(rig.context), tmp_path / "none")
+    assert not load_cache(Cache(rig.context), tmp_path / "none")
 
 
 @pytest.mark.parametrize("n", [150, pytest.param(5000, marks=pytest.mark.slow)])

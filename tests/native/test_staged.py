@@ -9,22 +9,22 @@ import pytest
 
 from cadcpp.config import SamplingConfig
 from cadcpp.draft.model_drafter import ModelDrafter
-from cadcpp.draft.ngram_drafter import Copier
+from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.draft.staged import StagedDrafter
 from cadcpp.draft.switch import Switch
-from cadcpp.ngram.predictor import Guess, Guesser
+from cadcpp.ngram.predictor import Guess, NgramPredictor
 from cadcpp.policy.cost_model import CostModel
-from cadcpp.policy.drafter_choice import Choice
+from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.tree.limits import TreeConfig
 from tests.support.rig import Rig
 from tests.support.trees import paths
 from tests.support.vocab import random_text
 
-CONFIG = TreeConfig(rows=24, width=1)
+CONFIG = TreeConfig(max_size=24, width=1)
 
 
-class Oracle(Guesser):
-    """Guesses what it is told, with the probabilities that it is told."""
+class Oracle(NgramPredictor):
+    """DraftAdapter what it is told, with the probabilities that it is told."""
 
     def __init__(self, known: dict[tuple[int, ...], int], p: float = 0.9) -> None:
         super().__init__()
@@ -101,9 +101,9 @@ def test_wrong_guesses_leave_nothing_behind(rig: Rig, plain: ModelDrafter, seed:
 def test_n_grams_go_on_below_the_last_evaluated_node(rig: Rig, plain: ModelDrafter) -> None:
     ids = random_text(9, 12) * 6
     plain.context.clear()
-    staged = StagedDrafter(plain.context, [], Guesser())
+    staged = StagedDrafter(plain.context, [], NgramPredictor())
     staged._mixture.ngram.hits[:] = 9.0  # as if they had been right nine times of ten
-    few = TreeConfig(rows=24, reach=1e6)  # the model evaluates the root only
+    few = TreeConfig(max_size=24, reach=1e6)  # the model evaluates the root only
     tree = staged.grow(ids, few, 20)
     assert staged.n_decodes == 1
     assert tree.depth.max() >= 6
@@ -117,8 +117,8 @@ def test_a_choice_does_not_change_the_text(rig: Rig, plain: ModelDrafter, seed: 
     sampling = SamplingConfig(seed=seed, temperature=0.3, top_k=3) if seed % 2 else SamplingConfig(temperature=0.0)
     whole = rig.generate(prompt, 100, sampling)
     plain.context.clear()
-    choice, guesser = Choice(), Guesser()
-    engine = rig.engine(Switch(choice, StagedDrafter(plain.context, [], guesser), Copier(guesser)), 24)
+    choice, guesser = DrafterChoice(), NgramPredictor()
+    engine = rig.engine(Switch(choice, StagedDrafter(plain.context, [], guesser), NgramDrafter(guesser)), 24)
     engine.policy = choice
     with closing(rig.sampler(prompt, sampling)) as sampler:
         rounds = engine.rounds(prompt, sampler, 100)

@@ -18,7 +18,7 @@ from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.llmcad import AdaptiveFallback
 from cadcpp.residency.pager import NullPager
 from cadcpp.runtime.engine import Engine, Round
-from cadcpp.runtime.stages import Steps, beside, run, stage
+from cadcpp.runtime.stages import Steps, in_background, run, stage
 from cadcpp.tree.limits import TreeConfig
 from tests.support.rig import Rig
 from tests.support.vocab import random_text
@@ -102,7 +102,7 @@ def test_a_kept_tree_is_the_one_that_would_be_grown_anew(
     rig: Rig, model_drafter: ModelDrafter, other_drafter: ModelDrafter
 ) -> None:
     """Its cells are where they belong: the draft says the same after them. Up to rounding, which batches change."""
-    drafter, config, n_checked = Watched(model_drafter), TreeConfig(rows=ROWS), 0
+    drafter, config, n_checked = Watched(model_drafter), TreeConfig(max_size=ROWS), 0
     for seed in range(4):
         ids = random_text(seed, 40)
         whole = ids + write(rig.engine(), rig, ids, N)
@@ -191,11 +191,11 @@ def test_beside_ends_with_the_block() -> None:
             time.sleep(0.001)
         seen.append(over())
 
-    with beside(work):
+    with in_background(work):
         assert not seen
     assert seen == [True]
 
 
 def test_what_goes_wrong_beside_is_told() -> None:
-    with pytest.raises(ZeroDivisionError), beside(lambda over: 1 // 0):
+    with pytest.raises(ZeroDivisionError), in_background(lambda over: 1 // 0):
         pass

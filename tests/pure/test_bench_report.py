@@ -21,7 +21,7 @@ from bench.report.statistics import growth, over_others, ratio
 from bench.run import measure
 from bench.studies import fixed_sizes
 from cadcpp.models.demo import demo_names
-from cadcpp.runtime.generation_record import Recorder
+from cadcpp.runtime.generation_record import GenerationRecord
 from cadcpp.runtime.session import Chunk
 
 TEXT = [5, 6, 7, 8]
@@ -238,7 +238,7 @@ def test_the_project_s_own_table_is_the_published_reports() -> None:
 def test_cpu_time_a_token_is_that_after_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     spent = iter([50.0, 53.0])
     monkeypatch.setattr("cadcpp.runtime.generation_record.time.process_time", lambda: next(spent))
-    recorder = Recorder(3)
+    recorder = GenerationRecord(3)
     for tokens in ([1], [2, 3]):
         recorder.add(Chunk("", tokens))
         recorder.stats.passes += 1

@@ -18,7 +18,7 @@ GOOD: list[tuple[Any, str, list[Any]]] = [
     (SamplingConfig, "repeat_penalty", [0.5, 1.0, 2.0]),
     (SamplingConfig, "repeat_last_n", [0, 64]),
     (SamplingConfig, "seed", [0, 2**32 - 1]),
-    (TreeConfig, "rows", [1, 256]),
+    (TreeConfig, "max_size", [1, 256]),
     (TreeConfig, "width", [1, 256]),
     (TreeConfig, "focus", [0.0, 1.0]),
     (TreeConfig, "cutoff", [0.0, 0.5]),
@@ -34,7 +34,7 @@ BAD: list[tuple[Any, str, list[Any]]] = [
     (SamplingConfig, "repeat_penalty", [0.0, -1.0, math.nan, math.inf]),
     (SamplingConfig, "repeat_last_n", [-1]),
     (SamplingConfig, "seed", [-1, 2**32]),
-    (TreeConfig, "rows", [0, -1, 257]),
+    (TreeConfig, "max_size", [0, -1, 257]),
     (TreeConfig, "width", [0, 257]),
     (TreeConfig, "focus", [-0.1, 1.1, math.nan]),
     (TreeConfig, "cutoff", [-0.1, 1.0, math.nan]),
@@ -58,7 +58,7 @@ def test_a_value_beyond_the_limits_is_named_in_one_line(cls: Any, name: str, val
     with pytest.raises(ConfigError) as caught:
         cls(**{name: value})
     message = str(caught.value)
-    shown = name.removeprefix("n_").replace("_", "-")
+    shown = {"max_size": "max-tree-size"}.get(name, name.removeprefix("n_").replace("_", "-"))
     assert message.startswith(f"{shown} must be ") and message.endswith(f"got {value}") and "\n" not in message
 
 

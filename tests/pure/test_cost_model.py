@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from cadcpp.draft.best_first import Growth
+from cadcpp.draft.best_first import BestFirstGrowth
 from cadcpp.policy.base import Disk, Observation
 from cadcpp.policy.cost_model import CostModel
-from cadcpp.policy.pass_cost import RowCost, Trust
+from cadcpp.policy.pass_cost import AcceptanceByDepth, PassCost
 from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.prices import MAX_ROWS, SIZES, Floats
 from cadcpp.tree.token_tree import TokenTree
@@ -47,7 +47,7 @@ class Device:
         policy, rng = policy or CostModel(), np.random.default_rng(self.seed)
         for _ in range(n_rounds):
             policy.look(Disk(stream_s=self.stream_s, beyond_s=self.beyond_s, ahead_s=self.ahead_s))
-            tree, n_nodes = self._grow(TreeConfig(rows=fixed) if fixed else self._limits(policy))
+            tree, n_nodes = self._grow(TreeConfig(max_size=fixed) if fixed else self._limits(policy))
             rows = len(tree)
             right = int(np.argmin(np.append(rng.random(ROWS)[: rows - 1] < self.agrees, False)))
             draft_s, compute_s = self.node_s * n_nodes, self.pass_s(rows)
@@ -71,13 +71,13 @@ class Device:
         return policy
 
     def _limits(self, policy: CostModel) -> TreeConfig:
-        return policy.limits(TreeConfig(rows=ROWS), 1) if policy.pays() else TreeConfig(rows=1)
+        return policy.limits(TreeConfig(max_size=ROWS), 1) if policy.pays() else TreeConfig(max_size=1)
 
     def _grow(self, config: TreeConfig) -> tuple[TokenTree, int]:
         """A chain, since the draft knows of one next token only; and how many nodes were evaluated."""
-        if config.rows == 1:
+        if config.max_size == 1:
             return TokenTree.root(0), 0
-        growth, rows, n = Growth(0, config, ROWS, np.array([1], np.int32)), [0], 0
+        growth, rows, n = BestFirstGrowth(0, config, ROWS, np.array([1], np.int32)), [0], 0
         while rows:
             growth.expand(rows, np.log([[self.promises, 1 - self.promises]] * len(rows)).astype(np.float32))
             rows, n = growth.frontier(), n + len(rows)
@@ -127,7 +127,7 @@ def test_it_notices_when_the_draft_gets_worse() -> None:
 
 
 def test_a_first_pass_bounds_what_rows_can_cost() -> None:
-    cost = RowCost()
+    cost = PassCost()
     cost.guess(64, 1.0)
     for n_rows in (5, 6, 5, 6):
         cost.add(n_rows, 0.25)
@@ -135,13 +135,13 @@ def test_a_first_pass_bounds_what_rows_can_cost() -> None:
 
 
 def test_a_large_first_pass_does_not_make_rows_seem_cheap() -> None:
-    cost = RowCost()
+    cost = PassCost()
     cost.add(150, 3.0)
     assert cost.estimate()[64] - cost.estimate()[1] > 63 * 0.9 * 3.0 / 150
 
 
 def test_three_vain_trees_do_not_condemn_a_draft() -> None:
-    fresh, used = Trust(), Trust()
+    fresh, used = AcceptanceByDepth(), AcceptanceByDepth()
     used.forget()
     for trust in (fresh, used):
         for _ in range(3):
@@ -165,9 +165,9 @@ def test_plain_decoding_is_seen_once_where_it_might_be_better() -> None:
 
 
 def test_rows_are_free_while_the_disk_is_slower() -> None:
-    prices = Device(stream_s=5.0).run(20).limits(TreeConfig(rows=ROWS), 1).prices
+    prices = Device(stream_s=5.0).run(20).limits(TreeConfig(max_size=ROWS), 1).prices
     assert prices.rows.max() == 0.0
-    prices = Device(stream_s=0.0).run(20).limits(TreeConfig(rows=ROWS), 1).prices
+    prices = Device(stream_s=0.0).run(20).limits(TreeConfig(max_size=ROWS), 1).prices
     assert np.all(np.diff(prices.rows) > 0)
 
 
@@ -178,7 +178,7 @@ def test_rows_that_take_memory_from_weights_are_priced_by_what_is_then_read() ->
     beyond_s = np.where(np.arange(513) > 16, 1.0, 0.0)
     policy.look(Disk(stream_s=5.0, beyond_s=beyond_s))
     rate = policy.rate()
-    prices = policy.limits(TreeConfig(rows=ROWS), 1).prices
+    prices = policy.limits(TreeConfig(max_size=ROWS), 1).prices
     assert rate < before
     assert not prices.rows[:16].any() and prices.rows[16:] == pytest.approx(rate)
     device.sizes.clear()
@@ -189,29 +189,29 @@ def test_rows_that_take_memory_from_weights_are_priced_by_what_is_then_read() ->
 
 @pytest.mark.parametrize("stream_s, rows", [(5.0, 128), (0.9, 64), (0.0, 64)])
 def test_trees_become_larger_where_passes_would_wait_for_the_disk_even_so(stream_s: float, rows: int) -> None:
-    prices = Device(stream_s=stream_s).run(20).limits(TreeConfig(rows=64, streamed_rows=128), 1).prices
+    prices = Device(stream_s=stream_s).run(20).limits(TreeConfig(max_size=64, max_size_streamed=128), 1).prices
     assert len(prices.rows) == rows
 
 
 @pytest.mark.parametrize(
-    "mib_per_s, n_tail, rows",
+    "mib_per_s, n_uncached, rows",
     [(2000, 1, 16), (2000, 60, 5), (2000, 70, 16), (200, 1, 119), (200, 40, 80), (20, 40, 128)],
 )
-def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float, n_tail: int, rows: int) -> None:
+def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float, n_uncached: int, rows: int) -> None:
     """Nothing has been measured but the disk; beside a short text a pass keeps to the rows that have memory anyway."""
     policy = CostModel()
     policy.look(Disk(byte_s=1 / (mib_per_s * 2**20), beyond_s=np.arange(SIZES) * 0.1))
-    assert policy.limits(TreeConfig(rows=64, streamed_rows=128), n_tail).rows == rows
+    assert policy.limits(TreeConfig(max_size=64, max_size_streamed=128), n_uncached).max_size == rows
 
 
-@pytest.mark.parametrize("n_tail", [1, 60, 500])
-def test_the_first_tree_in_memory_is_as_large_beside_any_text(n_tail: int) -> None:
-    assert CostModel().limits(TreeConfig(rows=64, streamed_rows=128), n_tail).rows == 16
+@pytest.mark.parametrize("n_uncached", [1, 60, 500])
+def test_the_first_tree_in_memory_is_as_large_beside_any_text(n_uncached: int) -> None:
+    assert CostModel().limits(TreeConfig(max_size=64, max_size_streamed=128), n_uncached).max_size == 16
 
 
 def test_rows_of_the_tail_leave_fewer_free_ones() -> None:
     policy = Device(stream_s=0.5).run(40)
-    one, nine = (int((policy.limits(TreeConfig(rows=ROWS), n).prices.rows == 0).sum()) for n in (1, 9))
+    one, nine = (int((policy.limits(TreeConfig(max_size=ROWS), n).prices.rows == 0).sum()) for n in (1, 9))
     assert nine == one - 8
 
 
@@ -222,7 +222,7 @@ def test_drafting_is_free_while_the_disk_reads_ahead_and_compute_waits() -> None
 
 
 def test_nodes_are_drafted_ahead_only_while_compute_waits() -> None:
-    config = TreeConfig(rows=ROWS)
+    config = TreeConfig(max_size=ROWS)
     assert Device(stream_s=5.0).run(20).n_ahead(config) > ROWS
     assert Device().run(20).n_ahead(config) == 0
 
@@ -244,5 +244,5 @@ def test_what_drafting_costs_at_first_is_forgotten_at_once(n_cold: int) -> None:
     for i in range(4):
         cold, draft_s = i < n_cold, 2.0 if i < max(n_cold, 1) else 0.1
         policy.observe(Observation(n_rows=11, n_evaluated=10, cold=cold, draft_s=draft_s, compute_s=0.2, **tree))
-        assert (policy.limits(TreeConfig(rows=ROWS), 1).prices.node == 0.0) == (cold and i == 0)
+        assert (policy.limits(TreeConfig(max_size=ROWS), 1).prices.node == 0.0) == (cold and i == 0)
     assert policy.node_s == pytest.approx(0.01) and policy.draft_s == pytest.approx(0.1)

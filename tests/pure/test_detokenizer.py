@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cadcpp.runtime.detokenizer import TextStream
+from cadcpp.runtime.detokenizer import Detokenizer
 
 
 def run(pieces: list[bytes], stop: list[str]) -> tuple[str, bool]:
-    stream = TextStream(stop)
+    stream = Detokenizer(stop)
     text = "".join(stream.feed(piece) for piece in pieces)
     return text + stream.finish(), stream.stopped
 
@@ -19,7 +19,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 def test_half_a_character_is_held_back() -> None:
-    stream = TextStream()
+    stream = Detokenizer()
     euro = "€".encode()
     assert [stream.feed(euro[:1]), stream.feed(euro[1:2]), stream.feed(euro[2:] + b"!")] == ["", "", "€!"]
 
@@ -54,7 +54,7 @@ def test_stop_strings(pieces: list[bytes], stop: list[str], text: str, stopped: 
 
 
 def test_nothing_comes_after_a_stop() -> None:
-    stream = TextStream(["."])
+    stream = Detokenizer(["."])
     assert (stream.feed(b"a.b"), stream.feed(b"c"), stream.finish()) == ("a", "", "")
 
 
@@ -77,7 +77,7 @@ def test_the_text_ends_before_the_first_stop_string(data: str, stop: list[str]) 
 
 @given(data=st.text("abé€", max_size=40), places=st.lists(st.integers(0, 60), max_size=12))
 def test_without_stop_strings_only_half_characters_wait(data: str, places: list[int]) -> None:
-    stream, seen = TextStream(), b""
+    stream, seen = Detokenizer(), b""
     shown = ""
     for piece in cut(data.encode(), places):
         seen += piece

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cadcpp.policy.base import Observation
-from cadcpp.policy.drafter_choice import Choice
+from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 
@@ -20,7 +20,7 @@ class World:
     """A text of which a model guesses each token with one probability, and repetition with another."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.rng, self.choice, self.used = np.random.default_rng(seed), Choice(), list[str]()
+        self.rng, self.choice, self.used = np.random.default_rng(seed), DrafterChoice(), list[str]()
 
     def run(self, n: int, model: float, text: float) -> None:
         for _ in range(n):
@@ -28,7 +28,7 @@ class World:
             if self.choice.wants_to_know:
                 self.choice.expect(chain(text))
             from_text = self.choice.from_text
-            self.choice.limits(TreeConfig(rows=N), 1)
+            self.choice.limits(TreeConfig(max_size=N), 1)
             p = (text if from_text else model) if drafts else 0.0
             tree = chain(max(p, 1e-9)) if drafts else TokenTree.root(0)
             right = int(np.cumprod(self.rng.random(len(tree) - 1) < p).sum())

@@ -20,7 +20,7 @@ def run(cache: ExpertCache, n_passes: int, choose: object) -> list[int]:
         reads.append(0)
         for layer in range(N_LAYERS):
             reads[-1] += sum(map(len, cache.choose(layer, choose(layer))))  # type: ignore[operator]
-            cache.settle(layer)
+            cache.evict(layer)
     return reads
 
 
@@ -65,5 +65,5 @@ def test_between_layers_the_room_is_kept(room: int) -> None:
             chosen = rng.choice(N_EXPERTS, 3, replace=False)
             resident |= set(cache.choose(layer, chosen))
             assert resident >= {e for expert in chosen for e in LAYERS[layer].extents(expert)}
-            resident -= set(cache.settle(layer))
+            resident -= set(cache.evict(layer))
             assert sum(len(e) for e in resident) <= room  # type: ignore[arg-type]

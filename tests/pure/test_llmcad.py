@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cadcpp.draft.branch_pacer import PacedGrowth
+from cadcpp.draft.branch_pacer import BranchPacer
 from cadcpp.policy.base import Observation
 from cadcpp.policy.llmcad import AdaptiveFallback
 from cadcpp.tree.limits import TreeConfig
@@ -43,8 +43,8 @@ def next_tokens(**probabilities: float) -> NDArray[np.float32]:
     return np.log(np.array([[chosen.get(t, rest) for t in range(10)]], np.float32))
 
 
-def grown(alpha: float = 0.01, rows: int = 64, max_depth: int = 50) -> PacedGrowth:
-    growth = PacedGrowth(7, TreeConfig(rows=rows, alpha=alpha), max_depth, NEVER)
+def grown(alpha: float = 0.01, rows: int = 64, max_depth: int = 50) -> BranchPacer:
+    growth = BranchPacer(7, TreeConfig(max_size=rows, alpha=alpha), max_depth, NEVER)
     assert growth.frontier() == [0]
     return growth
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from cadcpp.draft.ngram_drafter import Copier
+from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.ngram.estimate import estimate
-from cadcpp.ngram.predictor import Belief, Guesser
+from cadcpp.ngram.predictor import MatchReliability, NgramPredictor
 from cadcpp.ngram.prompt_lookup import Continuation
 from cadcpp.tree.limits import TreeConfig
 from tests.support.trees import paths
 
-CONFIG = TreeConfig(rows=12)
+CONFIG = TreeConfig(max_size=12)
 PHRASE = [11, 12, 13, 14, 15, 16, 17, 18]
 
 
@@ -19,37 +19,37 @@ def random_text(seed: int, n: int, n_vocab: int = 1000) -> list[int]:
 
 
 def test_a_phrase_that_comes_again_is_drafted() -> None:
-    tree = Copier(Guesser()).grow([*PHRASE, *random_text(1, 30), *PHRASE[:4]], CONFIG, 20)
+    tree = NgramDrafter(NgramPredictor()).grow([*PHRASE, *random_text(1, 30), *PHRASE[:4]], CONFIG, 20)
     chain = tree.token[: len(PHRASE) - 3].tolist()
     assert chain == PHRASE[3:]
 
 
 def test_nothing_is_drafted_where_nothing_repeats() -> None:
-    assert len(Copier(Guesser()).grow(list(range(50)), CONFIG, 20)) == 1
+    assert len(NgramDrafter(NgramPredictor()).grow(list(range(50)), CONFIG, 20)) == 1
 
 
 def test_two_continuations_make_two_branches() -> None:
     ids = [1, 2, 3, 50, 51, *random_text(1, 9), 1, 2, 3, 60, 61, *random_text(2, 9), 1, 2, 3]
-    tree = Copier(Guesser()).grow(ids, CONFIG, 2)
+    tree = NgramDrafter(NgramPredictor()).grow(ids, CONFIG, 2)
     assert set(tree.token[tree.depth == 1].tolist()) == {50, 60}
 
 
 def test_a_text_in_a_circle_goes_on_in_it() -> None:
-    tree = Copier(Guesser()).grow(PHRASE[:3] * 6, TreeConfig(rows=10), 20)
+    tree = NgramDrafter(NgramPredictor()).grow(PHRASE[:3] * 6, TreeConfig(max_size=10), 20)
     assert tree.token[:10].tolist() == [13, *(PHRASE[:3] * 3)]
 
 
 def test_limits_are_kept() -> None:
     ids = PHRASE * 5
-    assert len(Copier(Guesser()).grow(ids, TreeConfig(rows=1), 20)) == 1
-    assert len(Copier(Guesser()).grow(ids, CONFIG, 0)) == 1
-    assert Copier(Guesser()).grow(ids, CONFIG, 3).depth.max() == 3
-    assert 13 not in Copier(Guesser(), [13]).grow(ids, CONFIG, 20).token[1:]
+    assert len(NgramDrafter(NgramPredictor()).grow(ids, TreeConfig(max_size=1), 20)) == 1
+    assert len(NgramDrafter(NgramPredictor()).grow(ids, CONFIG, 0)) == 1
+    assert NgramDrafter(NgramPredictor()).grow(ids, CONFIG, 3).depth.max() == 3
+    assert 13 not in NgramDrafter(NgramPredictor(), [13]).grow(ids, CONFIG, 20).token[1:]
 
 
 def test_it_follows_a_text_that_changes() -> None:
     """What it says of a text does not depend on what it was asked before, but for what it has learned."""
-    copier, ids = Copier(Guesser()), [*PHRASE, 5, 6, *PHRASE[:3]]
+    copier, ids = NgramDrafter(NgramPredictor()), [*PHRASE, 5, 6, *PHRASE[:3]]
     first = copier.grow(ids, CONFIG, 20).token.tolist()
     copier.grow([*ids[:4], *random_text(3, 20)], CONFIG, 20)
     assert copier.grow(ids, CONFIG, 20).token.tolist() == first
@@ -58,13 +58,13 @@ def test_it_follows_a_text_that_changes() -> None:
 @pytest.mark.parametrize(("repeats", "match", "low", "high"), [(True, 6, 0.8, 1.0), (False, 1, 0.0, 0.3)])
 def test_belief_follows_the_text(repeats: bool, match: int, low: float, high: float) -> None:
     text = random_text(1, 40) * 10 if repeats else random_text(1, 400, n_vocab=120)
-    guesser = Guesser()
+    guesser = NgramPredictor()
     guesser.read(text)
     assert low <= guesser._belief.right.at(match) <= high
 
 
 def test_probabilities_of_all_that_was_found_sum_to_less_than_one() -> None:
-    belief = Belief()
+    belief = MatchReliability()
     belief.right.hits[:] = 0.9 * belief.right.seen
     found = [Continuation((1,), 3, 2, 3), Continuation((2,), 3, 1, 3), Continuation((3,), 2, 4, 4)]
     p = belief.probabilities(found)
@@ -73,21 +73,21 @@ def test_probabilities_of_all_that_was_found_sum_to_less_than_one() -> None:
 
 def test_n_grams_speak_where_the_text_is_silent() -> None:
     katz = estimate([[1, 2, 3, 4, 5, 6, 7, 8] * 50], n_vocab=64)
-    tree = Copier(Guesser(katz)).grow([20, 1, 2], CONFIG, 20)
+    tree = NgramDrafter(NgramPredictor(katz)).grow([20, 1, 2], CONFIG, 20)
     assert tree.token[:6].tolist() == [2, 3, 4, 5, 6, 7]
-    assert len(Copier(Guesser()).grow([20, 1, 2], CONFIG, 20)) == 1
+    assert len(NgramDrafter(NgramPredictor()).grow([20, 1, 2], CONFIG, 20)) == 1
 
 
 def test_the_text_goes_before_n_grams() -> None:
     katz = estimate([[1, 2, 3, 4] * 50], n_vocab=64)
     ids = [1, 2, 9, 10, 11, 12] * 6 + [1, 2]
-    tree = Copier(Guesser(katz)).grow(ids, CONFIG, 1)
+    tree = NgramDrafter(NgramPredictor(katz)).grow(ids, CONFIG, 1)
     assert tree.token[1:3].tolist() == [9, 3]
 
 
 def test_what_both_say_is_one_node() -> None:
     katz = estimate([PHRASE * 50], n_vocab=64)
-    tree = Copier(Guesser(katz)).grow(PHRASE * 5, CONFIG, 20)
+    tree = NgramDrafter(NgramPredictor(katz)).grow(PHRASE * 5, CONFIG, 20)
     assert len(tree) == len(set(paths(tree)))
     below = [sum(np.exp(tree.logp[row]) for row in rows) for rows in tree.children() if rows]
     assert max(below) <= 1.0 + 1e-5

@@ -11,8 +11,8 @@ from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError
 from cadcpp.models.catalog import pairs
 from cadcpp.residency.memory_plan import Plan, make_plan
-from cadcpp.residency.tree_buffers import Allowance, plan_session
-from cadcpp.tree.limits import limit_rows
+from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
+from cadcpp.tree.limits import limit_tree
 from cadcpp.tree.prices import FIRST_ROWS
 
 GB = 10**9
@@ -20,47 +20,47 @@ PAIR = pairs()["qwen3-14b"]
 HEADERS = [header_of(entry, ARCHITECTURES[entry.name]) for entry in (PAIR.verifier, PAIR.draft)]
 
 
-def plan(ram: float, **settings: Any) -> tuple[Plan, Allowance]:
-    return plan_session(SessionConfig(ram=int(ram), tree=limit_rows(None), **settings), *HEADERS)
+def plan(ram: float, **settings: Any) -> tuple[Plan, TreeBuffers]:
+    return plan_session(SessionConfig(ram=int(ram), tree=limit_tree(None), **settings), *HEADERS)
 
 
 def test_memory_for_wide_passes_is_taken_once_and_kept() -> None:
-    allowance = Allowance(100.0 * (1 + _counting(64)), 16, 16)
-    assert [allowance.take(n) for n in (8, 16, 20, 64, 20)] == [0, 0, 400, 4800, 4800]
-    assert allowance.rows == 64
-    assert not allowance.beyond(300).any()
+    tree_buffers = TreeBuffers(100.0 * (1 + _counting(64)), 16, 16)
+    assert [tree_buffers.take(n) for n in (8, 16, 20, 64, 20)] == [0, 0, 400, 4800, 4800]
+    assert tree_buffers.rows == 64
+    assert not tree_buffers.beyond(300).any()
 
 
 def test_what_wider_passes_would_still_take_is_known_beforehand() -> None:
-    allowance = Allowance(100.0 * _counting(64), 16, 16)
-    allowance.take(32)
-    beyond = allowance.beyond(129)
+    tree_buffers = TreeBuffers(100.0 * _counting(64), 16, 16)
+    tree_buffers.take(32)
+    beyond = tree_buffers.beyond(129)
     assert not beyond[:33].any()
     assert list(beyond[[33, 64, 128]]) == [100.0, 3200.0, 3200.0]
 
 
 def test_where_weights_are_streamed_memory_for_large_trees_is_not_set_aside() -> None:
-    growing, allowance = plan(6 * GB)
+    growing, tree_buffers = plan(6 * GB)
     fixed = make_plan(*HEADERS, ram=6 * GB, n_ctx=4096, rows=64)
-    assert growing.streams and (allowance.most, allowance.rows) == (128, FIRST_ROWS)
+    assert growing.streams and (tree_buffers.most, tree_buffers.rows) == (128, FIRST_ROWS)
     assert growing.layout.streamed_bytes < fixed.layout.streamed_bytes - 50_000_000
-    assert growing.fixed + allowance.take(64) == pytest.approx(fixed.fixed, abs=1 << 20)
+    assert growing.fixed + tree_buffers.take(64) == pytest.approx(fixed.fixed, abs=1 << 20)
 
 
 @pytest.mark.parametrize(
     "settings", [{"fallback": "none"}, {"fallback": "llmcad"}, {"pager": False}, {"logits_all": True}]
 )
 def test_where_trees_cannot_grow_their_memory_is_set_aside(settings: dict[str, Any]) -> None:
-    fixed, allowance = plan(6 * GB, **settings)
-    assert (allowance.most, allowance.rows, allowance.take(64)) == (64, 64, 0)
+    fixed, tree_buffers = plan(6 * GB, **settings)
+    assert (tree_buffers.most, tree_buffers.rows, tree_buffers.take(64)) == (64, 64, 0)
     assert fixed.compute >= make_plan(*HEADERS, ram=6 * GB, n_ctx=4096, rows=64).compute
 
 
 def test_where_all_fits_trees_have_what_is_left() -> None:
-    whole, allowance = plan(30 * GB)
-    assert not whole.streams and (allowance.most, allowance.take(allowance.most)) == (64, 0)
-    tight, allowance = plan(whole.peak + whole.margin - 30_000_000)
-    assert not tight.streams and FIRST_ROWS <= allowance.most < 64
+    whole, tree_buffers = plan(30 * GB)
+    assert not whole.streams and (tree_buffers.most, tree_buffers.take(tree_buffers.most)) == (64, 0)
+    tight, tree_buffers = plan(whole.peak + whole.margin - 30_000_000)
+    assert not tight.streams and FIRST_ROWS <= tree_buffers.most < 64
     assert tight.peak + tight.margin <= tight.ram
 
 
@@ -68,15 +68,15 @@ def test_trees_leave_half_of_what_stays() -> None:
     with pytest.raises(ConfigError) as error:
         plan(1 * GB)
     least = int(str(error.value).split("allow ")[1].split(" MiB")[0]) << 20
-    narrow, allowance = plan(least)
-    assert allowance.take(allowance.most) <= narrow.layout.pinned_bytes // 2
+    narrow, tree_buffers = plan(least)
+    assert tree_buffers.take(tree_buffers.most) <= narrow.layout.pinned_bytes // 2
 
 
 @pytest.mark.parametrize("rows", [1, 4, 200])
 def test_what_the_user_asks_for_is_the_most(rows: int) -> None:
-    config = SessionConfig(ram=6 * GB, tree=limit_rows(rows))
-    _, allowance = plan_session(config, *HEADERS)
-    assert allowance.most == rows and allowance.rows == min(rows, FIRST_ROWS)
+    config = SessionConfig(ram=6 * GB, tree=limit_tree(rows))
+    _, tree_buffers = plan_session(config, *HEADERS)
+    assert tree_buffers.most == rows and tree_buffers.rows == min(rows, FIRST_ROWS)
 
 
 def _counting(n: int) -> Any:

@@ -48,7 +48,7 @@ Walk = Callable[[TokenTree, Callable[[int], int], NDArray[np.float64], np.random
 def case(smollm2: Callable[[str], Path], demo: DemoPair, request: pytest.FixtureRequest) -> Iterator[Case]:
     with closing(Rig(smollm2("Q8_0"), n_ctx=256, max_rows=ROWS, n_batch=256)) as rig:
         ids = prompt(rig.model, request.param)
-        tree = rig.model_drafter(demo.draft).grow(ids, TreeConfig(rows=ROWS), 20)
+        tree = rig.model_drafter(demo.draft).grow(ids, TreeConfig(max_size=ROWS), 20)
         Verifier(rig.context).check(ids, tree, lambda *_: -1)
         logits = rig.context.logits(ROWS).astype(np.float64)
         p = np.exp(logits - logits.max(axis=1, keepdims=True))

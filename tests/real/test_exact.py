@@ -159,7 +159,7 @@ class OutOfOrder(Verifier):
         self.cache.extend(tail, n_seq)
         branch = int(tree.spans()[0][accepted.rows[-1]])
         self.cache.adopt(branch, tree.token[accepted.rows[1:]].tolist())
-        self.cache.settle()
+        self.cache.rollback()
         return accepted
 
 

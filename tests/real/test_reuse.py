@@ -26,7 +26,7 @@ STORY = "Tell a long story about a dragon and a baker. " * 8
 
 @pytest.fixture(scope="module")
 def session(smollm2: Callable[[str], Path], demo: DemoPair) -> Iterator[Session]:
-    config = SessionConfig(n_ctx=N_CTX, n_batch=128, n_threads=1, tree=TreeConfig(rows=ROWS), fallback="none")
+    config = SessionConfig(n_ctx=N_CTX, n_batch=128, n_threads=1, tree=TreeConfig(max_size=ROWS), fallback="none")
     with Session(smollm2("Q8_0"), demo.draft, config) as session:
         yield session
 

@@ -18,7 +18,7 @@ from cadcpp.residency.layout import HUGE
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import read_bytes
-from cadcpp.tree.limits import TreeConfig, limit_rows
+from cadcpp.tree.limits import TreeConfig, limit_tree
 from cadcpp.tree.prices import FIRST_ROWS
 from tests.support.prompts import prompt
 
@@ -37,7 +37,7 @@ def short_of_memory(verifier: Path, draft: Path | None, share: float) -> int:
 
 
 def session(verifier: Path, draft: Path | None, ram: int | None, **options: object) -> Session:
-    config = {"n_ctx": N_CTX, "n_threads": 1, "ram": ram, "tree": TreeConfig(rows=ROWS)} | options
+    config = {"n_ctx": N_CTX, "n_threads": 1, "ram": ram, "tree": TreeConfig(max_size=ROWS)} | options
     return Session(verifier, draft, SessionConfig(**config))  # type: ignore[arg-type]
 
 
@@ -87,14 +87,16 @@ def test_a_pass_reads_what_is_not_pinned_and_no_more(verifier: Path) -> None:
 
 
 def test_memory_for_wide_trees_comes_out_of_what_is_kept(in_memory: Session, verifier: Path, demo: DemoPair) -> None:
-    with session(verifier, demo.draft, short_of_memory(verifier, demo.draft, 0.6), tree=TreeConfig(rows=96)) as behind:
+    with session(
+        verifier, demo.draft, short_of_memory(verifier, demo.draft, 0.6), tree=TreeConfig(max_size=96)
+    ) as behind:
         engine, planned = behind.engine, behind.plan.layout
         write(behind, "sky", GREEDY, 2)
-        assert engine.tree.rows == 96 and behind.pager.state().pinned_bytes >= planned.pinned_bytes - (8 << 20)
+        assert engine.tree.max_size == 96 and behind.pager.state().pinned_bytes >= planned.pinned_bytes - (8 << 20)
         engine.policy = None  # trees of all rows, though the disk is fast
         texts = [write(s, "story", GREEDY, 32) for s in (behind, in_memory)]
-        state, taken = behind.pager.state(), engine.allowance.take(0)
-        assert texts[0] == texts[1] and engine.allowance.rows >= 96 and taken > 10 << 20
+        state, taken = behind.pager.state(), engine.tree_buffers.take(0)
+        assert texts[0] == texts[1] and engine.tree_buffers.rows >= 96 and taken > 10 << 20
         assert state.pinned_bytes <= planned.pinned_bytes - taken
         assert state.pass_bytes >= planned.streamed_bytes + taken
 
@@ -111,7 +113,7 @@ def test_on_a_slow_disk_the_first_tree_is_wide(
     """Beside a text that fits into the planned pass, into a larger one, just not with a tree, and into none."""
     monkeypatch.setattr("cadcpp.tree.prices._ROW_BYTE_S", 1e-15)  # any disk is slow for so fast a processor
     ram, ids = short_of_memory(verifier, demo.draft, 0.6), prompt(in_memory.model, "summary")[:n]
-    with session(verifier, demo.draft, ram, tree=limit_rows(None)) as behind:
+    with session(verifier, demo.draft, ram, tree=limit_tree(None)) as behind:
         chunks = list(behind.stream(ids, sampling, 24))
         plain = [t for chunk in in_memory.stream(ids, sampling, 24) for t in chunk.tokens]
         assert [t for chunk in chunks for t in chunk.tokens] == plain

@@ -77,13 +77,13 @@ def _header(path: Path, good: Path) -> None:
     """All that is told from a header, up to the plan; what llama.cpp would be handed is accepted."""
     from cadcpp.cli.options import default_ctx
     from cadcpp.gguf.header import read_header, read_token_types, read_vocabulary
-    from cadcpp.gguf.summary import read_card
+    from cadcpp.gguf.summary import read_summary
     from cadcpp.gguf.validate import check_generative
     from cadcpp.gguf.vocabulary import fingerprint
     from cadcpp.residency.memory_plan import make_plan
 
     header = read_header(path)
-    read_vocabulary(header), read_token_types(header), fingerprint(header), json.dumps(asdict(read_card(header)))
+    read_vocabulary(header), read_token_types(header), fingerprint(header), json.dumps(asdict(read_summary(header)))
     check_generative(header)
     default_ctx(path)
     for ram in (1 << 40, 100 << 20, 1 << 20):

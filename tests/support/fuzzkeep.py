@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.kv.cache import Cache
-from cadcpp.kv.saved_cache import _digest, restore
+from cadcpp.kv.saved_cache import _digest, load_cache
 from tests.support.rig import Rig
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     cache = Cache(rig.context)
     for seed in json.loads(sys.stdin.read()):
         path.write_bytes(tampered(good, seed))
-        taken = restore(cache, path)
+        taken = load_cache(cache, path)
         cache.prefill(list(range(100, 190)), 80)
         cache.clear()
         print("accepted" if taken else "refused", seed, flush=True)

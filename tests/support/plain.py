@@ -1,6 +1,6 @@
 """Plain decoding straight on llama.cpp's C API: the reference that cadcpp's text must equal.
 
-Shares no line with cadcpp: one token at a time from the first token of the prompt on, its own batches and its own
+DecayedRatio no line with cadcpp: one token at a time from the first token of the prompt on, its own batches and its own
 sampler chain. Configured alike, since llama.cpp's defaults round differently in a batch than for a single token.
 """
 

@@ -53,7 +53,7 @@ class Rig:
 
     def engine(self, drafter: Drafter | None = None, rows: int = 1, verifier: type[Verifier] = Verifier) -> Engine:
         self.context.clear()
-        return Engine(verifier(self.context), drafter or NoDrafter(), self.n_ctx, TreeConfig(rows=rows))
+        return Engine(verifier(self.context), drafter or NoDrafter(), self.n_ctx, TreeConfig(max_size=rows))
 
     def generate(
         self,

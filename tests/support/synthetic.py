@@ -35,8 +35,8 @@ class SyntheticDrafter(NoDrafter):
     def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
         rows = _Rows(ids[-1], max_depth)
         if max_depth >= 1:
-            self._add_truth(rows, self._text[len(ids) :], config.rows)
-            while len(rows.token) < config.rows:
+            self._add_truth(rows, self._text[len(ids) :], config.max_size)
+            while len(rows.token) < config.max_size:
                 self._add_decoy(rows, int(self._rng.integers(len(rows.token))), self._rng.uniform(0.01, 0.5))
         return TokenTree.build(rows.token, rows.parent, rows.logp)
 
@@ -57,7 +57,7 @@ class SyntheticDrafter(NoDrafter):
         if rows.depth[up] < rows.max_depth:
             rows.add(up, int(self._rng.integers(*self._decoys)), p)
 
-    def settle(self) -> None:
+    def rollback(self) -> None:
         pass
 
     def close(self) -> None:

@@ -75,11 +75,11 @@ def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | No
 def _resume(talk: "Talk", path: Path, messages: list[Message], system: str | None) -> None:
     """Go on with an earlier chat, under its own system prompt or another one."""
     from cadcpp.cli.chat.live_chat import resumed
-    from cadcpp.kv.saved_cache import restore
+    from cadcpp.kv.saved_cache import load_cache
 
     earlier = talk.conversation.replay(messages)
     talk.begin(earlier.with_system(system) if system else earlier)
-    restore(talk.session.engine.verifier.cache, cache_of(path))
+    load_cache(talk.session.engine.verifier.cache, cache_of(path))
     note(resumed(talk, path))
 
 

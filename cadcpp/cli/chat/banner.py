@@ -22,7 +22,7 @@ def screen(plan: "Plan", config: "SessionConfig", pair: Pair) -> str:
     layout, (verifier, draft) = plan.layout, pair
     size = layout.pinned_bytes + layout.streamed_bytes + layout.expert_bytes + layout.sparse_bytes
     rows = [("verifier", f"{verifier.name}, {format_size(size)}")]
-    if config.tree.rows > 1:
+    if config.tree.max_size > 1:
         rows.append(("drafting", _drafting(plan, draft)))
     rows += [
         ("context", f"{config.n_ctx} tokens"),
@@ -55,5 +55,5 @@ def _speed(plan: "Plan", config: "SessionConfig", verifier: Path) -> str:
     text = (
         f"a pass reads {format_size(plan.read_bytes)} at {format_size(round(disk))}/s: {seconds:.2g} s a token or more"
     )
-    drafts = plan.draft and config.tree.rows > 1
+    drafts = plan.draft and config.tree.max_size > 1
     return f"{text}, {seconds / _PER_PASS:.2g} s at {_PER_PASS} tokens a pass" if drafts else text

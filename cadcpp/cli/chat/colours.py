@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from cadcpp.cli.terminal import answer, has_colours
-from cadcpp.runtime.detokenizer import TextStream
+from cadcpp.runtime.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
     from cadcpp.runtime.session import Chunk
@@ -19,7 +19,7 @@ class Painter:
 
     def __init__(self, piece: Callable[[int], bytes], show: bool) -> None:
         self._piece, self._coloured = piece, show and has_colours(sys.stdout)
-        self._text = TextStream()
+        self._text = Detokenizer()
 
     def paint(self, chunk: "Chunk") -> None:
         """Write a chunk to stdout; a letter that several tokens make has the colour of the last."""

@@ -14,7 +14,7 @@ from cadcpp.cli.chat.state_dir import cache_of, new_chat
 from cadcpp.cli.progress import prefill_progress, stall_note
 from cadcpp.cli.terminal import answer, note
 from cadcpp.errors import CadError, ContextFull
-from cadcpp.runtime.generation_record import Recorder
+from cadcpp.runtime.generation_record import GenerationRecord
 
 if TYPE_CHECKING:
     from cadcpp.chat.conversation import Conversation
@@ -38,7 +38,7 @@ class Talk:
 
     def keep_cache(self) -> None:
         """Put what the verifier has evaluated beside the transcript, in the place of every earlier one."""
-        from cadcpp.kv.saved_cache import keep
+        from cadcpp.kv.saved_cache import save_cache
 
         if self._transcript is None or not self._transcript.path.exists():
             return
@@ -46,7 +46,7 @@ class Talk:
         try:
             for old in path.parent.glob(f"*{path.suffix}"):
                 old.unlink()
-            keep(self.session.engine.verifier.cache, path)
+            save_cache(self.session.engine.verifier.cache, path)
         except OSError as error:
             note(f"cadcpp: cannot write {path}: {error.strerror}; the next chat will read this one again")
 
@@ -85,7 +85,7 @@ class Talk:
 
     def _reply(self, ids: list[int], interrupts: Interrupts) -> bool:
         """Show and keep a reply, or what there is of it until Ctrl-C or an error; False if there is nothing."""
-        recorder, ended, remark = Recorder(len(ids)), False, ""
+        recorder, ended, remark = GenerationRecord(len(ids)), False, ""
         try:
             ended = self._show(ids, recorder, interrupts)
             remark = self._cut(recorder)
@@ -100,7 +100,7 @@ class Talk:
             note(remark)
         return something
 
-    def _show(self, ids: list[int], recorder: Recorder, interrupts: Interrupts) -> bool:
+    def _show(self, ids: list[int], recorder: GenerationRecord, interrupts: Interrupts) -> bool:
         """Whether the reply came to its end."""
         painter, settings = Painter(self.session.model.piece, self.settings.show), self.settings
         with (
@@ -122,7 +122,7 @@ class Talk:
     def _keep_part(self, text: str, tokens: list[int], last: bool) -> None:
         self._keep(lambda transcript: transcript.add(text, tokens, last=last))
 
-    def _finish(self, recorder: Recorder, ended: bool) -> None:
+    def _finish(self, recorder: GenerationRecord, ended: bool) -> None:
         if not recorder.text.endswith("\n"):
             answer("\n")
         self.conversation.answer(recorder.text, recorder.tokens, partial=not ended)
@@ -131,7 +131,7 @@ class Talk:
         if self.settings.footer:
             note(footer(self.record, self.session.resident_share), dim=True)
 
-    def _cut(self, recorder: Recorder) -> str:
+    def _cut(self, recorder: GenerationRecord) -> str:
         """What there is to say about a reply that came to its end."""
         n = len(recorder.tokens)
         if recorder.finish != "length":

@@ -10,7 +10,7 @@ import click
 from cadcpp.cli.terminal import say
 
 if TYPE_CHECKING:
-    from cadcpp.gguf.summary import Card
+    from cadcpp.gguf.summary import ModelSummary
 
 
 @click.command("inspect")
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def inspect(model: Path, as_json: bool) -> None:
     """Show what a model file is: size, layers, context, vocabulary, weight types. Reads its header only."""
     from cadcpp.gguf.header import read_header
-    from cadcpp.gguf.summary import read_card
+    from cadcpp.gguf.summary import read_summary
 
-    card = read_card(read_header(model))
+    card = read_summary(read_header(model))
     say(json.dumps(asdict(card)) if as_json else _table(card))
 
 
-def _table(card: "Card") -> str:
+def _table(card: "ModelSummary") -> str:
     from cadcpp.util.byte_size import format_size
 
     files = f" in {card.n_files} files" if card.n_files > 1 else ""

@@ -97,14 +97,14 @@ def test_share_refuses_more_sequences_than_there_are(cache: Cache) -> None:
         cache.share(5)
 
 
-def test_settle_drops_branches_and_keeps_the_shared_trunk(cache: Cache, context: FakeContext) -> None:
+def test_rollback_drops_branches_and_keeps_the_shared_trunk(cache: Cache, context: FakeContext) -> None:
     cache.share(2)
     context.clear()
     context.add([70], 6, 0, 1, True)
     context.add([71, 72], 6, 1, 2, True)
     context.decode()
     cache.branch(1, 2, 7)
-    cache.settle()
+    cache.rollback()
     assert [context.text(seq) for seq in range(3)] == [[1, 2, 3, 4, 5, 6]] * 3
 
 
@@ -115,7 +115,7 @@ def test_adopt_makes_a_branch_the_trunk(cache: Cache, context: FakeContext) -> N
     context.add([71, 72], 6, 1, 2, True)
     context.decode()
     cache.adopt(1, [71, 72])
-    cache.settle()
+    cache.rollback()
     assert context.text(0) == cache.tokens == [1, 2, 3, 4, 5, 6, 71, 72]
     cache.share(2)
     assert context.text(1) == cache.tokens
