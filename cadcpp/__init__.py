@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from cadcpp.native.context import Stopped
     from cadcpp.residency.memory_plan import Plan
     from cadcpp.runtime.aio import stream
-    from cadcpp.runtime.engine import Round
+    from cadcpp.runtime.round import Round
     from cadcpp.runtime.session import Chunk, Session
     from cadcpp.telemetry.stats import Stats
-    from cadcpp.tree.limits import TreeConfig
+    from cadcpp.tree.limits import TreeLimits
 
 __all__ = [
     "AsyncLlama",
@@ -50,7 +50,7 @@ __all__ = [
     "Stopped",
     "Template",
     "ToolError",
-    "TreeConfig",
+    "TreeLimits",
     "__version__",
     "stream",
 ]
@@ -61,14 +61,14 @@ _LATER = {  # name -> its module: they load numpy, and most of them llama.cpp
     "Conversation": "cadcpp.chat.conversation",
     "Llama": "cadcpp.llama.llama",
     "Plan": "cadcpp.residency.memory_plan",
-    "Round": "cadcpp.runtime.engine",
+    "Round": "cadcpp.runtime.round",
     "SamplingConfig": "cadcpp.config",
     "Session": "cadcpp.runtime.session",
     "SessionConfig": "cadcpp.config",
     "Stats": "cadcpp.telemetry.stats",
     "Stopped": "cadcpp.native.context",
     "Template": "cadcpp.chat.template",
-    "TreeConfig": "cadcpp.tree.limits",
+    "TreeLimits": "cadcpp.tree.limits",
     "stream": "cadcpp.runtime.aio",
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cadcpp.errors import ConfigError
 from cadcpp.modes import Fallback, Speculative
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import TreeLimits
 from cadcpp.util.checks import check
 
 MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS; more end the process
@@ -55,7 +55,7 @@ class SessionConfig:
     held: int | None = None  # bytes of it that the process holds before; None: those of a bare interpreter
     pager: bool = True  # False: leave paging to the kernel
     pipeline: bool = True  # False: disk, draft and verifier take turns
-    tree: TreeConfig = field(default_factory=TreeConfig)
+    tree: TreeLimits = field(default_factory=TreeLimits)
     speculative: Speculative = "auto"  # what drafts
     logits_all: bool = False  # whether a pass may ask for the logits of all its rows
     ngram: Path | None = None  # an n-gram model, to draft with beside or without a draft model

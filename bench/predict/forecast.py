@@ -21,10 +21,10 @@ from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.layout import CHUNK, lay_out
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.tree_buffers import expected, plan_session
-from cadcpp.tree.limits import TreeConfig, limit_tree
+from cadcpp.tree.limits import GrowthOptions, TreeLimits, limit_tree
 from cadcpp.tree.prices import MAX_ROWS
 
-_WIDTH = TreeConfig().width  # nodes that the draft evaluates together
+_WIDTH = GrowthOptions().width  # nodes that the draft evaluates together
 _TAIL = 0.6  # of what the guesses before have missed a guess after the first misses this share, and so on
 _GUESSES = 8
 
@@ -54,7 +54,7 @@ def forecast(verifier: Header, draft: Header, device: Device, agreement: float, 
     """Raises ConfigError where too little memory is left for the verifier."""
     config = SessionConfig(ram=device.ram, n_ctx=n_ctx, tree=limit_tree(None))
     plan, tree_buffers = plan_session(config, verifier, draft)
-    alone, _ = plan_session(replace(config, tree=TreeConfig(max_size=1)), verifier, None)
+    alone, _ = plan_session(replace(config, tree=TreeLimits(max_size=1)), verifier, None)
     (base_s, row_s), (draft_s, draft_row_s) = pass_s(verifier, device), pass_s(draft, device)
     model = CostModel(
         verify=costs(base_s, row_s),

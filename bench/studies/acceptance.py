@@ -16,7 +16,7 @@ from cadcpp.chat.template import Template
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.runtime.session import Session
 from cadcpp.telemetry.stats import Stats
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import TreeLimits
 
 GREEDY = SamplingConfig(temperature=0.0)
 
@@ -43,7 +43,7 @@ class Result:
 
 def measure(verifier: Path, draft: Path, rows: int, n: int) -> dict[str, Result]:
     """One generation per case."""
-    config, found = SessionConfig(n_ctx=1024, tree=TreeConfig(max_size=rows), fallback="none"), {}
+    config, found = SessionConfig(n_ctx=1024, tree=TreeLimits(max_size=rows), fallback="none"), {}
     with Session(verifier, draft, config) as session:
         for name, question in CASES.items():
             prompt, stats = Conversation(Template(session.model)).ask(question), Stats()

@@ -20,7 +20,7 @@ from cadcpp.chat.template import Template
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.native.lib import api
 from cadcpp.runtime.session import Session
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import TreeLimits
 
 GREEDY = SamplingConfig(temperature=0.0)
 KINDS = {
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--json", action="store_true", help="print one object with medians: seconds and shares")
     options = parser.parse_args()
-    config = SessionConfig(n_ctx=1024, tree=TreeConfig(max_size=options.rows), fallback="none")
+    config = SessionConfig(n_ctx=1024, tree=TreeLimits(max_size=options.rows), fallback="none")
     with Session(options.verifier, options.draft, config) as session:
         rounds = measure(session, options.rounds)
     if options.json:

@@ -27,7 +27,7 @@ from bench.matrix.workloads import CASES, COPIES, in_template
 from bench.measure import record, run_limited
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.runtime.session import Session
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import TreeLimits
 
 ROOM = "900MiB"
 MODES = ("auto", "draft", "staged", "ngram")
@@ -178,7 +178,7 @@ class Soak:
             speculative=mode,  # type: ignore[arg-type]
             fallback=rng.choice(("cost", "cost", "llmcad", "none")),
             pipeline=rng.random() < 0.8,
-            tree=TreeConfig(max_size=rng.choice((4, 16, 64))),
+            tree=TreeLimits(max_size=rng.choice((4, 16, 64))),
         )
 
     def _request(self, session: Session) -> Request:

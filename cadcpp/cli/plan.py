@@ -43,7 +43,7 @@ def command(
         "seconds_per_pass_at_least": round(plan.read_bytes / max(speed, 1), 4),
         "rows": tree_buffers.rows,
         "rows_at_most": tree_buffers.most,
-        "rows_bytes": tree_buffers.take(tree_buffers.most),
+        "rows_bytes": tree_buffers.bytes_for(tree_buffers.most),
         "lockable": min(lockable_bytes(), plan.layout.pinned_bytes),
     }
     say(json.dumps(values) if as_json else _table(values))

@@ -81,7 +81,7 @@ def _check(port: int, api_key: str | None) -> None:
 def _context(model: Path, ctx: int | None) -> int:
     """Tokens of context. The class would leave a larger one, or a file that is no model, to upstream."""
     from cadcpp.gguf.header import read_header
-    from cadcpp.runtime.session import check_context
+    from cadcpp.gguf.validate import check_context
 
     n_ctx = default_ctx(model) if ctx is None else ctx
     check_context(n_ctx, read_header(model))

@@ -1,24 +1,25 @@
 """What a drafter is: what might come next, as a token tree."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import DraftBudget
 from cadcpp.tree.token_tree import TokenTree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftedTree:
+    """A tree and what it cost."""
+
+    tree: TokenTree
+    n_evaluated: int = 0  # nodes that the draft evaluated for it
+    n_kept: int = 0  # nodes that had been evaluated ahead
+    alternative: TokenTree | None = None  # what the text alone would have drafted, where the budget asks for it
 
 
 class Drafter(Protocol):
     """Proposes continuations of a text."""
-
-    @property
-    def n_evaluated(self) -> int:
-        """Nodes that the last tree cost."""
-        ...
-
-    @property
-    def n_kept(self) -> int:
-        """Nodes of the last tree that had been evaluated ahead."""
-        ...
 
     @property
     def n_decodes(self) -> int:
@@ -29,8 +30,8 @@ class Drafter(Protocol):
         """Take up a text of which much is new, as far as `grow` would otherwise have to."""
         ...
 
-    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        """A tree whose root is the last of ``ids``, within the limits."""
+    def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
+        """A tree whose root is the last of ``ids``, within the budget."""
         ...
 
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
@@ -53,7 +54,7 @@ class Drafter(Protocol):
 class WithoutModel:
     """What a drafter has to do for a context, where there is none."""
 
-    n_evaluated = n_kept = n_decodes = 0
+    n_decodes = 0
 
     def read(self, ids: Sequence[int]) -> None:
         pass
@@ -77,5 +78,5 @@ class WithoutModel:
 class NoDrafter(WithoutModel):
     """Plain decoding: the tree is its root."""
 
-    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        return TokenTree.root(ids[-1])
+    def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
+        return DraftedTree(tree=TokenTree.root(ids[-1]))

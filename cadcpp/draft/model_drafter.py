@@ -1,19 +1,37 @@
-"""Drafters: what might come next, as a token tree."""
+"""A draft model that grows token trees, and keeps what it has evaluated of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cadcpp.draft.base import DraftedTree
 from cadcpp.draft.best_first import BestFirstGrowth
-from cadcpp.draft.branch_pacer import BranchPacer
 from cadcpp.kv.cache import Cache
 from cadcpp.native.context import Context
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import DraftBudget, GrowthOptions
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.util.prefix import common_prefix
 
 _ROUND = 32  # new tokens at most that a round may have brought
+
+
+class Growth(Protocol):
+    """A tree that grows: which nodes to evaluate next, and what came of it. Numbers only."""
+
+    def frontier(self) -> list[int]: ...
+
+    def expand(self, rows: list[int], logits: NDArray[np.float32]) -> None: ...
+
+    def tree(self) -> TokenTree: ...
+
+    def position(self, row: int) -> tuple[int, int, int]: ...
+
+    def walk(self, path: Sequence[int]) -> list[int]: ...
+
+
+StartGrowth = Callable[[int, DraftBudget, GrowthOptions, NDArray[np.int32]], Growth]  # root, ..., tokens not to draft
 
 
 class ModelDrafter:
@@ -24,17 +42,24 @@ class ModelDrafter:
     When a part of the last tree, or of what was drafted below it, has become text, growth goes on from there.
     """
 
-    growth: type[BestFirstGrowth] = BestFirstGrowth
-
-    def __init__(self, context: Context, never: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        context: Context,
+        never: Sequence[int] = (),
+        *,
+        start_growth: StartGrowth = BestFirstGrowth,
+        options: GrowthOptions | None = None,
+    ) -> None:
         self.context = context
         # A verifier may have special tokens that the draft lacks; any other in their place costs a guess at most.
-        context.batch.last_token = context.model.n_vocab - 1
+        context.batch.clip_tokens(context.model.n_vocab - 1)
         self.cache = Cache(context)
-        self.n_decodes = self.n_evaluated = self.n_kept = 0
+        self.n_decodes = 0
+        self._n_evaluated = self._n_kept = 0  # for the tree that grows
+        self._start_growth, self._options = start_growth, options or GrowthOptions()
         self._never = np.array(never, np.int32)  # tokens not to draft
         self._text: list[int] = []
-        self._growth: BestFirstGrowth | BranchPacer | None = None  # below the text
+        self._growth: Growth | None = None  # below the text
         self._seqs: dict[int, int] = {}  # evaluated node -> the sequence that holds its cell
         self._ends: dict[int, int] = {}  # sequence -> the node it ends at: only one child may go on in it
 
@@ -45,14 +70,14 @@ class ModelDrafter:
             self.cache.align(ids)
             self.cache.prefill(ids, len(ids) - 1)
 
-    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        self.n_evaluated = self.n_kept = 0
-        config = replace(config, max_size=max(min(config.max_size, self._n_cells - len(ids) - config.width), 1))
-        if max_depth < 1 or config.max_size < 2:
-            return TokenTree.root(ids[-1])
-        growth = self._go_on(ids, config, max_depth) or self._start(ids, config, max_depth)
+    def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
+        self._n_evaluated = self._n_kept = 0
+        budget = budget.up_to(self._n_cells - len(ids) - self._options.width)
+        if budget.max_depth < 1 or budget.max_size < 2:
+            return DraftedTree(tree=TokenTree.root(ids[-1]))
+        growth = self._go_on(ids, budget) or self._start(ids, budget)
         self._branch(growth, lambda: True)
-        return self._tree(growth)
+        return DraftedTree(tree=self._tree(growth), n_evaluated=self._n_evaluated, n_kept=self._n_kept)
 
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
         """Evaluate up to ``n`` more nodes, the likeliest next text first, as long as ``may_go_on()``.
@@ -67,7 +92,7 @@ class ModelDrafter:
         try:
             self._branch(self._growth, may_go_on)
         finally:
-            self.context.use_threads(self.context.config.n_threads)
+            self.context.use_threads(self.context.n_threads)
 
     def rollback(self) -> None:
         self._growth, self._seqs, self._ends = None, {}, {}
@@ -84,40 +109,38 @@ class ModelDrafter:
 
     @property
     def _n_cells(self) -> int:
-        return min(self.context.config.n_cells, self.context.model.n_ctx_train)  # beyond, drafts are noise
+        return min(self.context.shape.n_cells, self.context.model.n_ctx_train)  # beyond, drafts are noise
 
-    def _go_on(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> BestFirstGrowth | None:
+    def _go_on(self, ids: Sequence[int], budget: DraftBudget) -> BestFirstGrowth | None:
         """The growth below the new text, if the last one got so far; what is evaluated is kept in any case."""
         growth, path = self._growth, list(ids[len(self._text) :])
         if growth is None or not path or list(ids[: len(self._text)]) != self._text:
             self.rollback()
             return None
         rows = [row for row in growth.walk(path) if row in self._seqs]
-        if len(rows) < len(path) or isinstance(growth, BranchPacer):
+        if len(rows) < len(path) or not isinstance(growth, BestFirstGrowth):
             if rows:
                 self.cache.adopt(self._seqs[rows[-1]], path[: len(rows)])
             self.rollback()
             return None
-        return self._reroot(growth, rows[-1], ids, config, max_depth)
+        return self._reroot(growth, rows[-1], ids, budget)
 
-    def _reroot(
-        self, growth: BestFirstGrowth, row: int, ids: Sequence[int], config: TreeConfig, max_depth: int
-    ) -> BestFirstGrowth:
-        below, rank = growth.below(row, config, max_depth)
+    def _reroot(self, growth: BestFirstGrowth, row: int, ids: Sequence[int], budget: DraftBudget) -> BestFirstGrowth:
+        below, rank = growth.below(row, budget)
         ends = {seq: rank[end] for seq, end in self._ends.items() if end in rank and end != row}
         self.cache.adopt(self._seqs[row], ids[len(self._text) :], ends.keys())
         self._ends = {0: 0} | ends
         self._renumber(rank)
-        self._text, self._growth, self.n_kept = list(ids), below, len(self._seqs)
+        self._text, self._growth, self._n_kept = list(ids), below, len(self._seqs)
         return below
 
     def _renumber(self, rank: dict[int, int]) -> None:
         """Take over new numbers of evaluated nodes; those that have none are gone."""
         self._seqs = {rank[node]: seq for node, seq in self._seqs.items() if node in rank} | {0: 0}
 
-    def _start(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> BestFirstGrowth | BranchPacer:
+    def _start(self, ids: Sequence[int], budget: DraftBudget) -> Growth:
         self.cache.prefill_whole(ids)
-        growth = (self.growth if config.alpha is None else BranchPacer)(ids[-1], config, max_depth, self._never)
+        growth = self._start_growth(ids[-1], budget, self._options, self._never)
         self._text, self._growth, self._seqs, self._ends = list(ids), growth, {0: 0}, {0: 0}
         tail = ids[len(self.cache) :]
         self.context.batch.clear()
@@ -126,9 +149,9 @@ class ModelDrafter:
         self.cache.extend(tail)
         return growth
 
-    def _branch(self, growth: BestFirstGrowth | BranchPacer, may_go_on: Callable[[], bool]) -> None:
+    def _branch(self, growth: Growth, may_go_on: Callable[[], bool]) -> None:
         while may_go_on():
-            room = min(self.context.config.n_seq - len(self._ends), self._n_cells - len(self._text) - len(self._seqs))
+            room = min(self.context.shape.n_seq - len(self._ends), self._n_cells - len(self._text) - len(self._seqs))
             rows = growth.frontier()[: max(room, 0)]
             if not rows:
                 return
@@ -137,21 +160,21 @@ class ModelDrafter:
                 self._add(growth, row)
             self._evaluate(growth, rows)
 
-    def _evaluate(self, growth: BestFirstGrowth | BranchPacer, rows: list[int]) -> None:
+    def _evaluate(self, growth: Growth, rows: list[int]) -> None:
         """What may follow ``rows``, whose cells and nothing else that asks for logits are in the batch."""
         self._decode()
         growth.expand(rows, self.context.logits(len(rows)))
-        self.n_evaluated += len(rows)
+        self._n_evaluated += len(rows)
 
-    def _tree(self, growth: BestFirstGrowth | BranchPacer) -> TokenTree:
+    def _tree(self, growth: Growth) -> TokenTree:
         return growth.tree()
 
-    def _add(self, growth: BestFirstGrowth | BranchPacer, row: int) -> None:
+    def _add(self, growth: Growth, row: int) -> None:
         token, parent, depth = growth.position(row)
         position = len(self._text) + depth - 1
         seq = self._seqs[parent]
         if self._ends[seq] != parent:
-            source, seq = seq, next(s for s in range(self.context.config.n_seq) if s not in self._ends)
+            source, seq = seq, next(s for s in range(self.context.shape.n_seq) if s not in self._ends)
             self.cache.branch(source, seq, position)
         self._ends[seq] = row
         self._seqs[row] = seq

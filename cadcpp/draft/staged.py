@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cadcpp.draft.base import DraftedTree
 from cadcpp.draft.best_first import BestFirstGrowth
-from cadcpp.draft.branch_pacer import BranchPacer
 from cadcpp.draft.guess_rows import GuessRow, Usefulness
 from cadcpp.draft.interpolation import Interpolation
-from cadcpp.draft.model_drafter import ModelDrafter
+from cadcpp.draft.model_drafter import Growth, ModelDrafter, StartGrowth
 from cadcpp.draft.token_recycler import LONGEST, TokenRecycler
 from cadcpp.native.context import Context
 from cadcpp.ngram.predictor import Guess, NgramPredictor
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import DraftBudget, GrowthOptions
 from cadcpp.tree.token_tree import TokenTree
 
 _ROW = 0.25  # what a further row of a decode costs, in decodes of one row
@@ -29,16 +29,24 @@ class StagedDrafter(ModelDrafter):
     node; below these n-grams alone go on, which costs no decode.
     """
 
-    def __init__(self, context: Context, never: Sequence[int], guesser: NgramPredictor) -> None:
-        super().__init__(context, never)
-        self._guesser, self._recycler = guesser, TokenRecycler()
-        self._usefulness, self._mixture = Usefulness(), Interpolation()
+    def __init__(
+        self,
+        context: Context,
+        never: Sequence[int],
+        predictor: NgramPredictor,
+        *,
+        start_growth: StartGrowth = BestFirstGrowth,
+        options: GrowthOptions | None = None,
+    ) -> None:
+        super().__init__(context, never, start_growth=start_growth, options=options)
+        self._predictor, self._recycler = predictor, TokenRecycler()
+        self._usefulness, self._interpolation = Usefulness(), Interpolation()
         self._said: dict[int, tuple[Guess, NDArray[np.float64]]] = {}  # evaluated node -> both opinions
 
-    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
+    def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
         self._learn(ids)
-        self._guesser.read(ids)
-        return super().grow(ids, config, max_depth)
+        self._predictor.read(ids)
+        return super().grow(ids, budget)
 
     def rollback(self) -> None:
         self._said = {}
@@ -51,17 +59,17 @@ class StagedDrafter(ModelDrafter):
         path = ids[len(self._text) :]
         for row, token in zip([0, *self._growth.walk(path)], path, strict=False):
             if row in self._said:
-                self._mixture.observe(*self._said[row], token)
+                self._interpolation.observe(*self._said[row], token)
 
     def _renumber(self, rank: dict[int, int]) -> None:
         super()._renumber(rank)
         self._said = {rank[row]: said for row, said in self._said.items() if row in rank}
 
-    def _evaluate(self, growth: BestFirstGrowth | BranchPacer, rows: list[int]) -> None:
-        if isinstance(growth, BranchPacer):
+    def _evaluate(self, growth: Growth, rows: list[int]) -> None:
+        if not isinstance(growth, BestFirstGrowth):
             return super()._evaluate(growth, rows)
         batch, guess_rows = self.context.batch, self._guess_rows(growth, rows)
-        self.n_evaluated += len(rows)
+        self._n_evaluated += len(rows)
         for guess_row in guess_rows:
             seq, position = self._seqs[guess_row.row], len(self._text) + growth.position(guess_row.row)[2]
             batch.add(guess_row.tokens, position, seq, seq + 1, True)
@@ -74,14 +82,14 @@ class StagedDrafter(ModelDrafter):
 
     def _guess_rows(self, growth: BestFirstGrowth, rows: list[int]) -> list[GuessRow]:
         """For every row the guesses that go along. The more rows a decode has anyway, the less one saves."""
-        config, batch = self.context.config, self.context.batch
+        config, batch = self.context.shape, self.context.batch
         n_free = self._n_cells - len(self._text) - len(self._seqs) - len(rows)
         room = min(config.n_outputs - len(rows), config.n_batch - batch.n, n_free)
         guess_rows = [GuessRow(row, [*self._text[-LONGEST:], *growth.path(row)]) for row in rows]
         going = guess_rows
         while going:
             n_text = min(LONGEST, len(self._text))
-            guesses = self._guesser.after([guess_row.text[n_text:] for guess_row in going])
+            guesses = self._predictor.after([guess_row.text[n_text:] for guess_row in going])
             least = _ROW * len(rows) if room >= len(going) else np.inf
             go_on = [r.go_on(g, self._recycler, self._usefulness, least) for r, g in zip(going, guesses, strict=True)]
             going = [guess_row for guess_row, goes_on in zip(going, go_on, strict=True) if goes_on]
@@ -100,7 +108,7 @@ class StagedDrafter(ModelDrafter):
                 self.context.trim(seq, len(self._text) + growth.position(row)[2])
                 return
             row, self._seqs[child], self._ends[seq] = child, seq, child
-            self.n_evaluated += 1
+            self._n_evaluated += 1
             self._expand(growth, row, after, guess)
 
     def _expand(self, growth: BestFirstGrowth, row: int, logits: NDArray[np.float32], guess: Guess) -> None:
@@ -115,15 +123,15 @@ class StagedDrafter(ModelDrafter):
     def _mix(self, row: int, logp: NDArray[np.float32], guess: Guess) -> None:
         p_draft = np.exp(logp[guess.tokens].astype(np.float64))
         self._said[row] = guess, p_draft
-        logp += np.log(max(self._mixture.left(guess), _LEAST))
-        logp[guess.tokens] = np.log(np.maximum(self._mixture.mix(guess, p_draft), _LEAST))
+        logp += np.log(max(self._interpolation.left(guess), _LEAST))
+        logp[guess.tokens] = np.log(np.maximum(self._interpolation.mix(guess, p_draft), _LEAST))
 
-    def _tree(self, growth: BestFirstGrowth | BranchPacer) -> TokenTree:
+    def _tree(self, growth: Growth) -> TokenTree:
         """With what n-grams say below the nodes that the model evaluated."""
-        if isinstance(growth, BranchPacer):
+        if not isinstance(growth, BestFirstGrowth):
             return growth.tree()
         with growth.trial():
             while rows := growth.leaves():
-                for row, guess in zip(rows, self._guesser.after([growth.path(row) for row in rows]), strict=True):
+                for row, guess in zip(rows, self._predictor.after([growth.path(row) for row in rows]), strict=True):
                     growth.learn(row, guess.tokens, guess.p)
             return growth.tree()

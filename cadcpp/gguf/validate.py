@@ -5,7 +5,7 @@ import re
 import reprlib
 from collections.abc import Iterator
 
-from cadcpp.errors import ModelError
+from cadcpp.errors import ConfigError, ModelError
 from cadcpp.gguf.ggml_base import type_name
 from cadcpp.gguf.header import DAMAGED, Header, Tensor, read_integers, read_vocabulary
 
@@ -80,3 +80,12 @@ def _is_usable(tensor: Tensor) -> bool:
     if "norm" in tensor.name or tensor.name.endswith("bias"):
         return kind == "f32"
     return kind not in _NO_WEIGHTS or "tid2eid" in tensor.name  # DeepSeek's table of numbers
+
+
+def check_context(n_ctx: int, header: Header) -> None:
+    """Raises ConfigError for more tokens than the model was trained for."""
+    trained = header.get("context_length", n_ctx)
+    if n_ctx > trained:
+        raise ConfigError(
+            f"a context of {n_ctx} tokens exceeds the {trained} that {header.path} was trained for: lower --ctx"
+        )

@@ -18,7 +18,7 @@ class Cache:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.tokens: list[int] = []
-        self._shared = [0] * context.config.n_seq  # trunk positions that each sequence holds; unused for sequence 0
+        self._shared = [0] * context.shape.n_seq  # trunk positions that each sequence holds; unused for sequence 0
         self._n_seq = 1  # sequences that this round may have touched
 
     def __len__(self) -> int:
@@ -36,7 +36,7 @@ class Cache:
 
     def prefill(self, ids: Sequence[int], stop: int, progress: Progress | None = None) -> None:
         """Evaluate ``ids`` up to position ``stop`` without asking for logits, in as few decodes as fit."""
-        batch, step = self.context.batch, self.context.config.n_batch
+        batch, step = self.context.batch, self.context.shape.n_batch
         while len(self) < stop:
             chunk = list(ids[len(self) : min(len(self) + step, stop)])
             batch.clear()
@@ -49,7 +49,7 @@ class Cache:
     def prefill_whole(self, ids: Sequence[int], progress: Progress | None = None) -> None:
         """Take up a new text: evaluate it in whole batches, and leave the rest, one token at least, for later."""
         self.align(ids)
-        step = self.context.config.n_batch
+        step = self.context.shape.n_batch
         n_whole = (len(ids) - len(self) - 1) // step * step
         self.prefill(ids, len(self) + n_whole, progress)
 

@@ -52,7 +52,7 @@ def load_cache(cache: Cache, path: Path) -> bool:
 def _read(cache: Cache, path: Path) -> tuple[list[int], bytes] | None:
     """Tokens and state of a file that fits the cache."""
     context = cache.context
-    n_cells = context.config.n_cells
+    n_cells = context.shape.n_cells
     try:
         if path.stat().st_size > 2 * cache_bytes(context.model.header, n_cells) + _ROOM:
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from cadcpp.llama.llama import Llama
 from cadcpp.runtime.aio import run
-from cadcpp.runtime.stages import Steps, stage
+from cadcpp.runtime.stages import Steps, stage_on
 
 _END = object()
 
@@ -71,13 +71,13 @@ class AsyncLlama:
                 yield result
 
     def _once(self, call: Callable[[], Any]) -> Steps[Any]:
-        yield (yield from stage(self.llama.stop, call, thread=self._thread))
+        yield (yield from stage_on(self._thread, self.llama.stop, call))
 
     def _chunks(self, call: Callable[[], Any]) -> Steps[Any]:
         chunks = None
         try:
-            chunks = yield from stage(self.llama.stop, call, thread=self._thread)
-            while (chunk := (yield from stage(self.llama.stop, next, chunks, _END, thread=self._thread))) is not _END:
+            chunks = yield from stage_on(self._thread, self.llama.stop, call)
+            while (chunk := (yield from stage_on(self._thread, self.llama.stop, next, chunks, _END))) is not _END:
                 yield chunk
         finally:
             if chunks is not None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cadcpp.draft.base import WithoutModel
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.draft.base import DraftedTree, WithoutModel
+from cadcpp.tree.limits import DraftBudget
 from cadcpp.tree.token_tree import TokenTree
 
 _SURE = float(np.log(0.8))  # of each token; they do not say
@@ -18,8 +18,8 @@ class DraftAdapter(WithoutModel):
     def __init__(self, guess: Callable[..., Any]) -> None:
         self._guess = guess
 
-    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        n = min(config.max_size - 1, max_depth)
+    def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
+        n = min(budget.max_size - 1, budget.max_depth)
         chain = [int(token) for token in self._guess(np.array(ids, np.intc))[:n]] if n > 0 else []
         logp = [_SURE * depth for depth in range(len(chain) + 1)]
-        return TokenTree.build([ids[-1], *chain], list(range(-1, len(chain))), logp)
+        return DraftedTree(tree=TokenTree.build([ids[-1], *chain], list(range(-1, len(chain))), logp))

@@ -16,10 +16,13 @@ from cadcpp.llama.upstream import State, Upstream, construct, own_parts, session
 from cadcpp.native.context import Context, Stopped
 from cadcpp.native.sampler import check_grammar, draw
 from cadcpp.residency.memory_plan import Plan
-from cadcpp.runtime.engine import Round, Work
+from cadcpp.runtime.assembly import Parts
+from cadcpp.runtime.engine import Generation
+from cadcpp.runtime.round import Round
 from cadcpp.runtime.session import Session
 from cadcpp.runtime.token_writer import TokenWriter, complete
 from cadcpp.telemetry.stats import Stats
+from cadcpp.verify.text_state import TextState
 
 _GENERATE = inspect.signature(Upstream.generate)
 
@@ -77,13 +80,13 @@ class Llama(Upstream):  # type: ignore[misc]
         self, model_path: str, settings: Settings, upstream: dict[str, Any], n_ctx: int, draft_model: Any
     ) -> None:
         config = settings.session(upstream, n_ctx)
-        parts = session_parts(lambda: Session(model_path, settings.draft_model_path, config))
-        construct(self, parts, model_path, **upstream)
+        adapted = DraftAdapter(draft_model) if draft_model is not None and settings.draft_model_path is None else None
+        parts = Parts(drafter=adapted)
+        start = functools.partial(Session, model_path, settings.draft_model_path, config, parts=parts)
+        construct(self, session_parts(start), model_path, **upstream)
         session = self._session = self._model.session
-        if draft_model is not None and settings.draft_model_path is None:
-            session.engine.drafter = DraftAdapter(draft_model)
         self.draft_model = draft_model
-        cells = session.engine.verifier.context.config
+        cells = session.engine.verifier.context.shape
         self.n_batch: int = min(upstream["n_batch"], cells.n_batch)
         self.input_ids = np.zeros(cells.n_cells + 1, np.intc)
         self.scores = np.zeros((cells.n_cells if self._logits_all else 1, self._n_vocab), np.single)
@@ -187,12 +190,13 @@ class Llama(Upstream):  # type: ignore[misc]
         if self._logits_all and len(text) > 1:
             complete(session.engine.read(text[:-1], self._keep_logits))
         self._n_logits = 0
-        self.last_stats, self._paged = Stats(load_seconds=session.load_seconds), session.pager.state()
+        self.last_stats = Stats()
         n_cells = len(self.input_ids) - 1
         limit = min(len(text) + (self._n_wanted or n_cells), n_cells + 1)
         self._n_wanted = 0
-        work = Work(text, functools.partial(self._draw, sampler), limit, self.last_stats, None)
-        self._writer = TokenWriter(session.engine, work, self._count)
+        accounting = session.engine.accounting(self.last_stats, session.load_seconds)
+        generation = Generation(TextState(text), functools.partial(self._draw, sampler), limit, accounting)
+        self._writer = TokenWriter(session.engine, generation, self._tell)
         return self._writer
 
     def _draw(self, sampler: Any, context: Context, row: int) -> int:
@@ -224,8 +228,7 @@ class Llama(Upstream):  # type: ignore[misc]
         self.scores[position : position + len(rows)] = rows
         self._n_logits = len(rows)
 
-    def _count(self, result: Round) -> None:
-        self._started().count_paging(self.last_stats, self._paged)
+    def _tell(self, result: Round) -> None:
         if self.on_round is not None:
             self.on_round(result)
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +11,18 @@ import numpy as np
 from cadcpp.chat.conversation import Conversation
 from cadcpp.chat.template import Template
 from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.draft.base import DraftedTree
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.errors import ToolError
 from cadcpp.gguf.header import read_header
-from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.pass_cost import PassCost
-from cadcpp.residency.footprint import draft_seqs
-from cadcpp.runtime.session import Session, default_threads
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.residency.context_shape import draft_shape
+from cadcpp.runtime.session import Session
+from cadcpp.system.cpu import default_threads
+from cadcpp.tree.limits import DraftBudget
 from cadcpp.tree.prices import MAX_ROWS, Floats
 from cadcpp.verify.accept import accept
 
@@ -34,7 +36,7 @@ _N_TOKENS = 48  # of each reply
 _N_CTX = 1024
 _BATCH = 64
 _STRIDE = 8  # tokens of a reply between two trees
-_TREE = TreeConfig()
+_TREE = DraftBudget(max_size=64, max_depth=64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,10 @@ def measure(draft: Path, texts: Sequence[Text]) -> Drafting:
         for text in texts:
             for at in range(1, text.n - _STRIDE, _STRIDE):
                 start = time.perf_counter()
-                found.append(_found(drafter, text, at))
+                drafted = drafter.grow([*text.prompt, *text.reply[:at]], _TREE)
                 seconds += time.perf_counter() - start
-                nodes += drafter.n_evaluated
+                found.append(_found(drafted, text, at))
+                nodes += drafted.n_evaluated
     if not found:
         raise ToolError(f"the verifier's replies are too short to measure {draft} on: it ends them at once")
     tokens = 1 + np.mean(found, axis=0)
@@ -104,9 +107,9 @@ def measure(draft: Path, texts: Sequence[Text]) -> Drafting:
     )
 
 
-def _found(drafter: ModelDrafter, text: Text, at: int) -> Floats:
+def _found(drafted: DraftedTree, text: Text, at: int) -> Floats:
     """How many tokens of a reply from ``at`` on a tree of 1, 2, ... rows would have told, [MAX_ROWS]."""
-    tree = drafter.grow([*text.prompt, *text.reply[:at]], _TREE, _TREE.max_size)
+    tree = drafted.tree
     coming = iter([*text.reply[at:], -1])
     path = accept(tree, lambda _row: next(coming)).rows[1:]
     rank = np.empty(len(tree), np.int64)
@@ -136,15 +139,8 @@ def _guesses(context: Context, text: Text) -> np.ndarray[tuple[int], np.dtype[np
 
 @contextmanager
 def _context(path: Path, texts: Sequence[Text]) -> Iterator[Context]:
-    n_seq = draft_seqs(_TREE.max_size)
-    config = ContextConfig(
-        n_cells=max(len(text.prompt) + text.n for text in texts) + 2 * _TREE.max_size,
-        n_batch=_BATCH,
-        n_ubatch=_BATCH,
-        n_outputs=_BATCH,
-        n_seq=n_seq,
-        n_threads=default_threads(),
-    )
-    with closing(Model(path, draft=True)) as model, closing(Context(model, config)) as context:
-        context.batch.last_token = model.n_vocab - 1
+    n_cells = max(len(text.prompt) + text.n for text in texts) + 2 * _TREE.max_size
+    shape = replace(draft_shape(n_cells, _TREE.max_size, n_prompt=_BATCH), n_outputs=_BATCH)
+    with closing(Model(path, draft=True)) as model, closing(Context(model, shape, default_threads())) as context:
+        context.batch.clip_tokens(model.n_vocab - 1)
         yield context

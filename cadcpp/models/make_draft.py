@@ -20,7 +20,7 @@ from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.tree_buffers import TreeBuffers, expected, plan_session
 from cadcpp.system.disk_speed import disk_bytes_per_s
 from cadcpp.system.memory_limits import available_bytes
-from cadcpp.tree.limits import TreeConfig, limit_tree
+from cadcpp.tree.limits import TreeLimits, limit_tree
 from cadcpp.util.byte_size import format_size
 from cadcpp.util.files import reported, require_space, scratch_directory
 
@@ -151,7 +151,7 @@ class _Workshop:
         return True
 
     def _plan(self, draft: Header | None) -> tuple[Plan, TreeBuffers]:
-        tree = limit_tree(None) if draft else TreeConfig(max_size=1)
+        tree = limit_tree(None) if draft else TreeLimits(max_size=1)
         return plan_session(SessionConfig(ram=self._place.ram, n_ctx=self._place.n_ctx, tree=tree), self._header, draft)
 
     def _write(self, draft: Path) -> tuple[list[Text], PassCost]:

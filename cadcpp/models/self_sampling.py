@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, ToolError
 from cadcpp.models.parallel_sampler import N_SEQ, Opening, ParallelSampler, opening
-from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.context import Context
 from cadcpp.native.model import Model
+from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.footprint import whole_cells
-from cadcpp.runtime.session import default_threads
+from cadcpp.system.cpu import default_threads
 from cadcpp.util.files import reported
 
 _STEPS = 128  # tokens of a wave's text at most; what costs the time is rows, and attention little
@@ -98,14 +99,8 @@ def _whole_waves(part: Path, key: bytes, wave_bytes: int) -> int:
 def _context(path: Path, n_prompt: int, n_steps: int) -> Iterator[Context]:
     """A context in which every text, and the prompt that they share, has cells of its own."""
     n_each = whole_cells(n_prompt + n_steps)
-    config = ContextConfig(
-        n_cells=(N_SEQ + 1) * n_each,
-        n_batch=max(N_SEQ, n_prompt),
-        n_ubatch=N_SEQ,
-        n_outputs=N_SEQ,
-        n_seq=N_SEQ + 1,
-        n_threads=default_threads(),
-        shared=False,
+    shape = ContextShape(
+        n_cells=(N_SEQ + 1) * n_each, n_batch=max(N_SEQ, n_prompt), n_outputs=N_SEQ, n_seq=N_SEQ + 1, shared=False
     )
-    with closing(Model(path, draft=True)) as model, closing(Context(model, config)) as context:
+    with closing(Model(path, draft=True)) as model, closing(Context(model, shape, default_threads())) as context:
         yield context

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError
 from cadcpp.native.lib import api
-
-MAX_SEQ = 256  # llama.cpp's LLAMA_MAX_SEQ
+from cadcpp.residency.context_shape import MAX_SEQ
 
 
 class Batch:
@@ -21,7 +20,7 @@ class Batch:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.n = 0
-        self.last_token = 2**31 - 1  # larger ids are written as this one
+        self._last_token = 2**31 - 1
         self.token = np.zeros(capacity, np.int32)
         self.pos = np.zeros(capacity, np.int32)
         self.n_seq = np.zeros(capacity, np.int32)
@@ -39,6 +38,10 @@ class Batch:
         struct.logits = self.output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         return struct
 
+    def clip_tokens(self, last: int) -> None:
+        """Write ids beyond ``last`` as this one from now on."""
+        self._last_token = last
+
     def clear(self) -> None:
         self.n = 0
 
@@ -55,7 +58,7 @@ class Batch:
         if self.n + k > self.capacity:
             raise ConfigError(f"a batch of {self.n + k} rows exceeds its capacity of {self.capacity}")
         rows = slice(self.n, self.n + k)
-        self.token[rows] = np.minimum(tokens, self.last_token)
+        self.token[rows] = np.minimum(tokens, self._last_token)
         self.pos[rows] = pos + np.arange(k) if isinstance(pos, int) else pos
         self._seq[rows] = self._ids.ctypes.data + 4 * np.asarray(lo, np.uint64)
         self.n_seq[rows] = np.subtract(hi, lo)

@@ -3,7 +3,6 @@
 import ctypes
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,31 +10,11 @@ from numpy.ctypeslib import as_array  # numpy would load it in the middle of the
 from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, NativeError
-from cadcpp.native.batch import MAX_SEQ, Batch
+from cadcpp.native.batch import Batch
 from cadcpp.native.lib import api, last_error, read_tensor, tensor_name
 from cadcpp.native.model import Model
+from cadcpp.residency.context_shape import ContextShape
 from cadcpp.system.heap import empty
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextConfig:
-    """Size of one context. Flash attention and a q8_0 cache are fixed: exact verification rests on them."""
-
-    n_cells: int  # KV cells: the text, and a tree as far as there is room
-    n_batch: int  # rows of one decode
-    n_ubatch: int  # rows computed at once
-    n_outputs: int  # rows of one decode that ask for logits; buffers are made for at least n_seq
-    n_seq: int  # KV sequences, at most 256
-    n_threads: int
-    shared: bool = True  # cells are any sequence's; else each has its n_cells / n_seq, and attention reads no others
-
-    def __post_init__(self) -> None:
-        for name in ("n_cells", "n_batch", "n_ubatch", "n_outputs", "n_seq", "n_threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.n_seq > MAX_SEQ:
-            raise ConfigError(f"n_seq must be at most {MAX_SEQ}, got {self.n_seq}")
-
 
 # llama.cpp asks a C function between two operations whether to stop. strlen of a text that is empty until then says so
 # without a word of Python, which would cost more than some of the operations.
@@ -63,8 +42,11 @@ class Watcher(Protocol):
 class Context:
     """KV cache and compute buffers for one model."""
 
-    def __init__(self, model: Model, config: ContextConfig, watcher: Watcher | None = None) -> None:
-        self.model, self.config, self._watcher = model, config, watcher
+    def __init__(self, model: Model, shape: ContextShape, n_threads: int, watcher: Watcher | None = None) -> None:
+        """Flash attention and a q8_0 cache are fixed, since exact verification rests on them."""
+        if n_threads < 1:
+            raise ConfigError(f"n_threads must be at least 1, got {n_threads}")
+        self.model, self.shape, self.n_threads, self._watcher = model, shape, n_threads, watcher
         self._stack = ExitStack()
         self.handle = api.llama_init_from_model(model.handle, self._params())
         if not self.handle:
@@ -72,17 +54,17 @@ class Context:
         self._stack.callback(api.llama_free, self.handle)
         self.memory = api.llama_get_memory(self.handle)
         self._empty_logits()
-        self.batch = Batch(config.n_batch)
+        self.batch = Batch(shape.n_batch)
         self._stop = ctypes.create_string_buffer(2)
         api.llama_set_abort_callback(self.handle, _NOT_EMPTY, ctypes.cast(self._stop, ctypes.c_void_p))
 
     def _params(self) -> api.llama_context_params:
-        config, params = self.config, api.llama_context_default_params()
-        params.n_ctx = config.n_cells
-        params.n_batch, params.n_ubatch = config.n_batch, config.n_ubatch
-        params.n_seq_max, params.kv_unified = config.n_seq, config.shared
-        params.n_outputs_max = max(config.n_outputs, config.n_seq)  # fewer would abort the process
-        params.n_threads = params.n_threads_batch = config.n_threads
+        shape, params = self.shape, api.llama_context_default_params()
+        params.n_ctx = shape.n_cells
+        params.n_batch = params.n_ubatch = shape.n_batch
+        params.n_seq_max, params.kv_unified = shape.n_seq, shape.shared
+        params.n_outputs_max = max(shape.n_outputs, shape.n_seq)  # fewer would abort the process
+        params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.type_k = params.type_v = api.GGML_TYPE_Q8_0
         params.swa_full = True  # a pruned sliding window could not be rolled back
@@ -95,7 +77,7 @@ class Context:
     def _empty_logits(self) -> None:
         """llama.cpp fills their buffer with zeros, for as many rows as there are sequences."""
         logits = api.llama_get_logits(self.handle)
-        empty(ctypes.cast(logits, ctypes.c_void_p).value or 0, 4 * self.config.n_seq * self.model.n_vocab)
+        empty(ctypes.cast(logits, ctypes.c_void_p).value or 0, 4 * self.shape.n_seq * self.model.n_vocab)
 
     def close(self) -> None:
         """Free the cache and the buffers. May be called twice."""
@@ -113,8 +95,8 @@ class Context:
         """
         batch = self.batch
         n_outputs = int(np.count_nonzero(batch.output[: batch.n]))
-        if n_outputs > self.config.n_outputs:
-            raise ConfigError(f"{n_outputs} rows ask for logits, the context was made for {self.config.n_outputs}")
+        if n_outputs > self.shape.n_outputs:
+            raise ConfigError(f"{n_outputs} rows ask for logits, the context was made for {self.shape.n_outputs}")
         batch.struct.n_tokens = batch.n
         if self.stopped:
             raise Stopped

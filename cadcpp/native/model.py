@@ -27,9 +27,17 @@ class Model:
     reading the weights, where the system allows; `mapping` then controls which of them are in memory.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, draft: bool = False, stub: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        draft: bool = False,
+        stub: bool = False,
+        header: Header | None = None,
+    ) -> None:
+        """``header`` is the file's, where it was read already."""
         self.path = Path(path)
-        self.header: Header = read_header(self.path)
+        self.header: Header = header or read_header(self.path)
         check_generative(self.header)
         if not draft:
             check_vocabulary(self.header)

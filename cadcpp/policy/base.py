@@ -6,8 +6,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.tree.limits import TreeConfig
-from cadcpp.tree.prices import SIZES, Floats
+from cadcpp.tree.limits import DraftBudget, TreeLimits
+from cadcpp.tree.prices import SIZES, Floats, Prices
+from cadcpp.tree.token_tree import TokenTree
 
 
 def _nothing() -> Floats:
@@ -25,10 +26,39 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundState:
+    """A round that begins, as its policy sees it."""
+
+    limits: TreeLimits
+    max_depth: int  # levels of a tree below its root that could become text
+    n_uncached: int = 1  # tokens of text that the pass evaluates anyway, the tree's root included
+    temperature: float = 1.0  # of the draft's probabilities, as its calibration found it
+    disk: Disk = field(default_factory=Disk)
+
+    def budget(
+        self,
+        max_size: int | None = None,
+        *,
+        prices: Prices | None = None,
+        min_confidence: float = 0.0,
+        n_ahead: int = 0,
+    ) -> DraftBudget:
+        """A budget for this round; what is not given is as large as the limits are, and free."""
+        return DraftBudget(
+            max_size=self.limits.max_size if max_size is None else max_size,
+            max_depth=self.max_depth,
+            temperature=self.temperature,
+            prices=prices or Prices(),
+            min_confidence=min_confidence,
+            n_ahead=n_ahead,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """What one round cost; seconds."""
 
-    n_rows: int  # of the verify pass, the text's tail included
+    n_rows: int  # of the verify pass, the text's uncached tokens included
     cold: bool = False  # one of the first passes of all: what stays in memory is read, and memory is cleared for it
     n_evaluated: int  # nodes that the draft evaluated
     n_tokens: int  # of text that came of it
@@ -39,21 +69,19 @@ class Observation:
     draft_s: float
     compute_s: float  # of the verify pass, waiting for the disk not included
     stall_s: float = 0.0  # ... of that waiting
+    alternative: TokenTree | None = None  # what the text alone would have drafted, where that was asked for
 
 
 class Policy(Protocol):
-    """Decides before each round how much to draft, and learns from what came of it."""
+    """Decides once a round how much to draft, and learns from what came of it."""
 
-    def look(self, disk: Disk) -> None:
-        """A round begins."""
+    @property
+    def uses_model(self) -> bool:
+        """Whether a draft model is likely to draft the next tree, so that it should read a new text before."""
         ...
 
-    def limits(self, config: TreeConfig, n_uncached: int) -> TreeConfig: ...
-
-    def pays(self) -> bool: ...
-
-    def n_ahead(self, config: TreeConfig) -> int:
-        """Nodes to evaluate while a pass waits for the disk."""
+    def plan(self, state: RoundState) -> DraftBudget | None:
+        """What the next tree may cost; None: nothing is drafted in this round."""
         ...
 
     def observe(self, seen: Observation) -> None: ...
@@ -61,3 +89,18 @@ class Policy(Protocol):
     def describe(self) -> dict[str, float]:
         """What it goes by, for a trace."""
         ...
+
+
+class FixedSize:
+    """Trees as large as the limits are, always."""
+
+    uses_model = True
+
+    def plan(self, state: RoundState) -> DraftBudget | None:
+        return state.budget(n_ahead=state.limits.max_size)
+
+    def observe(self, seen: Observation) -> None:
+        pass
+
+    def describe(self) -> dict[str, float]:
+        return {}

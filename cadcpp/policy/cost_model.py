@@ -1,13 +1,13 @@
 """The cost model: how much to draft, from what drafting and verifying were measured to cost."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.policy.base import Disk, Observation
+from cadcpp.policy.base import Disk, Observation, RoundState
 from cadcpp.policy.pass_cost import AcceptanceByDepth, PassCost
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import DraftBudget, TreeLimits
 from cadcpp.tree.prices import FIRST_ROWS, MAX_ROWS, TEXT_ROWS, Floats, Prices, hidden_rows
 
 _FORGET = 0.8  # weight of the past in running means
@@ -15,6 +15,7 @@ _PROBE = 16  # rounds of plain decoding after which drafting is tried again; thr
 _MOST_PLAIN = 512
 _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
 _TRIALS = 4  # rounds of drafting that it takes to judge it
+_TRIAL_SIZE = 4  # nodes of a tree that tries again whether drafting pays by now
 
 
 @dataclass(slots=True)
@@ -35,68 +36,48 @@ class CostModel:
     stall_s: float = 0.0
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
-    provisional: bool = True  # whether node_s, draft_s, nodes are of a first or cold round; the next replaces them
-    dear: bool = False  # whether they are of a first, cold round, in which code itself was being read
+    early_estimate: bool = True  # whether node_s, draft_s, nodes are of a first or cold round; the next replaces them
+    cold_estimate: bool = False  # whether they are of a first, cold round, in which code itself was being read
     trials: int = _TRIALS  # rounds that are drafted whatever it seems to bring
     plain_rounds: int = 0
     patience: int = _PROBE
 
+    @property
+    def uses_model(self) -> bool:
+        return self.would_draft()
+
+    def would_draft(self, otherwise: float = 0.0) -> bool:
+        """What `plan` would decide, as far as is known before its round."""
+        return self.plain_rounds >= self.patience or self.pays(otherwise)
+
     def look(self, disk: Disk) -> None:
+        """Take into account what is known of the disk by now."""
         self.disk = disk
 
-    def limits(self, config: TreeConfig, n_uncached: int) -> TreeConfig:
-        """The prices for the next round, within the given settings; ``n_uncached`` rows go along anyway."""
-        if not self.tokens.any() or not self.verify.known:
-            return replace(config, max_size=self._first_rows(config, n_uncached))
-        if self.patience > _PROBE and self.trials > 0:
-            config = replace(config, max_size=min(config.max_size, 4))
-        n_waiting = n_uncached - 1 + config.max_size_streamed
-        if (
-            config.max_size_streamed > config.max_size
-            and self.verify.estimate()[n_waiting] + self.draft_s < self.disk.stream_s
-        ):
-            config = replace(config, max_size=config.max_size_streamed)
-        rate, rows = (
-            max(self.rate(), self._plain_rate()),
-            self._round_s()[n_uncached : n_uncached + config.max_size],
-        )
-        node_s = 0.0 if self.dear else self.node_s
-        free = int(min(self.disk.ahead_s, self.stall_s) / node_s) if node_s > 0 else 0
-        prices = Prices(
-            rows=rate * (rows - rows[0]), node=rate * node_s, free_nodes=free, acceptance=self.acceptance.by_depth()
-        )
-        return replace(config, prices=prices)
+    def plan(self, state: RoundState, otherwise: float = 0.0) -> DraftBudget | None:
+        """A budget at the prices of this round, or None where drafting does not pay.
 
-    def _first_rows(self, config: TreeConfig, n_uncached: int) -> int:
-        """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU manages.
-
-        Beside a short text there are TEXT_ROWS without memory of weights; for more the disk has to be slow as well.
+        It does not if plain decoding, or whatever brings ``otherwise`` tokens a second, is faster. After some rounds
+        without, a few are drafted all the same, to see.
         """
-        hidden = hidden_rows(self.disk.byte_s)
-        rows = min(max(config.max_size, config.max_size_streamed), max(hidden, FIRST_ROWS))
-        if n_uncached > TEXT_ROWS or not self.disk.beyond_s.any():
-            return rows
-        return min(rows, max(hidden, TEXT_ROWS) - n_uncached + 1)
+        self.look(state.disk)
+        if self.plain_rounds >= self.patience:
+            self._try_again()
+        if not self.pays(otherwise):
+            return None
+        if not self._is_on_trial:
+            self.patience = _PROBE
+        n_ahead = self._n_ahead(state.limits)
+        if not self.tokens.any() or not self.verify.known:
+            return state.budget(self._first_size(state), n_ahead=n_ahead)
+        size = self._size(state)
+        return state.budget(size, prices=self._prices(state.n_uncached, size), n_ahead=n_ahead)
 
     def pays(self, otherwise: float = 0.0) -> bool:
-        """Whether to draft at all; after some rounds without, a few more to see.
-
-        Not if plain decoding, or whatever brings ``otherwise`` tokens a second, is faster.
-        """
-        if self.plain_rounds >= self.patience:
-            self.patience = min(3 * self.patience, _MOST_PLAIN)
-            self.trials, self.plain_rounds = _TRIALS // 2, 0
-            self.acceptance.forget()
-        if self.trials > 0 or not self.tokens.any() or self._costs_nothing():
+        """Whether drafting seems faster than plain decoding and than ``otherwise`` tokens a second, or is on trial."""
+        if self._is_on_trial:
             return not self.must_see_plain
-        pays = self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
-        self.patience = _PROBE if pays else self.patience
-        return pays
-
-    def n_ahead(self, config: TreeConfig) -> int:
-        """As many as there is time for, if compute waits more than it works: else both would want the same cores."""
-        waits = self.node_s > 0 and self.stall_s > 0.5 * self.disk.stream_s
-        return int(min(self.stall_s / self.node_s, 2 * config.max_size)) if waits else 0
+        return self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
 
     def observe(self, seen: Observation) -> None:
         """Learn from one round."""
@@ -110,9 +91,9 @@ class CostModel:
             return
         self.plain_rounds, self.trials = 0, self.trials - 1
         first = self.draft_s == 0.0
-        if self.provisional:
+        if self.early_estimate:
             self.node_s = self.draft_s = self.nodes = 0.0
-        self.provisional, self.dear = seen.cold or first, seen.cold and first
+        self.early_estimate, self.cold_estimate = seen.cold or first, seen.cold and first
         self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
         self.draft_s = _mean(self.draft_s, seen.draft_s)
         self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
@@ -136,6 +117,46 @@ class CostModel:
         base_s, row_s = self.verify.line()
         return {"rate": round(self.rate(), 3), "pass_s": base_s, "row_s": row_s, "node_s": self.node_s}
 
+    def _try_again(self) -> None:
+        self.patience = min(3 * self.patience, _MOST_PLAIN)
+        self.trials, self.plain_rounds = _TRIALS // 2, 0
+        self.acceptance.forget()
+
+    def _size(self, state: RoundState) -> int:
+        """Nodes that a tree may have; more than usual where so many rows would still wait for the disk."""
+        limits = state.limits
+        size = min(limits.max_size, _TRIAL_SIZE) if self.patience > _PROBE and self.trials > 0 else limits.max_size
+        wide_s = self.verify.estimate()[state.n_uncached - 1 + limits.max_size_streamed] + self.draft_s
+        return limits.max_size_streamed if limits.max_size_streamed > size and wide_s < self.disk.stream_s else size
+
+    def _first_size(self, state: RoundState) -> int:
+        """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU manages.
+
+        Beside a short text there are TEXT_ROWS without memory of weights; for more the disk has to be slow as well.
+        """
+        hidden, limits = hidden_rows(self.disk.byte_s), state.limits
+        size = min(max(limits.max_size, limits.max_size_streamed), max(hidden, FIRST_ROWS))
+        if state.n_uncached > TEXT_ROWS or not self.disk.beyond_s.any():
+            return size
+        return min(size, max(hidden, TEXT_ROWS) - state.n_uncached + 1)
+
+    def _prices(self, n_uncached: int, size: int) -> Prices:
+        """Of trees of up to ``size`` nodes beside ``n_uncached`` rows that go along anyway."""
+        rate, rows = max(self.rate(), self._plain_rate()), self._round_s()[n_uncached : n_uncached + size]
+        node_s = 0.0 if self.cold_estimate else self.node_s
+        free = int(min(self.disk.ahead_s, self.stall_s) / node_s) if node_s > 0 else 0
+        return Prices(
+            rows=rate * (rows - rows[0]),
+            node=rate * node_s,
+            free_nodes=free,
+            acceptance=self.acceptance.by_depth(),
+        )
+
+    def _n_ahead(self, limits: TreeLimits) -> int:
+        """As many as there is time for, if compute waits more than it works: else both would want the same cores."""
+        waits = self.node_s > 0 and self.stall_s > 0.5 * self.disk.stream_s
+        return int(min(self.stall_s / self.node_s, 2 * limits.max_size)) if waits else 0
+
     def _round_s(self) -> Floats:
         """Seconds of rounds whose pass has 0, 1, 2, ... rows."""
         return np.maximum(self.verify.estimate() + self.draft_s, self.disk.stream_s + self.disk.beyond_s)
@@ -148,8 +169,12 @@ class CostModel:
         compute_s = self.verify.estimate()[passes] + draft_s
         return float(np.max(self.tokens[1:] / np.maximum(np.maximum(disk_s, compute_s), 1e-9)))
 
+    @property
+    def _is_on_trial(self) -> bool:
+        """Whether trees are judged one by one: too few were seen, or they cost next to nothing."""
+        return self.trials > 0 or not self.tokens.any() or self._costs_nothing()
+
     def _costs_nothing(self) -> bool:
-        """Whether drafting takes so little time that each tree may be judged by itself."""
         return 0 < self.draft_s < 0.01 * float(self.verify.estimate()[1])
 
     @property

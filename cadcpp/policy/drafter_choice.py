@@ -1,11 +1,11 @@
 """Whether to draft with a model or from the text alone, by what each promises."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cadcpp.policy.base import Disk, Observation
+from cadcpp.policy.base import Observation, RoundState
 from cadcpp.policy.cost_model import CostModel
-from cadcpp.tree.limits import TreeConfig
-from cadcpp.tree.token_tree import TokenTree
+from cadcpp.policy.pass_cost import PassCost
+from cadcpp.tree.limits import DraftBudget
 
 _EVERY = 4  # rounds after which what the text alone would bring is looked at
 
@@ -19,44 +19,36 @@ class DrafterChoice:
     decoding.
     """
 
-    model: CostModel = field(default_factory=CostModel)
-    text: CostModel = field(default_factory=CostModel)
+    verify: PassCost = field(default_factory=PassCost)  # a pass takes as long, whoever drafted
+    model: CostModel = field(init=False)
+    text: CostModel = field(init=False)
     from_text: bool = False
     n_rounds: int = 0
 
     def __post_init__(self) -> None:
-        self.text.verify, self.text.trials = self.model.verify, 0  # a pass takes as long, whoever drafted
+        self.model, self.text = CostModel(verify=self.verify), CostModel(verify=self.verify, trials=0)
 
     @property
     def now(self) -> CostModel:
         return self.text if self.from_text else self.model
 
     @property
-    def wants_to_know(self) -> bool:
-        """Whether to say, by `expect`, what a tree from the text would be."""
-        return not self.from_text and self.n_rounds % _EVERY == 1
+    def uses_model(self) -> bool:
+        return self.model.would_draft(self.text.rate())
 
-    def expect(self, tree: TokenTree) -> None:
-        """A tree from the text that is not used."""
-        self.text.expect(tree.logp, tree.depth)
-
-    def look(self, disk: Disk) -> None:
-        self.model.look(disk)
-        self.text.look(disk)
-
-    def pays(self) -> bool:
-        pays = self.model.pays(self.text.rate())
-        self.from_text = not pays and not self.model.must_see_plain
-        return pays or (self.from_text and self.text.pays())
-
-    def limits(self, config: TreeConfig, n_uncached: int) -> TreeConfig:
-        return self.now.limits(config, n_uncached)
-
-    def n_ahead(self, config: TreeConfig) -> int:
-        return 0 if self.from_text else self.model.n_ahead(config)
+    def plan(self, state: RoundState) -> DraftBudget | None:
+        self.text.look(state.disk)
+        budget = self.model.plan(state, self.text.rate())
+        self.from_text = budget is None and not self.model.must_see_plain
+        if self.from_text:
+            budget = self.text.plan(state)
+            return budget and replace(budget, from_text=True, n_ahead=0)
+        return budget and replace(budget, compare=self.n_rounds % _EVERY == 1)
 
     def observe(self, seen: Observation) -> None:
         self.n_rounds += 1
+        if seen.alternative is not None:
+            self.text.expect(seen.alternative.logp, seen.alternative.depth)
         self.now.observe(seen)
         (self.model if self.from_text else self.text).miss(seen)
 

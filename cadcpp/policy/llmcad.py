@@ -9,10 +9,11 @@ arXiv 2309.04255 (EdgeLLM is the journal version). Where they differ, or contrad
 - No bounds are given for the threshold. Here it stays within [1e-6, 1]; 1 verifies after each token until one is right.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
-from cadcpp.policy.base import Disk, Observation
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.policy.base import Observation, RoundState
+from cadcpp.tree.limits import DraftBudget
 
 _LEAST = 1e-6
 
@@ -21,19 +22,12 @@ _LEAST = 1e-6
 class AdaptiveFallback:
     """Section 3.3: drafting goes on while the likeliest branch has a cumulative confidence of ``alpha`` or more."""
 
+    uses_model: ClassVar[bool] = True
     alpha: float = 0.01
 
-    def look(self, disk: Disk) -> None:
-        pass
-
-    def limits(self, config: TreeConfig, n_uncached: int) -> TreeConfig:
-        return replace(config, alpha=self.alpha)
-
-    def pays(self) -> bool:
-        return True
-
-    def n_ahead(self, config: TreeConfig) -> int:
-        return 0  # its branches are short, and grow anew from what was accepted
+    def plan(self, state: RoundState) -> DraftBudget | None:
+        """Nothing is drafted ahead: its branches are short, and grow anew from what was accepted."""
+        return state.budget(min_confidence=self.alpha)
 
     def describe(self) -> dict[str, float]:
         return {"alpha": self.alpha}

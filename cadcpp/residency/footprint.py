@@ -2,7 +2,6 @@
 
 from cadcpp.gguf.header import Header
 from cadcpp.residency.layout import lay_out
-from cadcpp.tree.prices import TEXT_ROWS
 
 _Q8_0 = 34 / 32  # bytes per element of the KV caches
 _PER_TOKEN = 350  # bytes that llama.cpp keeps for each token of a vocabulary, measured
@@ -12,21 +11,6 @@ _CELLS = 256  # llama.cpp rounds the number of KV cells up to this
 def whole_cells(n: int) -> int:
     """KV cells that llama.cpp makes where ``n`` are asked for."""
     return -(-n // _CELLS) * _CELLS
-
-
-def draft_seqs(rows: int) -> int:
-    """KV sequences for growing a tree: a quarter of its rows cost no accepted token (bench/acceptance)."""
-    return max(rows // 4, 8)
-
-
-def batch_rows(rows: int) -> int:
-    """Rows of one pass where memory is short: room for a tree, and for a short prompt in one pass."""
-    return max(rows, TEXT_ROWS)
-
-
-def wide_bytes(header: Header, n_rows: int, n_cells: int, n_outputs: int) -> int:
-    """What a second, wide context takes, the copy of the cache on its way included."""
-    return compute_bytes(header, n_rows, n_outputs) + 2 * cache_bytes(header, whole_cells(n_cells))
 
 
 def window_bytes(header: Header, pinned: int) -> int:
@@ -59,19 +43,6 @@ def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
     activations = 4 * n_rows * max(3 * n_ff + 4 * n_embd, 12 * n_embd)
     logits = 4 * n_outputs * header.n_vocab
     return max(activations, logits) + logits
-
-
-def tree_bytes(verifier: Header, draft: Header | None, rows: int) -> int:
-    """Buffers of both models that grow with a tree of up to ``rows``."""
-    return tree_compute_bytes(verifier, rows, rows) + draft_compute_bytes(draft, rows)
-
-
-def tree_compute_bytes(verifier: Header, rows: int, n_outputs: int) -> int:
-    return compute_bytes(verifier, batch_rows(rows), n_outputs)
-
-
-def draft_compute_bytes(draft: Header | None, rows: int) -> int:
-    return compute_bytes(draft, TEXT_ROWS, draft_seqs(rows)) if draft else 0
 
 
 def vocabulary_bytes(header: Header) -> int:

@@ -5,21 +5,16 @@ from typing import Any
 
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header
+from cadcpp.residency.context_shape import ContextShape, draft_shape, verifier_shape, wide_shape
 from cadcpp.residency.expert_cache import kept_bytes
-from cadcpp.residency.footprint import (
-    cache_bytes,
-    draft_compute_bytes,
-    tree_compute_bytes,
-    vocabulary_bytes,
-    whole_cells,
-    wide_bytes,
-    window_bytes,
-)
+from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
 from cadcpp.residency.layout import Layout, lay_out
+from cadcpp.tree.prices import TEXT_ROWS
 
 PYTHON = 58 << 20  # interpreter, numpy, Jinja, libraries, and what two headers and a first round leave, measured
 _MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
 _WIDEST = 512  # rows of one pass; more is no faster and takes more memory
+FIXED = ("python", "draft", "draft_cache", "draft_compute", "vocabulary", "cache", "compute", "margin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +33,14 @@ class Plan:
     window: int  # streamed weights in flight; 0 if everything fits
     experts: int  # room for a mixture's experts
     layout: Layout
-    routed: int = 0  # bytes of the experts that one row uses
+    verifier_shape: ContextShape
+    draft_shape: ContextShape | None
+    routed: int  # bytes of the experts that one row uses
 
     @property
     def fixed(self) -> int:
         """Everything that is not verifier weights."""
-        parts = (self.python, self.draft, self.draft_cache, self.draft_compute)
-        return sum(parts) + self.vocabulary + self.cache + self.compute + self.margin
+        return sum(getattr(self, name) for name in FIXED)
 
     @property
     def streams(self) -> bool:
@@ -61,6 +57,11 @@ class Plan:
     def peak(self) -> int:
         """Predicted memory in use, page cache included."""
         return self.fixed - self.margin + self.layout.pinned_bytes + self.window + self.experts
+
+    def wide_shape(self, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape:
+        """Of a short-lived context for a text that does not fit into a pass; the pinned part makes room for it."""
+        room = self.layout.pinned_bytes // 2
+        return wide_shape(self.verifier_shape, header, min(n_rows, _WIDEST), n_cells, rows, room)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -84,50 +85,77 @@ def make_plan(
     ram: int,
     n_ctx: int,
     rows: int,
-    n_outputs: int | None = None,
+    n_prompt: int = 0,
+    logits_all: bool = False,
     python: int = PYTHON,
 ) -> Plan:
     """Divide ``ram`` bytes among everything that a session needs, with trees of up to ``rows``.
 
-    ``n_outputs`` rows of a pass may ask for logits, those of a tree unless given; ``python`` bytes the process
-    holds before anything is loaded.
+    Where everything fits a pass takes up to ``n_prompt`` tokens of text beside a tree; with ``logits_all`` every row
+    of it may ask for logits. ``python`` bytes the process holds before anything is loaded.
 
     Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
     """
-    n_cells = whole_cells(n_ctx)
-    fixed: dict[str, int] = {
-        "python": python,
-        "draft": draft.n_bytes if draft else 0,
-        "draft_cache": cache_bytes(draft, n_cells) if draft else 0,
-        "draft_compute": draft_compute_bytes(draft, rows),
-        "vocabulary": vocabulary_bytes(verifier),
-        "cache": cache_bytes(verifier, n_cells),
-        "compute": tree_compute_bytes(verifier, rows, n_outputs or rows),
-        "margin": _MARGIN,
-    }
-    room = ram - sum(fixed.values())
     whole = lay_out(verifier, verifier.n_bytes)
-    routed = _routed_bytes(verifier, whole)
-    if room >= whole.pinned_bytes + whole.expert_bytes + whole.sparse_bytes:
-        return Plan(ram=ram, window=0, experts=whole.expert_bytes, layout=whole, routed=routed, **fixed)
+    for n in _prompt_sizes(n_prompt):
+        budget = _budget(verifier, draft, n_ctx, rows, n, logits_all) | {"ram": ram, "python": python}
+        room = ram - _fixed(budget)
+        if room >= whole.pinned_bytes + whole.expert_bytes + whole.sparse_bytes:
+            return Plan(window=0, experts=whole.expert_bytes, layout=whole, **budget)
     experts = _expert_room(whole, room)
     room -= experts
     if room >= whole.pinned_bytes:
-        return Plan(ram=ram, window=0, experts=experts, layout=whole, routed=routed, **fixed)
-    least = window_bytes(verifier, 0) + _always(verifier)
-    if room < least:
-        enough = (sum(fixed.values()) + least >> 20) + 1
-        raise ConfigError(
-            f"{ram >> 20} MiB are too few: everything but the verifier takes {sum(fixed.values()) >> 20} MiB, and it "
-            f"needs {least >> 20} MiB to stream through; allow {enough} MiB with --ram, "
-            "lower --ctx, or take a smaller draft"
-        )
+        return Plan(window=0, experts=experts, layout=whole, **budget)
+    _check_room(room, _fixed(budget), ram, verifier)
     pinned = 0
     for _ in range(4):  # the more is pinned, the smaller the streamed layers and their window
         window = window_bytes(verifier, pinned)
         pinned = room - window
-    layout = lay_out(verifier, pinned)
-    return Plan(ram=ram, window=window, experts=experts, layout=layout, routed=routed, **fixed)
+    return Plan(window=window, experts=experts, layout=lay_out(verifier, pinned), **budget)
+
+
+def _prompt_sizes(n_prompt: int) -> list[int]:
+    """Tokens of text in one pass, the most first; none beyond what a tree's rows have room for is the least."""
+    sizes = []
+    while n_prompt > TEXT_ROWS // 2:
+        sizes.append(n_prompt)
+        n_prompt //= 2
+    return [*sizes, 0]
+
+
+def _budget(
+    verifier: Header, draft: Header | None, n_ctx: int, rows: int, n_prompt: int, logits_all: bool
+) -> dict[str, Any]:
+    """Everything but the verifier's weights: the contexts' shapes and what they take."""
+    mine = verifier_shape(n_ctx, rows, n_prompt=n_prompt, logits_all=logits_all)
+    drafts = draft_shape(n_ctx, rows, n_prompt=n_prompt) if draft else None
+    return {
+        "verifier_shape": mine,
+        "draft_shape": drafts,
+        "draft": draft.n_bytes if draft else 0,
+        "draft_cache": drafts.cache_bytes(draft) if draft and drafts else 0,
+        "draft_compute": drafts.buffer_bytes(draft) if draft and drafts else 0,
+        "vocabulary": vocabulary_bytes(verifier),
+        "cache": mine.cache_bytes(verifier),
+        "compute": mine.buffer_bytes(verifier),
+        "margin": _MARGIN,
+        "routed": _routed_bytes(verifier),
+    }
+
+
+def _fixed(budget: dict[str, Any]) -> int:
+    return sum(budget[name] for name in FIXED)
+
+
+def _check_room(room: int, fixed: int, ram: int, verifier: Header) -> None:
+    least = window_bytes(verifier, 0) + _always(verifier)
+    if room < least:
+        enough = (fixed + least >> 20) + 1
+        raise ConfigError(
+            f"{ram >> 20} MiB are too few: everything but the verifier takes {fixed >> 20} MiB, and it "
+            f"needs {least >> 20} MiB to stream through; allow {enough} MiB with --ram, "
+            "lower --ctx, or take a smaller draft"
+        )
 
 
 def _expert_room(whole: Layout, room: int) -> int:
@@ -136,18 +164,10 @@ def _expert_room(whole: Layout, room: int) -> int:
     return min(max(room - whole.pinned_bytes, min(one_layer, room // 2), 0), whole.expert_bytes)
 
 
-def _routed_bytes(header: Header, whole: Layout) -> int:
+def _routed_bytes(header: Header) -> int:
     """Of all experts' bytes, those that one row uses."""
     n_used, n_experts = (header.number(key) for key in ("expert_used_count", "expert_count"))
-    return whole.expert_bytes * n_used // n_experts if n_experts else 0
-
-
-def wide_rows(plan: Plan, header: Header, n_rows: int, n_cells: int) -> int:
-    """The largest number of rows up to ``n_rows`` for which the pinned part can lend the memory."""
-    rows = min(n_rows, _WIDEST)
-    while rows > 1 and wide_bytes(header, rows, n_cells, 1) > plan.layout.pinned_bytes // 2:
-        rows //= 2
-    return rows
+    return lay_out(header, 0).expert_bytes * n_used // n_experts if n_experts else 0
 
 
 def _always(header: Header) -> int:

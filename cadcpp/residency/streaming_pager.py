@@ -47,6 +47,7 @@ class StreamingPager:
         trace: Trace | None = None,
         *,
         ahead: bool = True,
+        lock: bool = True,
         spare: Callable[[], int] = spare_bytes,
     ) -> None:
         self._trace, self._ahead, self._spare = trace, ahead, spare
@@ -68,7 +69,7 @@ class StreamingPager:
         self._missing = set(self._pinned)  # pinned chunks that nobody has asked for yet
         self._lent = set[Extent]()  # pinned chunks that are streamed for now
         # A limit that is lowered beneath what is locked kills; without a limit locking keeps others off.
-        self._may_lock, self._running, self._paused = not is_limited(), True, False
+        self._may_lock, self._running, self._paused = lock and not is_limited(), True, False
         self._locked = set[Extent]()
         self._pinned_bytes = self._streamed_bytes = 0
         self._stalled, self._stall_s, self._wait_start = False, 0.0, 0.0

@@ -1,6 +1,6 @@
 """Memory for the buffers of a pass: little at first, more of it as wider trees pay."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from cadcpp.config import SessionConfig
 from cadcpp.gguf.header import Header
 from cadcpp.policy.base import Disk
-from cadcpp.residency.footprint import batch_rows, tree_bytes
+from cadcpp.residency.context_shape import draft_shape, verifier_shape
 from cadcpp.residency.memory_plan import PYTHON, Plan, make_plan
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.prices import FIRST_ROWS, SIZES, Floats
@@ -37,10 +37,18 @@ class TreeBuffers:
         """Rows of a tree at most."""
         return len(self.n_bytes) - 1
 
-    def take(self, n_rows: int) -> int:
-        """Allow a pass of ``n_rows``: bytes in all that are needed beyond the plan."""
+    @property
+    def taken(self) -> int:
+        """Bytes beyond the plan that the widest pass so far needs."""
+        return self.bytes_for(self.rows)
+
+    def bytes_for(self, n_rows: int) -> int:
+        """Bytes beyond the plan that passes of ``n_rows`` need."""
+        return int(self._of(n_rows) - self._of(self.first))
+
+    def allow(self, n_rows: int) -> None:
+        """A pass of ``n_rows`` comes."""
         self.rows = max(self.rows, n_rows)
-        return int(self._of(self.rows) - self._of(self.first))
 
     def beyond(self, n: int) -> Floats:
         """Bytes that passes of 0, 1, ... n - 1 rows would still have to take, [n]."""
@@ -56,21 +64,30 @@ def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) 
 
     Raises ConfigError if there is too little memory.
     """
-    held = PYTHON if config.held is None else config.held
-    plan = partial(make_plan, verifier, draft, ram=config.ram or available_bytes(), n_ctx=config.n_ctx, python=held)
+    plan = partial(
+        make_plan,
+        verifier,
+        draft,
+        ram=config.ram or available_bytes(),
+        n_ctx=config.n_ctx,
+        n_prompt=config.n_batch,
+        logits_all=config.logits_all,
+        python=PYTHON if config.held is None else config.held,
+    )
     rows = config.tree.max_size
     if config.fallback != "cost" or not config.pager or config.logits_all:
-        n_outputs = batch_rows(rows) if config.logits_all else rows
-        return plan(rows=rows, n_outputs=n_outputs), TreeBuffers.fixed(rows)
+        return plan(rows=rows), TreeBuffers.fixed(rows)
     first = min(FIRST_ROWS, rows)
     narrow = plan(rows=first)
-    most = max(rows, config.tree.max_size_streamed) if narrow.streams else rows
-    n_bytes = _bytes_by_rows(verifier, draft, most)
-    lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else narrow.ram - narrow.peak - narrow.margin
+    n_bytes = _bytes_by_rows(verifier, draft, max(rows, config.tree.max_size_streamed) if narrow.streams else rows)
+    least = plan(rows=first, n_prompt=0)
+    lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else least.ram - least.peak - least.margin
     most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
-    if narrow.streams:
-        return narrow, TreeBuffers(n_bytes[: most + 1], first, first)
-    return plan(rows=most), TreeBuffers.fixed(most)
+    if not narrow.streams:
+        return plan(rows=most), TreeBuffers.fixed(most)
+    wide, wide_draft = verifier_shape(config.n_ctx, most), draft_shape(config.n_ctx, most)
+    narrow = replace(narrow, verifier_shape=wide, draft_shape=wide_draft if draft else None)
+    return narrow, TreeBuffers(n_bytes[: most + 1], first, first)
 
 
 def expected(plan: Plan, tree_buffers: TreeBuffers, byte_s: float) -> Disk:
@@ -86,4 +103,9 @@ def expected(plan: Plan, tree_buffers: TreeBuffers, byte_s: float) -> Disk:
 def _bytes_by_rows(verifier: Header, draft: Header | None, most: int) -> Floats:
     """Buffers for trees of 0, 1, ... rows, [most + 1]."""
     steps = np.arange(0, most + _STEP, _STEP)
-    return np.interp(np.arange(most + 1), steps, [tree_bytes(verifier, draft, int(n)) for n in steps])
+    return np.interp(np.arange(most + 1), steps, [_bytes_of(verifier, draft, max(int(n), 1)) for n in steps])
+
+
+def _bytes_of(verifier: Header, draft: Header | None, rows: int) -> int:
+    n_draft = draft_shape(1, rows).buffer_bytes(draft) if draft else 0
+    return verifier_shape(1, rows).buffer_bytes(verifier) + n_draft

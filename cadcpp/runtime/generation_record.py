@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 from cadcpp.runtime.session import Chunk
-from cadcpp.system.memory_limits import peak_bytes, read_bytes
 from cadcpp.telemetry.stats import Stats
 
 
@@ -16,7 +15,6 @@ class GenerationRecord:
         self.text, self.tokens, self.finish = "", list[int](), "length"
         self._prompt_tokens = prompt_tokens
         self._start = time.perf_counter()
-        self._read = read_bytes()
         self._first_s, self._n_first, self._last_s = 0.0, 0, 0.0
         self._first_cpu_s = 0.0
 
@@ -45,9 +43,6 @@ class GenerationRecord:
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values; times in seconds, sizes in bytes."""
         n = len(self.tokens)
-        self.stats.read_bytes = read_bytes() - self._read
-        self.stats.read_bytes_per_token = self.stats.read_bytes // max(n, 1)
-        self.stats.peak_rss_bytes = peak_bytes()
         return {
             "text": self.text,
             "tokens": self.tokens,

@@ -8,9 +8,10 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 C = TypeVar("C", bound="Closable")
 Steps = Generator[Future[Any] | T, None, None]
 Step = Generator[Future[Any], None, T]
@@ -28,11 +29,16 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-def stage(
-    stop: Callable[[], None], work: Callable[..., T], *args: Any, thread: ThreadPoolExecutor = COMPUTE
+def stage(stop: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Step[T]:
+    """``work`` on the computing thread. Closed meanwhile, it is ended by ``stop`` and waited for."""
+    return stage_on(COMPUTE, stop, work, *args, **kwargs)
+
+
+def stage_on(
+    thread: ThreadPoolExecutor, stop: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> Step[T]:
-    """``work`` on the computing thread, or another. Closed meanwhile, it is ended by ``stop`` and waited for."""
-    future = thread.submit(work, *args)
+    """`stage` on a thread of the caller's."""
+    future = thread.submit(work, *args, **kwargs)
     try:
         yield future
     except BaseException:
@@ -70,10 +76,12 @@ def _wait_for(future: "Future[Any]", stop: Callable[[], None]) -> None:
 
 
 @contextmanager
-def in_background(work: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
-    """Inside, ``work`` runs on the other thread; it is told, when it asks, whether it is time to end."""
+def in_background(
+    work: Callable[Concatenate[Callable[[], bool], P], None], *args: P.args, **kwargs: P.kwargs
+) -> Iterator[None]:
+    """Inside, ``work`` runs on the other thread; its first argument tells, when asked, whether it is time to end."""
     over = Event()
-    future = BACKGROUND.submit(work, over.is_set)
+    future = BACKGROUND.submit(work, over.is_set, *args, **kwargs)
     try:
         yield
     finally:

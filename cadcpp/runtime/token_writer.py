@@ -4,7 +4,8 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from typing import TypeVar
 
-from cadcpp.runtime.engine import Engine, OpenRound, Round, Work
+from cadcpp.runtime.engine import Engine, Generation
+from cadcpp.runtime.round import OpenRound, Round
 from cadcpp.runtime.stages import Step, finish
 
 T = TypeVar("T")
@@ -13,24 +14,24 @@ T = TypeVar("T")
 class TokenWriter:
     """Draws a token when it is asked for one, on the caller's thread, so that no draw is made in vain.
 
-    A round stays open between two of its tokens. Whoever wants the context for something else ends the round of the
-    writer first; it then goes on with a new round.
+    A round stays open between two of its tokens. Whoever wants the context for something else ends the
+    round first; the writer then goes on with a new one.
     """
 
-    def __init__(self, engine: Engine, work: Work, on_round: Callable[[Round], None]) -> None:
-        self._engine, self._work, self._on_round = engine, work, on_round
+    def __init__(self, engine: Engine, generation: Generation, on_round: Callable[[Round], None]) -> None:
+        self._engine, self._generation, self._on_round = engine, generation, on_round
         self._open: OpenRound | None = None
 
     def next(self) -> Step[int]:
         """The next token, its round first if need be."""
         if self._open is None:
-            self._open = yield from self._engine.open_round(self._work)
+            self._open = yield from self._engine.open_round(self._generation)
         try:
-            token = self._open.walk.step()
+            token = self._open.step()
         except BaseException:
             self._abandon(self._open)
             raise
-        if self._open.walk.over:
+        if self._open.over:
             self.end_round()
         return token
 
@@ -38,17 +39,17 @@ class TokenWriter:
         """End the open round, if any: both caches are then those of the text so far."""
         opened, self._open = self._open, None
         if opened is not None:
-            self._on_round(opened.close())
+            self._on_round(opened.finish())
 
     def text(self) -> list[int]:
         """Tokens of the text so far."""
         self.end_round()
-        return self._work.ids
+        return self._generation.text.ids
 
     def _abandon(self, opened: OpenRound) -> None:
         self._open = None
-        finish(self._engine.rollback)
-        opened.stack.close()
+        with opened:
+            finish(self._engine.rollback)
 
 
 def complete(step: Step[T]) -> T:

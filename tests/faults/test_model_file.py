@@ -108,11 +108,12 @@ def test_a_chat_outlives_its_model(
 CUT_IN_MID_PASS = """
 import os, sys
 from cadcpp.errors import ModelError
-from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.context import Context
+from cadcpp.residency.context_shape import ContextShape
 from cadcpp.native.model import Model
 
 model = Model(sys.argv[1])
-context = Context(model, ContextConfig(n_cells=256, n_batch=8, n_ubatch=8, n_outputs=8, n_seq=1, n_threads=2))
+context = Context(model, ContextShape(n_cells=256, n_batch=8, n_outputs=8, n_seq=1), 2)
 check, seen = model.check, []
 
 def cut_after_the_check():

@@ -11,8 +11,9 @@ import pytest
 
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import ContextFull, NativeError
-from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.context import Context
 from cadcpp.native.model import Model
+from cadcpp.residency.context_shape import ContextShape
 from cadcpp.runtime.session import Session
 from tests.support.command import run
 
@@ -55,8 +56,8 @@ def test_a_decode_that_fails_leaves_both_caches_right(
 
 
 def test_a_full_cache_is_an_error_and_can_be_emptied(tiny: Callable[..., Path]) -> None:
-    config = ContextConfig(n_cells=256, n_batch=64, n_ubatch=64, n_outputs=1, n_seq=1, n_threads=1)
-    with closing(Model(tiny("llama"))) as model, closing(Context(model, config)) as context:
+    shape = ContextShape(n_cells=256, n_batch=64, n_outputs=1, n_seq=1)
+    with closing(Model(tiny("llama"))) as model, closing(Context(model, shape, 1)) as context:
 
         def fill(start: int) -> None:
             context.batch.clear()

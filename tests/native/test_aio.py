@@ -16,7 +16,7 @@ from cadcpp.gguf.header import read_header
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.runtime import aio
 from cadcpp.runtime.session import Session
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import TreeLimits
 
 N_CTX, ROWS = 256, 16
 SAMPLING = SamplingConfig(temperature=1.0, seed=4)
@@ -39,7 +39,7 @@ def session(request: pytest.FixtureRequest, pair: tuple[Path, Path]) -> Iterator
         n_ctx=N_CTX,
         n_threads=1,
         ram=ram,
-        tree=TreeConfig(max_size=ROWS),
+        tree=TreeLimits(max_size=ROWS),
         fallback="none",
         pipeline=request.param != "taking turns",
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.context import Context
 from cadcpp.native.model import Model
+from cadcpp.residency.context_shape import ContextShape
 
-CONFIG = ContextConfig(n_cells=256, n_batch=16, n_ubatch=16, n_outputs=16, n_seq=1, n_threads=1)
+SHAPE = ContextShape(n_cells=256, n_batch=16, n_outputs=16, n_seq=1)
 
 
 class Diary:
@@ -42,8 +43,8 @@ def logits(context: Context) -> np.ndarray:
 
 def test_every_layer_is_reported_once_and_nothing_changes(tiny: Callable[..., Path]) -> None:
     diary = Diary()
-    with closing(Model(tiny("llama", n_layer=3))) as model, closing(Context(model, CONFIG)) as plain:
-        with closing(Context(model, CONFIG, diary)) as watched:
+    with closing(Model(tiny("llama", n_layer=3))) as model, closing(Context(model, SHAPE, 1)) as plain:
+        with closing(Context(model, SHAPE, 1, diary)) as watched:
             np.testing.assert_array_equal(logits(watched), logits(plain))
     assert diary.told == ["start", 0, 1, 2, "end"]
 
@@ -53,7 +54,7 @@ def test_an_error_ends_the_pass_and_the_next_one_is_right(
     tiny: Callable[..., Path], error: BaseException, capfd: pytest.CaptureFixture[str]
 ) -> None:
     diary = Diary()
-    with closing(Model(tiny("llama", n_layer=3))) as model, closing(Context(model, CONFIG, diary)) as watched:
+    with closing(Model(tiny("llama", n_layer=3))) as model, closing(Context(model, SHAPE, 1, diary)) as watched:
         before = logits(watched)
         diary.told, diary.error = [], error
         with pytest.raises(type(error)):

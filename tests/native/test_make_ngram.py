@@ -11,7 +11,7 @@ from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import CadError, PairError
 from cadcpp.models.make_ngram import make_ngram
 from cadcpp.runtime.session import Session
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import TreeLimits
 
 TEXT = "the cat sat on the mat and the dog sat on the cat. " * 40
 
@@ -24,7 +24,7 @@ def texts(tmp_path: Path) -> list[Path]:
 
 
 def write(path: Path, ngram: Path | None, rows: int, sampling: SamplingConfig) -> list[int]:
-    config = SessionConfig(n_ctx=256, n_threads=1, ngram=ngram, tree=TreeConfig(max_size=rows), fallback="none")
+    config = SessionConfig(n_ctx=256, n_threads=1, ngram=ngram, tree=TreeLimits(max_size=rows), fallback="none")
     with Session(path, None, config) as session:
         prompt = session.model.tokenize("the cat sat")
         return [t for chunk in session.stream(prompt, sampling, 60) for t in chunk.tokens]

@@ -11,7 +11,7 @@ from cadcpp.gguf.header import read_header
 from cadcpp.residency.memory_plan import Plan, make_plan
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import read_bytes
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import TreeLimits
 
 N_CTX, ROWS = 256, 16
 GREEDY = SamplingConfig(temperature=0.0)
@@ -32,7 +32,7 @@ def session(path: Path, draft: Path | None, share: float) -> Session:
     """In memory for the dense weights and a ``share`` of the experts."""
     whole = planned(path, draft, 1 << 40)
     ram = whole.fixed + whole.layout.pinned_bytes + int(share * whole.layout.expert_bytes) + (1 << 20)
-    return Session(path, draft, SessionConfig(n_ctx=N_CTX, n_threads=1, ram=ram, tree=TreeConfig(max_size=ROWS)))
+    return Session(path, draft, SessionConfig(n_ctx=N_CTX, n_threads=1, ram=ram, tree=TreeLimits(max_size=ROWS)))
 
 
 def write(running: Session, n: int, prompt: list[int] = PROMPT) -> list[int]:

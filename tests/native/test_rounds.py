@@ -15,16 +15,17 @@ from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.draft.staged import StagedDrafter
 from cadcpp.errors import ConfigError, ContextFull, NativeError
 from cadcpp.kv.cache import Cache
-from cadcpp.native.context import ContextConfig
 from cadcpp.native.lib import api
 from cadcpp.ngram.predictor import NgramPredictor
-from cadcpp.policy.base import Policy
+from cadcpp.policy.base import FixedSize, Policy
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.llmcad import AdaptiveFallback
+from cadcpp.residency.context_shape import ContextShape
 from cadcpp.runtime.engine import Engine
-from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.verifier import Verifier
+from tests.support.growing import budget
+from tests.support.passes import begin, check
 from tests.support.rig import Rig
 from tests.support.synthetic import SyntheticDrafter
 from tests.support.trees import random_tree
@@ -57,7 +58,7 @@ def holds_exactly_the_trunk(cache: Cache) -> bool:
     memory, n = cache.context.memory, len(cache)
     spans = [
         (api.llama_memory_seq_pos_min(memory, seq), api.llama_memory_seq_pos_max(memory, seq))
-        for seq in range(cache.context.config.n_seq)
+        for seq in range(cache.context.shape.n_seq)
     ]
     return spans[0] == ((0, n - 1) if n else (-1, -1)) and all(
         span == (-1, -1) or (span[0] == 0 and span[1] < n) for span in spans
@@ -73,20 +74,19 @@ def write(engine: Engine, rig: Rig, prompt: list[int], n: int, sampling: Samplin
 
 
 def test_reading_a_text_first_changes_nothing_but_when_it_is_evaluated(drafter: ModelDrafter) -> None:
-    ids, config = random_text(3, 120), TreeConfig(max_size=ROWS)
-    at_once = drafter.grow(ids, config, 8)
+    ids, limits = random_text(3, 120), budget(ROWS, 8)
+    at_once = drafter.grow(ids, limits).tree
     drafter.cache.clear()
     drafter.rollback()
     drafter.read(ids)
     assert drafter.cache.tokens == ids[:-1] and holds_exactly_the_trunk(drafter.cache)
     n_decodes = drafter.n_decodes
-    after = drafter.grow(ids, config, 8)
+    after = drafter.grow(ids, limits).tree
     assert np.array_equal(at_once.token, after.token) and after.logp == pytest.approx(at_once.logp, abs=1e-4)
     path = [int(after.token[1])]  # a round's worth of text is left to grow, which goes on with what it knows
     drafter.read([*ids, *path])
     assert drafter.cache.tokens == ids and drafter.n_decodes > n_decodes
-    drafter.grow([*ids, *path], config, 8)
-    assert drafter.n_kept > 0
+    assert drafter.grow([*ids, *path], limits).n_kept > 0
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -98,8 +98,8 @@ def test_the_verifier_keeps_exactly_the_trunk(rig: Rig, seed: int) -> None:
     for _ in range(12):
         if rng.random() < 0.2:
             ids = ids[: int(rng.integers(1, len(ids)))] + random_text(seed, int(rng.integers(1, 6)))
-        verifier.prefill(ids)
-        tree = random_tree(rng, int(rng.integers(1, min(32, verifier.room(ids)) + 1)), 5, ids[-1])
+        room = verifier.room(begin(verifier, ids))
+        tree = random_tree(rng, int(rng.integers(1, min(32, room) + 1)), 5, ids[-1])
         below = tree.children()
 
         def draw(
@@ -108,7 +108,7 @@ def test_the_verifier_keeps_exactly_the_trunk(rig: Rig, seed: int) -> None:
             row = index - (tail - len(verifier.cache) - 1)
             return int(tree.token[rng.choice(below[row])]) if below[row] and rng.random() < 0.8 else 350
 
-        ids += verifier.check(ids, tree, draw).tokens(tree)
+        ids += check(verifier, ids, tree, draw).tokens(tree)
         assert ids[: len(verifier.cache)] == verifier.cache.tokens
         assert holds_exactly_the_trunk(verifier.cache)
         verifier.rollback()
@@ -150,7 +150,7 @@ def test_drafting_from_the_text_itself_does_not_change_it(
     sampling = SamplingConfig(seed=seed, temperature=0.3, top_k=3) if seed % 2 else GREEDY
     whole = write(rig.engine(), rig, prompt, 100, sampling)
     engine = rig.engine(NgramDrafter(NgramPredictor(), [2]), ROWS)
-    engine.policy = policy() if policy else None
+    engine.policy = policy() if policy else FixedSize()
     assert write(engine, rig, prompt, 100, sampling) == whole
 
 
@@ -175,7 +175,7 @@ def test_stopping_between_rounds_does_not_change_the_text(
     assert text == whole
 
 
-@pytest.mark.parametrize("name", ["grow", "check"])
+@pytest.mark.parametrize("name", ["grow", "evaluate", "commit"])
 def test_an_interrupt_inside_a_round_does_not_change_the_text(
     rig: Rig, drafter: ModelDrafter, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -183,7 +183,7 @@ def test_an_interrupt_inside_a_round_does_not_change_the_text(
     whole = write(rig.engine(), rig, prompt, N)
     engine = rig.engine(drafter, ROWS)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        owner = Verifier if name == "check" else ModelDrafter
+        owner = ModelDrafter if name == "grow" else Verifier
         patch.setattr(owner, name, interrupted(getattr(owner, name), after=3))
         write(engine, rig, prompt, N)
     assert write(engine, rig, prompt, N) == whole
@@ -247,7 +247,7 @@ def test_more_leaves_than_sequences(rig: Rig) -> None:
     rig.context.clear()
     tree = TokenTree.build([1, *range(3, 36)], [-1, *[0] * 33], [0.0, *[-1.0] * 33])
     with pytest.raises(ConfigError, match="33 leaves"):
-        Verifier(rig.context).check([1], tree, lambda *_: 0)
+        check(Verifier(rig.context), [1], tree, lambda *_: 0)
 
 
 def test_a_cache_without_room(rig: Rig) -> None:
@@ -262,7 +262,7 @@ def test_a_cache_without_room(rig: Rig) -> None:
 @pytest.mark.parametrize("n_seq", [0, 257])
 def test_a_number_of_sequences_that_llama_cpp_does_not_have(n_seq: int) -> None:
     with pytest.raises(ConfigError, match="n_seq"):
-        ContextConfig(n_cells=64, n_batch=8, n_ubatch=8, n_outputs=1, n_seq=n_seq, n_threads=1)
+        ContextShape(n_cells=64, n_batch=8, n_outputs=1, n_seq=n_seq)
 
 
 def test_a_prompt_that_fills_the_context(rig: Rig, drafter: ModelDrafter) -> None:

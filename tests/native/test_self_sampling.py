@@ -17,9 +17,10 @@ from cadcpp.models import demo, parallel_sampler
 from cadcpp.models.demo import DemoPair
 from cadcpp.models.make_ngram import make_ngram
 from cadcpp.models.self_sampling import SampleConfig, sample
-from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.ngram.file import load
+from cadcpp.residency.context_shape import ContextShape
 from tests.support.chi2 import p_value
 
 TEMPLATE = "<s>the {{ messages[0].content }}</s> and"
@@ -37,8 +38,8 @@ def replayed(path: Path, prompt: list[int], text: list[int]) -> NDArray[np.float
     ids = prompt + text
     with closing(Model(path)) as model:
         n = len(ids)
-        size = ContextConfig(n_cells=256, n_batch=n, n_ubatch=n, n_outputs=n, n_seq=1, n_threads=1)
-        with closing(Context(model, size)) as context:
+        shape = ContextShape(n_cells=256, n_batch=n, n_outputs=n, n_seq=1)
+        with closing(Context(model, shape, 1)) as context:
             context.batch.add(ids, 0, 0, 1, True)
             context.decode()
             return context.logits(n)[len(prompt) - 1 : -1].copy()

@@ -15,16 +15,17 @@ from cadcpp.draft.switch import Switch
 from cadcpp.ngram.predictor import Guess, NgramPredictor
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.drafter_choice import DrafterChoice
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import GrowthOptions
+from tests.support.growing import budget
 from tests.support.rig import Rig
 from tests.support.trees import paths
 from tests.support.vocab import random_text
 
-CONFIG = TreeConfig(max_size=24, width=1)
+BUDGET, NARROW = budget(24, 20), GrowthOptions(width=1)
 
 
 class Oracle(NgramPredictor):
-    """DraftAdapter what it is told, with the probabilities that it is told."""
+    """Guesses what it is told, with the probabilities that it is told."""
 
     def __init__(self, known: dict[tuple[int, ...], int], p: float = 0.9) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ def plain(rig: Rig, tiny: Callable[..., Path]) -> ModelDrafter:
 
 def likeliest_chain(drafter: ModelDrafter, ids: list[int]) -> dict[tuple[int, ...], int]:
     """What the model itself would say along its best path."""
-    tree = drafter.grow(ids, CONFIG, 20)
+    tree = drafter.grow(ids, BUDGET).tree
     chain = [
         int(tree.token[row]) for row in range(1, len(tree)) if tree.parent[row] == row - 1 and tree.depth[row] == row
     ]
@@ -61,15 +62,15 @@ def likeliest_chain(drafter: ModelDrafter, ids: list[int]) -> dict[tuple[int, ..
 def test_right_guesses_save_decodes_and_change_nothing_else(rig: Rig, plain: ModelDrafter, seed: int) -> None:
     ids = random_text(seed, 40)
     plain.context.clear()
-    alone = ModelDrafter(plain.context)
+    alone = ModelDrafter(plain.context, options=NARROW)
     known = likeliest_chain(alone, ids)
     plain.context.clear()
-    staged = StagedDrafter(plain.context, [], Oracle(known))
-    staged._mixture.ngram.hits[:] = 0.0  # the model's opinion only
+    staged = StagedDrafter(plain.context, [], Oracle(known), options=NARROW)
+    staged._interpolation.ngram.hits[:] = 0.0  # the model's opinion only
     staged._tree = lambda growth: growth.tree()  # type: ignore[method-assign]
-    tree = staged.grow(ids, CONFIG, 20)
+    tree = staged.grow(ids, BUDGET).tree
     plain.context.clear()
-    expected = ModelDrafter(plain.context).grow(ids, CONFIG, 20)
+    expected = ModelDrafter(plain.context, options=NARROW).grow(ids, BUDGET).tree
     assert staged.n_decodes < alone.n_decodes
     assert np.exp(tree.logp).sum() >= 0.97 * np.exp(expected.logp).sum()
     found = dict(zip(paths(tree), tree.logp, strict=True))
@@ -83,13 +84,13 @@ def test_wrong_guesses_leave_nothing_behind(rig: Rig, plain: ModelDrafter, seed:
     """A cell that was guessed in vain would be seen by whatever takes its place."""
     ids = random_text(seed, 40)
     plain.context.clear()
-    expected = ModelDrafter(plain.context).grow(ids, CONFIG, 20)
+    expected = ModelDrafter(plain.context, options=NARROW).grow(ids, BUDGET).tree
     plain.context.clear()
     wrong = {(): 7, (7,): 8, **{tuple(path): 9 for path in paths(expected)}}
-    staged = StagedDrafter(plain.context, [], Oracle(wrong))
-    staged._mixture.ngram.hits[:] = 0.0
+    staged = StagedDrafter(plain.context, [], Oracle(wrong), options=NARROW)
+    staged._interpolation.ngram.hits[:] = 0.0
     staged._tree = lambda growth: growth.tree()  # type: ignore[method-assign]
-    tree = staged.grow(ids, CONFIG, 20)
+    tree = staged.grow(ids, BUDGET).tree
     found = dict(zip(paths(tree), tree.logp, strict=True))
     shared = [path for path in paths(expected) if path in found]
     assert len(shared) >= 0.9 * len(expected)
@@ -101,10 +102,10 @@ def test_wrong_guesses_leave_nothing_behind(rig: Rig, plain: ModelDrafter, seed:
 def test_n_grams_go_on_below_the_last_evaluated_node(rig: Rig, plain: ModelDrafter) -> None:
     ids = random_text(9, 12) * 6
     plain.context.clear()
-    staged = StagedDrafter(plain.context, [], NgramPredictor())
-    staged._mixture.ngram.hits[:] = 9.0  # as if they had been right nine times of ten
-    few = TreeConfig(max_size=24, reach=1e6)  # the model evaluates the root only
-    tree = staged.grow(ids, few, 20)
+    few = GrowthOptions(reach=1e6)  # the model evaluates the root only
+    staged = StagedDrafter(plain.context, [], NgramPredictor(), options=few)
+    staged._interpolation.ngram.hits[:] = 9.0  # as if they had been right nine times of ten
+    tree = staged.grow(ids, BUDGET).tree
     assert staged.n_decodes == 1
     assert tree.depth.max() >= 6
     where = {path: row for row, path in enumerate(paths(tree))}
@@ -118,7 +119,7 @@ def test_a_choice_does_not_change_the_text(rig: Rig, plain: ModelDrafter, seed: 
     whole = rig.generate(prompt, 100, sampling)
     plain.context.clear()
     choice, guesser = DrafterChoice(), NgramPredictor()
-    engine = rig.engine(Switch(choice, StagedDrafter(plain.context, [], guesser), NgramDrafter(guesser)), 24)
+    engine = rig.engine(Switch(StagedDrafter(plain.context, [], guesser), NgramDrafter(guesser)), 24)
     engine.policy = choice
     with closing(rig.sampler(prompt, sampling)) as sampler:
         rounds = engine.rounds(prompt, sampler, 100)

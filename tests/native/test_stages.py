@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 
 from cadcpp.config import SamplingConfig
-from cadcpp.draft.model_drafter import ModelDrafter
+from cadcpp.draft.base import DraftedTree
+from cadcpp.draft.best_first import BestFirstGrowth
+from cadcpp.draft.branch_pacer import BranchPacer
+from cadcpp.draft.model_drafter import ModelDrafter, StartGrowth
 from cadcpp.native.context import Stopped
-from cadcpp.policy.base import Policy
+from cadcpp.policy.base import FixedSize, Policy
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.llmcad import AdaptiveFallback
 from cadcpp.residency.pager import NullPager
 from cadcpp.runtime.engine import Engine, Round
 from cadcpp.runtime.stages import Steps, in_background, run, stage
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import DraftBudget
+from tests.support.growing import budget
 from tests.support.rig import Rig
 from tests.support.vocab import random_text
 
@@ -54,20 +58,20 @@ def other_drafter(rig: Rig, model_drafter: ModelDrafter) -> ModelDrafter:
 class Watched(ModelDrafter):
     """Remembers what was kept."""
 
-    def __init__(self, drafter: ModelDrafter) -> None:
-        super().__init__(drafter.context, [END])
+    def __init__(self, drafter: ModelDrafter, start_growth: StartGrowth = BestFirstGrowth) -> None:
+        super().__init__(drafter.context, [END], start_growth=start_growth)
         drafter.context.clear()
         self.kept: list[int] = []
 
-    def grow(self, ids, config, max_depth):  # type: ignore[no-untyped-def]
-        tree = super().grow(ids, config, max_depth)
-        self.kept.append(self.n_kept)
-        return tree
+    def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
+        drafted = super().grow(ids, budget)
+        self.kept.append(drafted.n_kept)
+        return drafted
 
 
 def engine(rig: Rig, drafter: ModelDrafter, policy: Policy | None = None) -> Engine:
     made = rig.engine(drafter, ROWS)
-    made.pager, made.ahead, made.policy = Waiting(), True, policy
+    made.pager, made.ahead, made.policy = Waiting(), True, policy or FixedSize()
     return made
 
 
@@ -83,7 +87,8 @@ def test_the_text_is_the_same(
 ) -> None:
     prompt, sampling = random_text(seed, 40), SamplingConfig(seed=seed) if seed else GREEDY
     whole = write(rig.engine(), rig, prompt, N, sampling)
-    assert write(engine(rig, Watched(model_drafter), policy and policy()), rig, prompt, N, sampling) == whole
+    drafter = Watched(model_drafter, BranchPacer if policy is AdaptiveFallback else BestFirstGrowth)
+    assert write(engine(rig, drafter, policy and policy()), rig, prompt, N, sampling) == whole
 
 
 def test_what_agrees_is_kept(rig: Rig, model_drafter: ModelDrafter) -> None:
@@ -102,15 +107,15 @@ def test_a_kept_tree_is_the_one_that_would_be_grown_anew(
     rig: Rig, model_drafter: ModelDrafter, other_drafter: ModelDrafter
 ) -> None:
     """Its cells are where they belong: the draft says the same after them. Up to rounding, which batches change."""
-    drafter, config, n_checked = Watched(model_drafter), TreeConfig(max_size=ROWS), 0
+    drafter, limits, n_checked = Watched(model_drafter), budget(ROWS, 8), 0
     for seed in range(4):
         ids = random_text(seed, 40)
         whole = ids + write(rig.engine(), rig, ids, N)
         for at in range(len(ids), len(whole) - 8, 1 + seed % 3):
-            tree = drafter.grow(whole[:at], config, 8)
+            tree = drafter.grow(whole[:at], limits).tree
             drafter.ahead(lambda: True, 24)
             if drafter.kept[-1] > 1:
-                fresh = Watched(other_drafter).grow(whole[:at], config, 8)
+                fresh = Watched(other_drafter).grow(whole[:at], limits).tree
                 likely = [np.sort(t.logp)[::-1][:6] for t in (tree, fresh)]
                 np.testing.assert_allclose(*likely, atol=0.1)
                 n_checked += 1
@@ -132,7 +137,7 @@ def test_closing_at_any_point_leaves_both_caches_right(rig: Rig, model_drafter: 
     made = engine(rig, Watched(model_drafter))
     for _ in range(4):
         with closing(rig.sampler(prompt, GREEDY)) as sampler:
-            steps = made.steps(prompt, sampler, N)
+            steps = made.steps(prompt, sampler, N, accounting=made.accounting())
             for _ in zip(range(int(rng.integers(1, 12))), steps, strict=False):
                 time.sleep(rng.uniform(0, 0.004))
             steps.close()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.verifier import Verifier
+from tests.support.passes import check
 from tests.support.rig import Rig
 from tests.support.trees import random_tree
 from tests.support.vocab import N_VOCAB
@@ -29,9 +30,7 @@ def tree_logits(rig: Rig, text: list[int], tree: TokenTree) -> NDArray[np.float3
         rows.append(rig.context.logits(len(tree)).copy())
         return -1  # no child, so the walk ends
 
-    verifier = Verifier(rig.context)
-    verifier.prefill(text)
-    verifier.check(text, tree, read)
+    check(Verifier(rig.context), text, tree, read)
     return rows[0]
 
 

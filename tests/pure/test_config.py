@@ -8,7 +8,7 @@ import pytest
 
 from cadcpp.config import MAX_THREADS, SamplingConfig, SessionConfig
 from cadcpp.errors import ConfigError
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import GrowthOptions, TreeLimits
 
 GOOD: list[tuple[Any, str, list[Any]]] = [
     (SamplingConfig, "temperature", [0.0, 0.8, 100.0]),
@@ -18,10 +18,10 @@ GOOD: list[tuple[Any, str, list[Any]]] = [
     (SamplingConfig, "repeat_penalty", [0.5, 1.0, 2.0]),
     (SamplingConfig, "repeat_last_n", [0, 64]),
     (SamplingConfig, "seed", [0, 2**32 - 1]),
-    (TreeConfig, "max_size", [1, 256]),
-    (TreeConfig, "width", [1, 256]),
-    (TreeConfig, "focus", [0.0, 1.0]),
-    (TreeConfig, "cutoff", [0.0, 0.5]),
+    (TreeLimits, "max_size", [1, 256]),
+    (GrowthOptions, "width", [1, 256]),
+    (GrowthOptions, "focus", [0.0, 1.0]),
+    (GrowthOptions, "cutoff", [0.0, 0.5]),
     (SessionConfig, "n_ctx", [2, 10**9]),
     (SessionConfig, "n_batch", [1, 4096]),
     (SessionConfig, "n_threads", [None, 1, MAX_THREADS]),
@@ -34,10 +34,10 @@ BAD: list[tuple[Any, str, list[Any]]] = [
     (SamplingConfig, "repeat_penalty", [0.0, -1.0, math.nan, math.inf]),
     (SamplingConfig, "repeat_last_n", [-1]),
     (SamplingConfig, "seed", [-1, 2**32]),
-    (TreeConfig, "max_size", [0, -1, 257]),
-    (TreeConfig, "width", [0, 257]),
-    (TreeConfig, "focus", [-0.1, 1.1, math.nan]),
-    (TreeConfig, "cutoff", [-0.1, 1.0, math.nan]),
+    (TreeLimits, "max_size", [0, -1, 257]),
+    (GrowthOptions, "width", [0, 257]),
+    (GrowthOptions, "focus", [-0.1, 1.1, math.nan]),
+    (GrowthOptions, "cutoff", [-0.1, 1.0, math.nan]),
     (SessionConfig, "n_ctx", [1, 0, -1]),
     (SessionConfig, "n_batch", [0, -1]),
     (SessionConfig, "n_threads", [0, -1, MAX_THREADS + 1]),

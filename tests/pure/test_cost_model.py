@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from cadcpp.draft.best_first import BestFirstGrowth
-from cadcpp.policy.base import Disk, Observation
+from cadcpp.policy.base import Disk, Observation, RoundState
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.pass_cost import AcceptanceByDepth, PassCost
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import DraftBudget, GrowthOptions, TreeLimits
 from cadcpp.tree.prices import MAX_ROWS, SIZES, Floats
 from cadcpp.tree.token_tree import TokenTree
 
@@ -24,6 +24,17 @@ def smooth(n: int) -> float:
 def stepped(n: int) -> float:
     """Kernels that work on four rows at a time."""
     return 0.06 + 0.05 * -(-n // 4)
+
+
+def state(disk: Disk | None = None, max_size: int = ROWS, streamed: int = 0, n_uncached: int = 1) -> RoundState:
+    limits = TreeLimits(max_size=max_size, max_size_streamed=streamed)
+    return RoundState(limits=limits, max_depth=ROWS, n_uncached=n_uncached, disk=disk or Disk())
+
+
+def planned(policy: CostModel, state: RoundState) -> DraftBudget:
+    budget = policy.plan(state)
+    assert budget is not None
+    return budget
 
 
 @dataclass
@@ -46,8 +57,8 @@ class Device:
         """Rounds with the policy's chains, or with chains of a fixed number of rows."""
         policy, rng = policy or CostModel(), np.random.default_rng(self.seed)
         for _ in range(n_rounds):
-            policy.look(Disk(stream_s=self.stream_s, beyond_s=self.beyond_s, ahead_s=self.ahead_s))
-            tree, n_nodes = self._grow(TreeConfig(max_size=fixed) if fixed else self._limits(policy))
+            budget = DraftBudget(max_size=fixed, max_depth=ROWS) if fixed else policy.plan(self.state())
+            tree, n_nodes = self._grow(budget) if budget else (TokenTree.root(0), 0)
             rows = len(tree)
             right = int(np.argmin(np.append(rng.random(ROWS)[: rows - 1] < self.agrees, False)))
             draft_s, compute_s = self.node_s * n_nodes, self.pass_s(rows)
@@ -70,14 +81,19 @@ class Device:
             self.seconds += max(self.stream_s, draft_s + compute_s)
         return policy
 
-    def _limits(self, policy: CostModel) -> TreeConfig:
-        return policy.limits(TreeConfig(max_size=ROWS), 1) if policy.pays() else TreeConfig(max_size=1)
+    def state(self, max_size: int = ROWS, streamed: int = 0, n_uncached: int = 1) -> RoundState:
+        disk = Disk(stream_s=self.stream_s, beyond_s=self.beyond_s, ahead_s=self.ahead_s)
+        return state(disk, max_size, streamed, n_uncached)
 
-    def _grow(self, config: TreeConfig) -> tuple[TokenTree, int]:
+    def budget(self, n_rounds: int, max_size: int = ROWS, streamed: int = 0) -> DraftBudget:
+        """What a policy allows after some rounds."""
+        return planned(self.run(n_rounds), self.state(max_size, streamed))
+
+    def _grow(self, budget: DraftBudget) -> tuple[TokenTree, int]:
         """A chain, since the draft knows of one next token only; and how many nodes were evaluated."""
-        if config.max_size == 1:
+        if budget.max_size == 1:
             return TokenTree.root(0), 0
-        growth, rows, n = BestFirstGrowth(0, config, ROWS, np.array([1], np.int32)), [0], 0
+        growth, rows, n = BestFirstGrowth(0, budget, GrowthOptions(), np.array([1], np.int32)), [0], 0
         while rows:
             growth.expand(rows, np.log([[self.promises, 1 - self.promises]] * len(rows)).astype(np.float32))
             rows, n = growth.frontier(), n + len(rows)
@@ -143,9 +159,9 @@ def test_a_large_first_pass_does_not_make_rows_seem_cheap() -> None:
 def test_three_vain_trees_do_not_condemn_a_draft() -> None:
     fresh, used = AcceptanceByDepth(), AcceptanceByDepth()
     used.forget()
-    for trust in (fresh, used):
+    for acceptance in (fresh, used):
         for _ in range(3):
-            trust.observe(np.array([1.0, 0.6]), 0)
+            acceptance.observe(np.array([1.0, 0.6]), 0)
     assert fresh.by_depth()[1] > 0.5 > used.by_depth()[1]
 
 
@@ -165,9 +181,9 @@ def test_plain_decoding_is_seen_once_where_it_might_be_better() -> None:
 
 
 def test_rows_are_free_while_the_disk_is_slower() -> None:
-    prices = Device(stream_s=5.0).run(20).limits(TreeConfig(max_size=ROWS), 1).prices
+    prices = Device(stream_s=5.0).budget(20).prices
     assert prices.rows.max() == 0.0
-    prices = Device(stream_s=0.0).run(20).limits(TreeConfig(max_size=ROWS), 1).prices
+    prices = Device(stream_s=0.0).budget(20).prices
     assert np.all(np.diff(prices.rows) > 0)
 
 
@@ -176,9 +192,8 @@ def test_rows_that_take_memory_from_weights_are_priced_by_what_is_then_read() ->
     policy = device.run(20)
     before = policy.rate()
     beyond_s = np.where(np.arange(513) > 16, 1.0, 0.0)
-    policy.look(Disk(stream_s=5.0, beyond_s=beyond_s))
+    prices = planned(policy, state(Disk(stream_s=5.0, beyond_s=beyond_s))).prices
     rate = policy.rate()
-    prices = policy.limits(TreeConfig(max_size=ROWS), 1).prices
     assert rate < before
     assert not prices.rows[:16].any() and prices.rows[16:] == pytest.approx(rate)
     device.sizes.clear()
@@ -189,7 +204,7 @@ def test_rows_that_take_memory_from_weights_are_priced_by_what_is_then_read() ->
 
 @pytest.mark.parametrize("stream_s, rows", [(5.0, 128), (0.9, 64), (0.0, 64)])
 def test_trees_become_larger_where_passes_would_wait_for_the_disk_even_so(stream_s: float, rows: int) -> None:
-    prices = Device(stream_s=stream_s).run(20).limits(TreeConfig(max_size=64, max_size_streamed=128), 1).prices
+    prices = Device(stream_s=stream_s).budget(20, 64, 128).prices
     assert len(prices.rows) == rows
 
 
@@ -199,32 +214,30 @@ def test_trees_become_larger_where_passes_would_wait_for_the_disk_even_so(stream
 )
 def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float, n_uncached: int, rows: int) -> None:
     """Nothing has been measured but the disk; beside a short text a pass keeps to the rows that have memory anyway."""
-    policy = CostModel()
-    policy.look(Disk(byte_s=1 / (mib_per_s * 2**20), beyond_s=np.arange(SIZES) * 0.1))
-    assert policy.limits(TreeConfig(max_size=64, max_size_streamed=128), n_uncached).max_size == rows
+    disk = Disk(byte_s=1 / (mib_per_s * 2**20), beyond_s=np.arange(SIZES) * 0.1)
+    assert planned(CostModel(), state(disk, 64, 128, n_uncached)).max_size == rows
 
 
 @pytest.mark.parametrize("n_uncached", [1, 60, 500])
 def test_the_first_tree_in_memory_is_as_large_beside_any_text(n_uncached: int) -> None:
-    assert CostModel().limits(TreeConfig(max_size=64, max_size_streamed=128), n_uncached).max_size == 16
+    assert planned(CostModel(), state(None, 64, 128, n_uncached)).max_size == 16
 
 
-def test_rows_of_the_tail_leave_fewer_free_ones() -> None:
-    policy = Device(stream_s=0.5).run(40)
-    one, nine = (int((policy.limits(TreeConfig(max_size=ROWS), n).prices.rows == 0).sum()) for n in (1, 9))
+def test_uncached_rows_leave_fewer_free_ones() -> None:
+    device = Device(stream_s=0.5)
+    policy = device.run(40)
+    one, nine = (int((planned(policy, device.state(n_uncached=n)).prices.rows == 0).sum()) for n in (1, 9))
     assert nine == one - 8
 
 
 def test_drafting_is_free_while_the_disk_reads_ahead_and_compute_waits() -> None:
-    policy = Device(stream_s=5.0, ahead_s=0.6).run(20)
-    assert policy.limits(TreeConfig(), 1).prices.free_nodes == pytest.approx(100, rel=0.2)
-    assert Device(ahead_s=0.6).run(20).limits(TreeConfig(), 1).prices.free_nodes == 0
+    assert Device(stream_s=5.0, ahead_s=0.6).budget(20).prices.free_nodes == pytest.approx(100, rel=0.2)
+    assert Device(ahead_s=0.6).budget(20).prices.free_nodes == 0
 
 
 def test_nodes_are_drafted_ahead_only_while_compute_waits() -> None:
-    config = TreeConfig(max_size=ROWS)
-    assert Device(stream_s=5.0).run(20).n_ahead(config) > ROWS
-    assert Device().run(20).n_ahead(config) == 0
+    assert Device(stream_s=5.0).budget(20).n_ahead > ROWS
+    assert Device().budget(20).n_ahead == 0
 
 
 def test_a_long_prompt_is_not_held_against_the_draft() -> None:
@@ -241,8 +254,12 @@ def test_a_long_prompt_is_not_held_against_the_draft() -> None:
 def test_what_drafting_costs_at_first_is_forgotten_at_once(n_cold: int) -> None:
     policy = CostModel()
     tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 3, "n_tokens": 4}
+    n_planned = 0
     for i in range(4):
         cold, draft_s = i < n_cold, 2.0 if i < max(n_cold, 1) else 0.1
         policy.observe(Observation(n_rows=11, n_evaluated=10, cold=cold, draft_s=draft_s, compute_s=0.2, **tree))
-        assert (policy.limits(TreeConfig(max_size=ROWS), 1).prices.node == 0.0) == (cold and i == 0)
+        if (budget := policy.plan(state())) is not None:  # None: a round that is to show what plain decoding costs
+            assert (budget.prices.node == 0.0) == (cold and i == 0)
+            n_planned += 1
+    assert n_planned == 3
     assert policy.node_s == pytest.approx(0.01) and policy.draft_s == pytest.approx(0.1)

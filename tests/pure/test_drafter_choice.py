@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cadcpp.policy.base import Observation
+from cadcpp.policy.base import Observation, RoundState
 from cadcpp.policy.drafter_choice import DrafterChoice
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import TreeLimits
 from cadcpp.tree.token_tree import TokenTree
 
 PASS_S, ROW_S, NODE_S = 0.1, 0.01, 0.02
@@ -24,11 +24,9 @@ class World:
 
     def run(self, n: int, model: float, text: float) -> None:
         for _ in range(n):
-            drafts = self.choice.pays()
-            if self.choice.wants_to_know:
-                self.choice.expect(chain(text))
-            from_text = self.choice.from_text
-            self.choice.limits(TreeConfig(max_size=N), 1)
+            budget = self.choice.plan(RoundState(limits=TreeLimits(max_size=N), max_depth=N))
+            drafts, from_text = budget is not None, budget is not None and budget.from_text
+            alternative = chain(text) if budget is not None and budget.compare else None
             p = (text if from_text else model) if drafts else 0.0
             tree = chain(max(p, 1e-9)) if drafts else TokenTree.root(0)
             right = int(np.cumprod(self.rng.random(len(tree) - 1) < p).sum())
@@ -43,6 +41,7 @@ class World:
                     depth=tree.depth,
                     draft_s=0.001 if from_text else NODE_S * (len(tree) - 1),
                     compute_s=PASS_S + ROW_S * len(tree),
+                    alternative=alternative,
                 )
             )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cadcpp.draft.branch_pacer import BranchPacer
 from cadcpp.policy.base import Observation
 from cadcpp.policy.llmcad import AdaptiveFallback
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import DraftBudget, GrowthOptions
 
 NEVER = np.array([0], np.int32)
 
@@ -44,7 +44,9 @@ def next_tokens(**probabilities: float) -> NDArray[np.float32]:
 
 
 def grown(alpha: float = 0.01, rows: int = 64, max_depth: int = 50) -> BranchPacer:
-    growth = BranchPacer(7, TreeConfig(max_size=rows, alpha=alpha), max_depth, NEVER)
+    growth = BranchPacer(
+        7, DraftBudget(max_size=rows, max_depth=max_depth, min_confidence=alpha), GrowthOptions(), NEVER
+    )
     assert growth.frontier() == [0]
     return growth
 

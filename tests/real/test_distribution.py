@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from cadcpp.config import SamplingConfig
 from cadcpp.models.demo import DemoPair
 from cadcpp.native.sampler import Sampler
-from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import accept
 from cadcpp.verify.verifier import Verifier
 from tests.support.chi2 import p_value, survival
+from tests.support.growing import budget
+from tests.support.passes import check
 from tests.support.prompts import prompt
 from tests.support.rig import Rig
 
@@ -48,8 +49,8 @@ Walk = Callable[[TokenTree, Callable[[int], int], NDArray[np.float64], np.random
 def case(smollm2: Callable[[str], Path], demo: DemoPair, request: pytest.FixtureRequest) -> Iterator[Case]:
     with closing(Rig(smollm2("Q8_0"), n_ctx=256, max_rows=ROWS, n_batch=256)) as rig:
         ids = prompt(rig.model, request.param)
-        tree = rig.model_drafter(demo.draft).grow(ids, TreeConfig(max_size=ROWS), 20)
-        Verifier(rig.context).check(ids, tree, lambda *_: -1)
+        tree = rig.model_drafter(demo.draft).grow(ids, budget(ROWS, 20)).tree
+        check(Verifier(rig.context), ids, tree, lambda *_: -1)
         logits = rig.context.logits(ROWS).astype(np.float64)
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         yield Case(rig, tree, len(ids) - 1, p / p.sum(axis=1, keepdims=True))

@@ -15,7 +15,7 @@ from cadcpp.models.demo import DemoPair
 from cadcpp.native.context import Context, OnLayer
 from cadcpp.runtime.session import Chunk, Session
 from cadcpp.system.heap import trim_heap
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import TreeLimits
 
 pytestmark = pytest.mark.real
 
@@ -26,7 +26,7 @@ STORY = "Tell a long story about a dragon and a baker. " * 8
 
 @pytest.fixture(scope="module")
 def session(smollm2: Callable[[str], Path], demo: DemoPair) -> Iterator[Session]:
-    config = SessionConfig(n_ctx=N_CTX, n_batch=128, n_threads=1, tree=TreeConfig(max_size=ROWS), fallback="none")
+    config = SessionConfig(n_ctx=N_CTX, n_batch=128, n_threads=1, tree=TreeLimits(max_size=ROWS), fallback="none")
     with Session(smollm2("Q8_0"), demo.draft, config) as session:
         yield session
 

@@ -12,13 +12,15 @@ from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header
 from cadcpp.models.demo import DemoPair
-from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.context import Context
 from cadcpp.native.model import Model
+from cadcpp.policy.base import FixedSize
+from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.layout import HUGE
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import read_bytes
-from cadcpp.tree.limits import TreeConfig, limit_tree
+from cadcpp.tree.limits import TreeLimits, limit_tree
 from cadcpp.tree.prices import FIRST_ROWS
 from tests.support.prompts import prompt
 
@@ -37,7 +39,7 @@ def short_of_memory(verifier: Path, draft: Path | None, share: float) -> int:
 
 
 def session(verifier: Path, draft: Path | None, ram: int | None, **options: object) -> Session:
-    config = {"n_ctx": N_CTX, "n_threads": 1, "ram": ram, "tree": TreeConfig(max_size=ROWS)} | options
+    config = {"n_ctx": N_CTX, "n_threads": 1, "ram": ram, "tree": TreeLimits(max_size=ROWS)} | options
     return Session(verifier, draft, SessionConfig(**config))  # type: ignore[arg-type]
 
 
@@ -88,14 +90,14 @@ def test_a_pass_reads_what_is_not_pinned_and_no_more(verifier: Path) -> None:
 
 def test_memory_for_wide_trees_comes_out_of_what_is_kept(in_memory: Session, verifier: Path, demo: DemoPair) -> None:
     with session(
-        verifier, demo.draft, short_of_memory(verifier, demo.draft, 0.6), tree=TreeConfig(max_size=96)
+        verifier, demo.draft, short_of_memory(verifier, demo.draft, 0.6), tree=TreeLimits(max_size=96)
     ) as behind:
         engine, planned = behind.engine, behind.plan.layout
         write(behind, "sky", GREEDY, 2)
-        assert engine.tree.max_size == 96 and behind.pager.state().pinned_bytes >= planned.pinned_bytes - (8 << 20)
-        engine.policy = None  # trees of all rows, though the disk is fast
+        assert engine.limits.max_size == 96 and behind.pager.state().pinned_bytes >= planned.pinned_bytes - (8 << 20)
+        engine.policy = FixedSize()  # trees of all rows, though the disk is fast
         texts = [write(s, "story", GREEDY, 32) for s in (behind, in_memory)]
-        state, taken = behind.pager.state(), engine.tree_buffers.take(0)
+        state, taken = behind.pager.state(), engine.tree_buffers.taken
         assert texts[0] == texts[1] and engine.tree_buffers.rows >= 96 and taken > 10 << 20
         assert state.pinned_bytes <= planned.pinned_bytes - taken
         assert state.pass_bytes >= planned.streamed_bytes + taken
@@ -186,7 +188,7 @@ def test_loading_without_reading_gives_the_same_logits(verifier: Path) -> None:
     for stub in (True, False):
         model = Model(verifier, stub=stub)
         assert (model.mapping is not None) == stub
-        context = Context(model, ContextConfig(n_cells=256, n_batch=8, n_ubatch=8, n_outputs=8, n_seq=1, n_threads=1))
+        context = Context(model, ContextShape(n_cells=256, n_batch=8, n_outputs=8, n_seq=1), 1)
         context.batch.add(list(range(100, 108)), 0, 0, 1, True)
         context.decode()
         logits.append(context.logits(8).copy())

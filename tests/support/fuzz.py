@@ -171,10 +171,11 @@ def _load_draft(path: Path, good: Path) -> None:
 
 
 def _decode(model: Any, tokens: list[int]) -> None:
-    from cadcpp.native.context import Context, ContextConfig
+    from cadcpp.native.context import Context
+    from cadcpp.residency.context_shape import ContextShape
 
-    config = ContextConfig(n_cells=256, n_batch=16, n_ubatch=16, n_outputs=2, n_seq=2, n_threads=1)
-    with contextlib.closing(Context(model, config)) as context:
+    shape = ContextShape(n_cells=256, n_batch=16, n_outputs=2, n_seq=2)
+    with contextlib.closing(Context(model, shape, 1)) as context:
         for position, token in enumerate(tokens):
             context.batch.add([token], position, 0, 1, True)
             context.decode()

@@ -7,12 +7,13 @@ from pathlib import Path
 from cadcpp.config import SamplingConfig
 from cadcpp.draft.base import Drafter, NoDrafter
 from cadcpp.draft.model_drafter import ModelDrafter
-from cadcpp.native.context import Context, ContextConfig
+from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
+from cadcpp.residency.context_shape import ContextShape
 from cadcpp.runtime.engine import Engine
 from cadcpp.telemetry.stats import Stats
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.tree.limits import GrowthOptions, TreeLimits
 from cadcpp.verify.verifier import Verifier
 
 
@@ -30,15 +31,9 @@ class Rig:
         self.context = self._context(self.model, max_rows)
 
     def _context(self, model: Model, n_outputs: int) -> Context:
-        config = ContextConfig(
-            n_cells=self.n_ctx,
-            n_batch=self._n_batch + self._max_rows,
-            n_ubatch=self._n_batch + self._max_rows,
-            n_outputs=n_outputs,
-            n_seq=self._max_rows,
-            n_threads=self._n_threads,
-        )
-        context = Context(model, config)
+        n_batch = self._n_batch + self._max_rows
+        shape = ContextShape(n_cells=self.n_ctx, n_batch=n_batch, n_outputs=n_outputs, n_seq=self._max_rows)
+        context = Context(model, shape, self._n_threads)
         self._stack.callback(context.close)
         return context
 
@@ -49,11 +44,11 @@ class Rig:
         """A drafter with a model of its own, freed with the rig."""
         model = Model(path, draft=True)
         self._stack.callback(model.close)
-        return ModelDrafter(self._context(model, TreeConfig().width), self.model.end_tokens())
+        return ModelDrafter(self._context(model, GrowthOptions().width), self.model.end_tokens())
 
     def engine(self, drafter: Drafter | None = None, rows: int = 1, verifier: type[Verifier] = Verifier) -> Engine:
         self.context.clear()
-        return Engine(verifier(self.context), drafter or NoDrafter(), self.n_ctx, TreeConfig(max_size=rows))
+        return Engine(verifier(self.context), drafter or NoDrafter(), self.n_ctx, TreeLimits(max_size=rows))
 
     def generate(
         self,

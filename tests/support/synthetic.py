@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cadcpp.draft.base import NoDrafter
-from cadcpp.tree.limits import TreeConfig
+from cadcpp.draft.base import DraftedTree, NoDrafter
+from cadcpp.tree.limits import DraftBudget
 from cadcpp.tree.token_tree import TokenTree
 
 DECOYS = (1000, 40000)  # ids drawn at random: ordinary words in SmolLM2's vocabulary
@@ -32,13 +32,13 @@ class SyntheticDrafter(NoDrafter):
         self._rng = np.random.default_rng(seed)
         self.n_side = 0  # trees with the truth on a side branch
 
-    def grow(self, ids: Sequence[int], config: TreeConfig, max_depth: int) -> TokenTree:
-        rows = _Rows(ids[-1], max_depth)
-        if max_depth >= 1:
-            self._add_truth(rows, self._text[len(ids) :], config.max_size)
-            while len(rows.token) < config.max_size:
+    def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
+        rows = _Rows(ids[-1], budget.max_depth)
+        if budget.max_depth >= 1:
+            self._add_truth(rows, self._text[len(ids) :], budget.max_size)
+            while len(rows.token) < budget.max_size:
                 self._add_decoy(rows, int(self._rng.integers(len(rows.token))), self._rng.uniform(0.01, 0.5))
-        return TokenTree.build(rows.token, rows.parent, rows.logp)
+        return DraftedTree(tree=TokenTree.build(rows.token, rows.parent, rows.logp))
 
     def _add_truth(self, rows: "_Rows", truth: Sequence[int], n: int) -> None:
         up, on_side = 0, False

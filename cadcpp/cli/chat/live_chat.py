@@ -18,7 +18,7 @@ from cadcpp.runtime.generation_record import GenerationRecord
 
 if TYPE_CHECKING:
     from cadcpp.chat.conversation import Conversation
-    from cadcpp.runtime.engine import Round
+    from cadcpp.runtime.round import Round
     from cadcpp.runtime.session import Session
 
 

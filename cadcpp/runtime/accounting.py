@@ -1,0 +1,60 @@
+"""The accountant of one generation: the only writer of its statistics and of its rounds' trace."""
+
+from cadcpp.residency.pager import Pager
+from cadcpp.runtime.round import RoundRecord
+from cadcpp.system.memory_limits import peak_bytes, read_bytes
+from cadcpp.telemetry.stats import Stats
+from cadcpp.telemetry.trace import Trace
+
+
+class Accounting:
+    """Counts rounds into ``stats``, from when it is made."""
+
+    def __init__(
+        self,
+        stats: Stats,
+        pager: Pager,
+        trace: Trace | None = None,
+        *,
+        n_decodes: int = 0,
+        load_seconds: float = 0.0,
+    ) -> None:
+        """``n_decodes`` are those of the draft model before."""
+        self.stats, self._pager, self._trace, self._n_decodes = stats, pager, trace, n_decodes
+        self._before, self._read = pager.state(), read_bytes()
+        stats.load_seconds = load_seconds
+
+    def count(self, record: RoundRecord, policy: dict[str, float]) -> None:
+        """A round is over; ``policy`` is what its policy went by."""
+        self._count_round(record)
+        self._count_paging()
+        if self._trace is not None:
+            self._write_trace(self._trace, record, policy)
+
+    def _count_round(self, record: RoundRecord) -> None:
+        stats, draft = self.stats, record.draft
+        stats.passes += 1
+        stats.drafted += len(draft.drafted.tree) - 1
+        stats.accepted += len(record.accepted.rows) - 1
+        stats.emitted += record.n_emitted
+        stats.draft_decodes += draft.n_decodes - self._n_decodes
+        self._n_decodes = draft.n_decodes
+        stats.draft_seconds += draft.stop - draft.start
+        stats.verify_seconds += record.verify.seconds
+
+    def _count_paging(self) -> None:
+        stats, now, before = self.stats, self._pager.state(), self._before
+        stats.pinned_bytes = now.pinned_bytes
+        stats.stall_seconds = now.stall_seconds - before.stall_seconds
+        routed = (now.expert_bytes - before.expert_bytes) // max(now.passes - before.passes, 1)
+        stats.streamed_bytes_per_pass = now.pass_bytes + routed
+        stats.read_bytes = read_bytes() - self._read
+        stats.read_bytes_per_token = stats.read_bytes // max(stats.emitted, 1)
+        stats.peak_rss_bytes = peak_bytes()
+
+    def _write_trace(self, trace: Trace, record: RoundRecord, policy: dict[str, float]) -> None:
+        draft, drafted, verify = record.draft, record.draft.drafted, record.verify
+        counts = {"rows": len(drafted.tree), "evaluated": drafted.n_evaluated, "kept": drafted.n_kept}
+        trace.span("draft", "draft", draft.start, draft.stop, **counts)
+        counts = {"rows": draft.n_rows, "tail": draft.n_uncached, "accepted": len(record.accepted.rows) - 1}
+        trace.span("verify", "pass", verify.start, verify.stop, **counts, **policy)

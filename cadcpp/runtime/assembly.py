@@ -1,0 +1,174 @@
+"""What a session is assembled from: models, contexts, drafter, verifier, policy, pager."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from cadcpp.config import SessionConfig
+from cadcpp.draft.base import Drafter, NoDrafter
+from cadcpp.draft.best_first import BestFirstGrowth
+from cadcpp.draft.branch_pacer import BranchPacer
+from cadcpp.draft.model_drafter import ModelDrafter
+from cadcpp.draft.ngram_drafter import NgramDrafter
+from cadcpp.draft.staged import StagedDrafter
+from cadcpp.draft.switch import Switch
+from cadcpp.gguf.header import Header, read_header
+from cadcpp.gguf.validate import check_context, check_generative
+from cadcpp.gguf.vocabulary import check_pair, fingerprint
+from cadcpp.native.context import Context, Watcher
+from cadcpp.native.model import Model
+from cadcpp.ngram.file import load
+from cadcpp.ngram.katz import Katz
+from cadcpp.ngram.predictor import NgramPredictor
+from cadcpp.policy.base import FixedSize, Policy
+from cadcpp.policy.cost_model import CostModel
+from cadcpp.policy.drafter_choice import DrafterChoice
+from cadcpp.policy.llmcad import AdaptiveFallback
+from cadcpp.residency.context_shape import ContextShape, wide_bytes
+from cadcpp.residency.memory_plan import Plan
+from cadcpp.residency.pager import NullPager, Pager
+from cadcpp.residency.streaming_pager import StreamingPager
+from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
+from cadcpp.runtime.engine import Engine
+from cadcpp.system.cpu import default_threads
+from cadcpp.system.mapping import Mapping
+from cadcpp.telemetry.trace import Trace
+from cadcpp.tree.limits import GrowthOptions
+from cadcpp.verify.verifier import Verifier
+
+
+class StartPager(Protocol):
+    """Starts a pager for a mapped verifier."""
+
+    def __call__(self, mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool) -> Pager: ...
+
+
+def stream(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, lock: bool = True) -> Pager:
+    """Keep what the plan keeps, locked where that is allowed, and stream the rest."""
+    return StreamingPager(mapping, plan.layout, plan.window, plan.experts, trace, ahead=ahead, lock=lock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What may be replaced in a session, by whoever measures or adapts it."""
+
+    plan: Callable[[SessionConfig, Header, Header | None], tuple[Plan, TreeBuffers]] = plan_session
+    pager: StartPager = stream
+    growth: GrowthOptions = field(default_factory=GrowthOptions)
+    drafter: Drafter | None = None  # in place of what the settings ask for
+
+
+class Assembly:
+    """The machine of one session; whatever it makes is closed by ``stack``."""
+
+    def __init__(
+        self,
+        verifier: str | Path,
+        draft: str | Path | None,
+        config: SessionConfig,
+        parts: Parts,
+        stack: ExitStack,
+        planned: Callable[[Plan], None] | None,
+    ) -> None:
+        """Raises CadError for what cannot work, as far as it can be told before anything is loaded."""
+        self.config, self._parts, self._stack = config, parts, stack
+        self._trace = self._start_trace()
+        header, draft_header = _usable(verifier), _usable(draft) if draft else None
+        check_context(config.n_ctx, header)
+        if draft_header is not None:
+            check_pair(header, draft_header)
+        self.plan, self.tree_buffers = parts.plan(config, header, draft_header)
+        if planned is not None:
+            planned(self.plan)
+        self.model = self._model(header, stub=self.plan.streams and config.pager)
+        drafter = parts.drafter or self._drafter(draft_header)
+        self.pager = self._start_pager()
+        self.engine = Engine(
+            self._verifier(),
+            drafter,
+            config.n_ctx,
+            config.tree.up_to(self.tree_buffers.most),
+            self.pager,
+            self._policy(),
+            self._trace,
+            self.tree_buffers,
+            ahead=config.pipeline and isinstance(self.pager, StreamingPager),
+        )
+
+    def _model(self, header: Header, *, draft: bool = False, stub: bool = False) -> Model:
+        model = Model(header.path, draft=draft, stub=stub, header=header)
+        self._stack.callback(model.close)
+        return model
+
+    def _context(self, model: Model, shape: ContextShape, watcher: Watcher | None = None) -> Context:
+        context = Context(model, shape, self.config.n_threads or default_threads(), watcher)
+        self._stack.callback(context.close)
+        return context
+
+    def _drafter(self, header: Header | None) -> Drafter:
+        never = self.model.end_tokens()  # nothing follows an end, so none is drafted
+        if self.config.speculative == "off":
+            return NoDrafter()
+        if header is None or self.plan.draft_shape is None or self.config.speculative == "ngram":
+            return NgramDrafter(NgramPredictor(self._ngram()), never)
+        model = self._model(header, draft=True)
+        unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
+        return self._model_drafter(self._context(model, self.plan.draft_shape), never, [*never, *unknown])
+
+    def _model_drafter(self, context: Context, ends: list[int], never: list[int]) -> Drafter:
+        config = self.config
+        start_growth = BranchPacer if config.fallback == "llmcad" else BestFirstGrowth
+        if config.speculative == "draft":
+            return ModelDrafter(context, never, start_growth=start_growth, options=self._parts.growth)
+        predictor = NgramPredictor(self._ngram(), context.model.n_vocab)
+        staged = StagedDrafter(context, never, predictor, start_growth=start_growth, options=self._parts.growth)
+        if config.speculative == "staged" or config.fallback != "cost":
+            return staged
+        return Switch(staged, NgramDrafter(predictor, ends))
+
+    def _ngram(self) -> Katz | None:
+        path, header = self.config.ngram, self.model.header
+        return load(path, header.n_vocab, fingerprint(header)) if path else None
+
+    def _verifier(self) -> Verifier:
+        watcher = self.pager if self.model.mapping is not None else None
+        context = self._context(self.model, self.plan.verifier_shape, watcher)
+        return Verifier(context, self._widen if isinstance(self.pager, StreamingPager) else None)
+
+    @contextmanager
+    def _widen(self, n_rows: int, n_cells: int, rows: int) -> Iterator[Context]:
+        """A short-lived context for long prompts and a tree of ``rows``, in memory that the pager lends."""
+        shape = self.plan.wide_shape(self.model.header, n_rows, n_cells, rows)
+        with self.pager.lend(wide_bytes(shape, self.model.header)):
+            n_threads = self.config.n_threads or default_threads()
+            with closing(Context(self.model, shape, n_threads, self.pager)) as context:
+                yield context
+
+    def _policy(self) -> Policy:
+        if self.config.fallback == "llmcad":
+            return AdaptiveFallback()
+        if self.config.fallback == "none":
+            return FixedSize()
+        return DrafterChoice() if self.config.speculative == "auto" else CostModel()
+
+    def _start_trace(self) -> Trace | None:
+        if self.config.trace is None:
+            return None
+        trace = Trace(self.config.trace)
+        self._stack.callback(trace.close)
+        return trace
+
+    def _start_pager(self) -> Pager:
+        if self.model.mapping is None:
+            return NullPager()
+        pager = self._parts.pager(self.model.mapping, self.plan, self._trace, ahead=self.config.pipeline)
+        self._stack.callback(pager.close)
+        return pager
+
+
+def _usable(path: str | Path) -> Header:
+    header = read_header(Path(path))
+    check_generative(header)
+    return header
