@@ -263,7 +263,7 @@ class Engine:
     def _allow(self, n_rows: int, n_outputs: int) -> None:
         """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""
         if not self.verifier.widened:
-            self.pager.cede(self.tree_buffers.take(n_rows if n_rows > TEXT_ROWS else n_outputs))
+            self.pager.reserve(self.tree_buffers.take(n_rows if n_rows > TEXT_ROWS else n_outputs))
 
     def _grow(self, work: Work) -> TokenTree:
         ids, max_depth = work.ids, work.limit - len(work.ids) - 1

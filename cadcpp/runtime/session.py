@@ -235,9 +235,9 @@ class Session:
 
     @contextmanager
     def _widen(self, n_rows: int, n_cells: int, rows: int) -> Iterator[Context]:
-        """A short-lived context for long prompts and a tree of ``rows``, in memory that the pager lends."""
+        """A short-lived context for long prompts and a tree of ``rows``, in memory borrowed from the pager."""
         n_rows = wide_rows(self.plan, self.model.header, n_rows, n_cells)
-        with self.pager.lend(wide_bytes(self.model.header, n_rows, n_cells, rows)):
+        with self.pager.borrow(wide_bytes(self.model.header, n_rows, n_cells, rows)):
             narrow = self.engine.verifier.context.config
             config = replace(narrow, n_cells=n_cells, n_batch=n_rows, n_ubatch=n_rows, n_outputs=rows, n_seq=rows)
             with closing(Context(self.model, config, self.pager)) as context:
