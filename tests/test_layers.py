@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "ctypes": ("cadcpp.native", "cadcpp.gguf", "cadcpp.system", "cadcpp.models"),
     "click": ("cadcpp.cli",),
     "signal": ("cadcpp.cli", "cadcpp.models", "cadcpp.system.file_guard"),
-    "threading": ("cadcpp.cli", "cadcpp.residency.streaming_pager", "cadcpp.runtime.stages"),
+    "threading": ("cadcpp.cli", "cadcpp.residency.prefetcher", "cadcpp.runtime.stages"),
     "fastapi": ("cadcpp.server",),
     "starlette": ("cadcpp.server",),
     "uvicorn": ("cadcpp.server",),

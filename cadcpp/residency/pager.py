@@ -18,7 +18,7 @@ class PagerState:
     stall_seconds: float = 0.0  # compute waited for the disk
     passes: int = 0
     waiting_seconds: float = 0.0  # for how long compute has been waiting for the disk by now
-    pass_bytes: int = 0  # streamed by a pass: what is planned, and what was given back or lent
+    pass_bytes: int = 0  # streamed by a pass: what is planned, and pinned chunks evicted, borrowed or reserved
     byte_seconds: float = 0.0  # of reading one byte, as measured
     ahead_seconds: float = 0.0  # how long the disk has work between two passes
 
@@ -42,9 +42,11 @@ class Pager(Protocol):
 
     def end_pass(self) -> None: ...
 
-    def lend(self, n_bytes: int) -> AbstractContextManager[None]: ...
+    def borrow(self, n_bytes: int) -> AbstractContextManager[None]:
+        """Inside, ``n_bytes`` fewer are kept in memory, so that somebody else can have them."""
+        ...
 
-    def cede(self, n_bytes: int) -> None:
+    def reserve(self, n_bytes: int) -> None:
         """Keep ``n_bytes`` less in memory than planned, from now on."""
         ...
 
@@ -72,10 +74,10 @@ class NullPager:
     def end_pass(self) -> None:
         pass
 
-    def lend(self, n_bytes: int) -> AbstractContextManager[None]:
+    def borrow(self, n_bytes: int) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def cede(self, n_bytes: int) -> None:
+    def reserve(self, n_bytes: int) -> None:
         pass
 
     def wait_for_stall(self, seconds: float) -> bool:

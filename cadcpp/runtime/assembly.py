@@ -139,9 +139,9 @@ class Assembly:
 
     @contextmanager
     def _widen(self, n_rows: int, n_cells: int, rows: int) -> Iterator[Context]:
-        """A short-lived context for long prompts and a tree of ``rows``, in memory that the pager lends."""
+        """A short-lived context for long prompts and a tree of ``rows``, in memory borrowed from the pager."""
         shape = self.plan.wide_shape(self.model.header, n_rows, n_cells, rows)
-        with self.pager.lend(wide_bytes(shape, self.model.header)):
+        with self.pager.borrow(wide_bytes(shape, self.model.header)):
             n_threads = self.config.n_threads or default_threads()
             with closing(Context(self.model, shape, n_threads, self.pager)) as context:
                 yield context

@@ -218,7 +218,7 @@ class Engine:
         """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""
         if not self.verifier.widened:
             self.tree_buffers.allow(n_rows if n_rows > TEXT_ROWS else n_outputs)
-            self.pager.cede(self.tree_buffers.taken)
+            self.pager.reserve(self.tree_buffers.taken)
 
     def _evaluate(self, generation: Generation, draft: DraftRecord) -> tuple[Callable[[int], int], PassRecord]:
         start, stalled = time.perf_counter(), self.pager.state().stall_seconds

@@ -32,16 +32,16 @@ def is_limited(root: Path = Path("/")) -> bool:
     return any(True for _ in _group_rooms(root))
 
 
-def give_back(spare: int, unlocked: int, window: int, given: int) -> int:
-    """How many bytes of what is to stay in memory must be streamed instead, ``given`` having been until now.
+def give_back(spare: int, unlocked: int, window: int, evicted: int) -> int:
+    """How many bytes of what is to stay in memory must be streamed instead, ``evicted`` having been until now.
 
     Of what is ``spare``, the kernel may take the ``unlocked`` bytes that stay; they and the window have to fit,
-    with a margin. What was given back is taken again by halves when there is clearly room.
+    with a margin. What was evicted is taken again by halves when there is clearly room.
     """
     short = unlocked + window + _MARGIN - spare
     if short > 0:
-        return given + short
-    return given if -short < 2 * _MARGIN else max(given + short // 2, 0)
+        return evicted + short
+    return evicted if -short < 2 * _MARGIN else max(evicted + short // 2, 0)
 
 
 def resident_bytes() -> int:

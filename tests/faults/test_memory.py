@@ -21,16 +21,16 @@ TAKER = 10 * MIB  # what a Python that does nothing needs
 
 
 def test_what_is_given_back_is_what_is_missing() -> None:
-    assert give_back(spare=100 * MIB, unlocked=50 * MIB, window=20 * MIB, given=0) == 0
-    assert give_back(spare=80 * MIB, unlocked=50 * MIB, window=20 * MIB, given=0) == 6 * MIB
-    assert give_back(spare=10 * MIB, unlocked=0, window=20 * MIB, given=7 * MIB) == 33 * MIB
-    assert give_back(spare=-5 * MIB, unlocked=0, window=0, given=0) == 21 * MIB
+    assert give_back(spare=100 * MIB, unlocked=50 * MIB, window=20 * MIB, evicted=0) == 0
+    assert give_back(spare=80 * MIB, unlocked=50 * MIB, window=20 * MIB, evicted=0) == 6 * MIB
+    assert give_back(spare=10 * MIB, unlocked=0, window=20 * MIB, evicted=7 * MIB) == 33 * MIB
+    assert give_back(spare=-5 * MIB, unlocked=0, window=0, evicted=0) == 21 * MIB
 
 
 def test_what_was_given_back_is_taken_again_by_halves() -> None:
-    assert give_back(spare=60 * MIB, unlocked=10 * MIB, window=10 * MIB, given=30 * MIB) == 30 * MIB
-    assert give_back(spare=76 * MIB, unlocked=10 * MIB, window=10 * MIB, given=30 * MIB) == 10 * MIB
-    assert give_back(spare=500 * MIB, unlocked=10 * MIB, window=10 * MIB, given=30 * MIB) == 0
+    assert give_back(spare=60 * MIB, unlocked=10 * MIB, window=10 * MIB, evicted=30 * MIB) == 30 * MIB
+    assert give_back(spare=76 * MIB, unlocked=10 * MIB, window=10 * MIB, evicted=30 * MIB) == 10 * MIB
+    assert give_back(spare=500 * MIB, unlocked=10 * MIB, window=10 * MIB, evicted=30 * MIB) == 0
 
 
 def test_pins_come_and_go_with_the_memory(sound: Path, half: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,13 +123,13 @@ def test_a_batch_of_several_passes_is_followed() -> None:
         assert pager.state().passes == 3
 
 
-@pytest.mark.parametrize("lent", [1, 5 * MIB, 24 * MIB, 1 << 40])
-def test_lent_memory_is_given_and_taken_back(lent: int) -> None:
+@pytest.mark.parametrize("n_bytes", [1, 5 * MIB, 24 * MIB, 1 << 40])
+def test_borrowed_memory_is_taken_back(n_bytes: int) -> None:
     plan = layout()
     with running(plan) as (pager, mapping):
         one_pass(pager, mapping, plan)
-        with pager.lend(lent):
-            expected = max(plan.pinned_bytes - lent, 0)
+        with pager.borrow(n_bytes):
+            expected = max(plan.pinned_bytes - n_bytes, 0)
             assert pager.state().pinned_bytes <= expected
             one_pass(pager, mapping, plan)
             assert pager.state().pinned_bytes <= expected
@@ -137,12 +137,12 @@ def test_lent_memory_is_given_and_taken_back(lent: int) -> None:
         assert pager.state().pinned_bytes == plan.pinned_bytes
 
 
-def test_ceded_memory_stays_ceded() -> None:
+def test_reserved_memory_stays_reserved() -> None:
     plan = layout()
     with running(plan) as (pager, mapping):
         one_pass(pager, mapping, plan)
-        pager.cede(6 * MIB)
-        with pager.lend(5 * MIB):
+        pager.reserve(6 * MIB)
+        with pager.borrow(5 * MIB):
             one_pass(pager, mapping, plan)
             assert pager.state().pinned_bytes <= 13 * MIB
         for _ in range(2):
@@ -152,10 +152,10 @@ def test_ceded_memory_stays_ceded() -> None:
         assert state.pinned_bytes + state.pass_bytes == 72 * MIB
 
 
-def test_memory_can_be_lent_before_the_first_pass() -> None:
+def test_memory_can_be_borrowed_before_the_first_pass() -> None:
     plan = layout()
     with running(plan) as (pager, mapping):
-        with pager.lend(8 * MIB):
+        with pager.borrow(8 * MIB):
             one_pass(pager, mapping, plan)
         one_pass(pager, mapping, plan)
         assert pager.state().pinned_bytes == plan.pinned_bytes

@@ -1,0 +1,69 @@
+"""Which of the chunks that are to stay in memory do so for now: numbers in, sets of chunks out."""
+
+from collections.abc import Sequence
+
+from cadcpp.residency.layout import Extent
+
+
+class PinnedSet:
+    """The chunks that are to stay, as far as there is memory for them.
+
+    Some are streamed for now: as many bytes as are ``evicted`` because memory is short, ``borrowed`` by somebody for
+    a while, and ``reserved`` for somebody for good. The others are resident, or missing until they are read.
+    """
+
+    def __init__(self, chunks: Sequence[Extent]) -> None:
+        self._chunks = chunks
+        self.n_bytes = sum(map(len, chunks))
+        self.evicted = self.borrowed = self.reserved = 0
+        self.streamed = set[Extent]()
+        self._resident = set[Extent]()
+        self._locked = set[Extent]()
+
+    @property
+    def missing(self) -> set[Extent]:
+        """What is to be read, and to stay."""
+        return set(self._chunks) - self.streamed - self._resident
+
+    @property
+    def resident_bytes(self) -> int:
+        return sum(map(len, self._resident))
+
+    @property
+    def locked_bytes(self) -> int:
+        """Of the resident ones, what the kernel must not take."""
+        return sum(map(len, self._locked))
+
+    @property
+    def streamed_bytes(self) -> int:
+        return sum(map(len, self.streamed))
+
+    def add(self, chunk: Extent, locked: bool) -> None:
+        """A missing chunk is resident now."""
+        self._resident.add(chunk)
+        if locked:
+            self._locked.add(chunk)
+
+    def rebalance(self) -> set[Extent]:
+        """Stream as many chunks as the three numbers ask for, and no others. Gives those that must be dropped."""
+        self.streamed = _spread(self._chunks, self.evicted + self.borrowed + self.reserved)
+        dropped = self._resident & self.streamed
+        self._resident -= dropped
+        self._locked -= dropped
+        return dropped
+
+    def window_room(self, window_bytes: int, least: int) -> int:
+        """Bytes for a window of ``window_bytes``: fewer where all is evicted and memory is still short."""
+        return max(min(window_bytes, window_bytes + self.n_bytes - self.evicted), least)
+
+
+def _spread(chunks: Sequence[Extent], n_bytes: int) -> set[Extent]:
+    """Chunks of at least ``n_bytes``, from all layers alike."""
+    share = min(n_bytes / max(sum(map(len, chunks)), 1), 1.0)
+    chosen, passed, taken = set[Extent](), 0, 0
+    for chunk in chunks:
+        passed += len(chunk)
+        if taken < share * passed:
+            chosen.add(chunk)
+            taken += len(chunk)
+    return chosen
