@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cadcpp.policy.pass_cost import PassCost
 from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.prices import SIZES, Floats
 
@@ -43,6 +44,11 @@ class Observation:
 
 class Policy(Protocol):
     """Decides before each round how much to draft, and learns from what came of it."""
+
+    @property
+    def verify(self) -> PassCost:
+        """What passes were measured to take; empty where that is not measured."""
+        ...
 
     def look(self, disk: Disk) -> None:
         """A round begins."""

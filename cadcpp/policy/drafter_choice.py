@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from cadcpp.policy.base import Disk, Observation
 from cadcpp.policy.cost_model import CostModel
+from cadcpp.policy.pass_cost import PassCost
 from cadcpp.tree.limits import TreeConfig
 from cadcpp.tree.token_tree import TokenTree
 
@@ -30,6 +31,11 @@ class DrafterChoice:
     @property
     def now(self) -> CostModel:
         return self.text if self.from_text else self.model
+
+    @property
+    def verify(self) -> PassCost:
+        """What passes took, whoever drafted."""
+        return self.model.verify
 
     @property
     def wants_to_know(self) -> bool:
