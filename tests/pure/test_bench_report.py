@@ -10,6 +10,7 @@ import pytest
 from bench.matrix import models
 from bench.matrix.cell import MEMORY, Cell
 from bench.matrix.grid import AS_IS, MEDIUM, all_cells, cell, sections
+from bench.matrix.runner import measure
 from bench.matrix.systems import OURS, PLAIN, digest, is_steady
 from bench.measure.energy import rapl, watts_of
 from bench.measure.record import ROOT
@@ -18,7 +19,6 @@ from bench.report import build
 from bench.report.compare import exact_changes, timed_changes
 from bench.report.goals import Goal, goals
 from bench.report.statistics import growth, over_others, ratio
-from bench.run import measure
 from bench.studies import fixed_sizes
 from cadcpp.models.demo import demo_names
 from cadcpp.runtime.generation_record import GenerationRecord
