@@ -148,8 +148,8 @@ def sweep(run: Run, section: Section) -> Part:
     both = {**fixed, **model}
     part.draw(Chart(name="report-sweep", title="trees of fixed sizes", y=SPEED, x="rows", series=both))
     for place in places:
-        if found := best_fixed(run, place):
-            part.say(f"{place}: the cost model reaches {found:.0%} of the best fixed size's speed.")
+        if share := best_fixed(run, place):
+            part.say(f"{place}: the cost model reaches {share:.0%} of the best fixed size's speed.")
     passes = {str(p): _pass_seconds(run, section, p) for p in places}
     title = "one round, a draft's tree and a pass over it, by rows"
     part.draw(Chart(name="report-rows", title=title, y="seconds a round", x="rows in the pass", series=passes))

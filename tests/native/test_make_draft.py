@@ -122,12 +122,12 @@ def at_once(n: int) -> Drafting:
 def test_in_memory_what_rows_cost_decides_on_a_draft(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_s: float, pays: bool
 ) -> None:
-    costs, written = PassCost(), write_texts
+    verifier, target, costs = tiny(n_layer=1), tmp_path / "draft.gguf", PassCost()
+    texts, _ = write_texts(verifier, None)
     for n_rows in (1, 2, 4, 8, 16, 64):
         costs.add(n_rows, 0.01 + row_s * (n_rows - 1))
-    monkeypatch.setattr("cadcpp.models.make_draft.write_texts", lambda *_, **given: (written(verifier, None)[0], costs))
+    monkeypatch.setattr("cadcpp.models.make_draft.write_texts", lambda *_, **place: (texts, costs))
     monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda path, texts: at_once(8))
-    verifier, target = tiny(n_layer=1), tmp_path / "draft.gguf"
     place = Place(ram=8 << 30, disk_bytes_per_s=1e9, n_ctx=256)
     if not pays:
         with pytest.raises(ToolError, match="plain decoding is expected"):

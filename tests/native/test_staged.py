@@ -1,6 +1,6 @@
 """Drafting for the draft: fewer decodes for the same tree, and what the cache holds meanwhile."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -24,13 +24,13 @@ CONFIG = TreeConfig(max_size=24, width=1)
 
 
 class Oracle(NgramPredictor):
-    """DraftAdapter what it is told, with the probabilities that it is told."""
+    """Guesses what it is told, with the probabilities that it is told."""
 
     def __init__(self, known: dict[tuple[int, ...], int], p: float = 0.9) -> None:
         super().__init__()
         self._known, self._p = known, p
 
-    def after(self, paths: list[list[int]]) -> list[Guess]:  # type: ignore[override]
+    def after(self, paths: Sequence[Sequence[int]]) -> list[Guess]:
         found = [self._known.get(tuple(path)) for path in paths]
         return [
             Guess(np.array([t] if t else [], np.int64), np.array([self._p] if t else [], np.float32), 3) for t in found

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bench.measure import record
 from bench.studies import soak
 from bench.studies.soak import BestFirstGrowth, Holding, Reply, Request, Soak
 from cadcpp.config import SamplingConfig
@@ -82,7 +83,7 @@ def test_a_text_that_differs_is_a_fault(plain: list[int], n: int, monkeypatch: p
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(soak, "Session", lambda *_: nullcontext())
     monkeypatch.setattr(soak, "write", lambda *_: Reply(plain))
-    monkeypatch.setattr(soak.record, "append", lambda _name, line: told.append(line))
+    monkeypatch.setattr(record, "append", lambda _name, line: told.append(line))
     run = Soak(random.Random(1), 1.0)
     run.sample.append(("auto", Request([5], SamplingConfig(), 3), Reply([1, 2, 3])))
     run.compare()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -36,9 +37,9 @@ def short_of_memory(verifier: Path, draft: Path | None, share: float) -> int:
     return plan.fixed + int(share * header.n_bytes)
 
 
-def session(verifier: Path, draft: Path | None, ram: int | None, **options: object) -> Session:
-    config = {"n_ctx": N_CTX, "n_threads": 1, "ram": ram, "tree": TreeConfig(max_size=ROWS)} | options
-    return Session(verifier, draft, SessionConfig(**config))  # type: ignore[arg-type]
+def session(verifier: Path, draft: Path | None, ram: int | None, **options: Any) -> Session:
+    config: dict[str, Any] = {"n_ctx": N_CTX, "n_threads": 1, "ram": ram, "tree": TreeConfig(max_size=ROWS)} | options
+    return Session(verifier, draft, SessionConfig(**config))
 
 
 def write(running: Session, name: str, sampling: SamplingConfig, n: int) -> list[int]:
