@@ -25,6 +25,7 @@ class GenerationRecord:
         if not self.stats.passes or not self._first_s:
             self._first_s, self._n_first = self._last_s, len(chunk.tokens)
             self._first_cpu_s = time.process_time()
+            self.stats.prompt_read_bytes = read_bytes() - self._read
         self.text += chunk.text
         self.tokens += chunk.tokens
         self.finish = chunk.finish or self.finish
