@@ -10,6 +10,7 @@ import pytest
 
 from bench.measure import record
 from bench.studies import acceptance, round_profile, soak
+from bench.studies.soak_request import Reply, Request
 from cadcpp.config import SamplingConfig
 
 CHAT = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
@@ -58,7 +59,7 @@ def test_the_soak_notes_requests_texts_that_differ_and_what_is_held(
     monkeypatch.setattr(soak, "in_template", lambda case: "Once upon a time")
     run = soak.Soak(random.Random(1), seconds=0.0)
     run.session("draft")
-    run.sample = [("draft", soak.Request([5, 6], SamplingConfig(temperature=0.0), 2), soak.Reply([-1, -1]))]
+    run.sample = [("draft", Request([5, 6], SamplingConfig(temperature=0.0), 2), Reply([-1, -1]))]
     run.compare()
     request, held, different, after = lines(results / "soak.jsonl")
     assert request["mode"] == "draft" and held["between"]["rss"] > 0 and after["between"]["rss"] > 0
