@@ -26,7 +26,7 @@ def _context(model: int, n_ctx: int, threads: int) -> int:
     params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
     params.type_k = params.type_v = api.GGML_TYPE_Q8_0
     params.n_outputs_max = 1
-    return api.llama_init_from_model(model, params)
+    return int(api.llama_init_from_model(model, params))
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     prompt = options.p.encode()
     buffer = (ctypes.c_int32 * (len(prompt) + 8))()
     n = api.llama_tokenize(vocab, prompt, len(prompt), buffer, len(buffer), True, True)
-    batch, tokens, times, read, cpu_s = list(buffer[:n]), [], [], 0, 0.0
+    batch, tokens, times, read, cpu_s = list(buffer[:n]), list[int](), list[float](), 0, 0.0
     while len(tokens) < options.n:
         for part in (batch[i : i + _N_BATCH] for i in range(0, len(batch), _N_BATCH)):
             array = (ctypes.c_int32 * len(part))(*part)

@@ -4,31 +4,29 @@ import argparse
 import json
 import os
 import time
+from pathlib import Path
 
-from llama_cpp import Llama, llama_cpp
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
+from bench.baselines import upstream
 from cadcpp.system.memory_limits import read_bytes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("-m", required=True)
+    parser.add_argument("-m", type=Path, required=True)
     parser.add_argument("-p", required=True)
     parser.add_argument("-n", type=int, default=16)
     parser.add_argument("--ctx", type=int, default=2048)
     options = parser.parse_args()
-    _without_repacking()
     start = time.perf_counter()
-    llama = Llama(
+    llama = upstream.load(
         options.m,
         n_ctx=options.ctx,
         n_batch=64,
         n_threads=os.cpu_count(),
-        flash_attn=True,
         draft_model=LlamaPromptLookupDecoding(num_pred_tokens=8),
         logits_all=True,  # else it crashes once a text is longer than one batch
-        verbose=False,
     )
     loaded = time.perf_counter()
     prompt, tokens, times = llama.tokenize(options.p.encode(), special=True), list[int](), list[float]()
@@ -53,18 +51,6 @@ def main() -> None:
             }
         )
     )
-
-
-def _without_repacking() -> None:
-    """As cadcpp loads a verifier; some virtual machines announce units that llama.cpp's repacked kernels then lack."""
-    made = llama_cpp.llama_model_default_params
-
-    def params() -> llama_cpp.llama_model_params:
-        found = made()
-        found.use_extra_bufts = False
-        return found
-
-    llama_cpp.llama_model_default_params = params
 
 
 if __name__ == "__main__":

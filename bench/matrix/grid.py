@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from bench.matrix.cell import MEMORY, Cell, Place
 from bench.matrix.systems import CHAIN, LOOKUP, OURS, PLAIN
@@ -32,8 +33,8 @@ class Section:
     cells: tuple[Cell, ...]
 
 
-def cell(place: Place, workload: str, kind: str, n: int = 0, **more: object) -> Cell:
-    return Cell(place=place, workload=workload, kind=kind, n=n or tokens(place, kind), **more)  # type: ignore[arg-type]
+def cell(place: Place, workload: str, kind: str, n: int = 0, **more: Any) -> Cell:
+    return Cell(place=place, workload=workload, kind=kind, n=n or tokens(place, kind), **more)
 
 
 def tokens(place: Place, kind: str) -> int:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench.measure import record
@@ -36,10 +37,10 @@ def make(path: Path) -> None:
 def _makers() -> dict[Path, Callable[[], object]]:
     folder = record.models()
     return {
-        **{verifier(size): lambda n=n: make_demo(folder, size_bytes=n) for size, n in SIZES.items()},
-        **{draft(kind): lambda kind=kind: make_demo(folder, draft_type=kind) for kind in ("Q2_K", "Q4_K_M")},
-        draft("Q8_0"): lambda: smollm2_as("Q8_0", folder),
-        draft("useless"): lambda: _blank(draft(), draft("useless")),
+        **{verifier(size): partial(make_demo, folder, size_bytes=n) for size, n in SIZES.items()},
+        **{draft(kind): partial(make_demo, folder, draft_type=kind) for kind in ("Q2_K", "Q4_K_M")},
+        draft("Q8_0"): partial(smollm2_as, "Q8_0", folder),
+        draft("useless"): partial(_blank, draft(), draft("useless")),
     }
 
 

@@ -143,7 +143,8 @@ def _baseline(output: dict[str, Any]) -> dict[str, Any]:
 def _ours(output: dict[str, Any]) -> dict[str, Any]:
     stats, n = output["stats"], max(len(output["tokens"]), 1)
     passes = max(stats["passes"], 1)
-    streamed = max(stats["read_bytes"] - stats["pinned_bytes"], 0)  # what is pinned is read once, with the prompt
+    later = max(passes - 1, 1)  # the first one reads the prompt, and with it what stays in memory
+    read = max(stats["read_bytes"] - stats["prompt_read_bytes"], 0) / later
     counts = {key: stats[key] for key in ("passes", "accepted", "draft_decodes", "streamed_bytes_per_pass")}
     return {
         "s_per_token": 1 / output["tokens_per_second"] if output["tokens_per_second"] else 0.0,
@@ -151,9 +152,9 @@ def _ours(output: dict[str, Any]) -> dict[str, Any]:
         "load_s": stats["load_seconds"],
         "prompt_s": output["prompt_seconds"],
         "cpu_per_token": output["cpu_seconds_per_token"],
-        "read_per_token": streamed // n,
-        "read_per_pass": streamed // passes,
-        "round_s": (output["seconds"] - output["prompt_seconds"]) / max(passes - 1, 1),  # the first reads the prompt
+        "read_per_token": int(read * passes / n),
+        "read_per_pass": int(read),
+        "round_s": (output["seconds"] - output["prompt_seconds"]) / later,
         "draft_s": stats["draft_seconds"] / passes,
         "stall_s": stats["stall_seconds"] / passes,
         "counts": {"pass": stats["tokens_per_pass"], "rows": stats["drafted"] + passes, **counts},

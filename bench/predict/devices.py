@@ -18,7 +18,7 @@ class Device:
     source: str
 
 
-_PI = {"ram": 7 * GIB, "memory_bytes_per_s": 10e9, "flops": 77e9}
+_PI_RAM, _PI_MEMORY, _PI_FLOPS = 7 * GIB, 10e9, 77e9
 _PI_SOURCE = (
     "compute: llama3.1:8b (4.92 GB) at 2.17 tokens/s (github.com/geerlingguy/sbc-reviews issue 21), prompts of Tiny"
     "Llama 1.1B q8_0 at 35 tokens/s (J. Tunney, LLaMA Now Goes Faster on CPUs)"
@@ -28,24 +28,30 @@ _HDPARM = "hdparm on a Pi 5 (blog.jeanbruenn.info, 416 and 780 MB/s)"
 DEVICES = (
     Device(
         name="Pi 5 8 GB, SD card",
+        ram=_PI_RAM,
+        memory_bytes_per_s=_PI_MEMORY,
+        flops=_PI_FLOPS,
         disk_bytes_per_s=90e6,
         latency_s=1e-3,
         source=f"disk: the bus (SDR104) ends at 104 MB/s, good cards at about 90; {_PI_SOURCE}",
-        **_PI,
     ),
     Device(
         name="Pi 5 8 GB, NVMe",
+        ram=_PI_RAM,
+        memory_bytes_per_s=_PI_MEMORY,
+        flops=_PI_FLOPS,
         disk_bytes_per_s=416e6,
         latency_s=1e-4,
         source=f"disk: {_HDPARM}, PCIe 2.0 x1; compute as above",
-        **_PI,
     ),
     Device(
         name="Pi 5 8 GB, NVMe gen 3",
+        ram=_PI_RAM,
+        memory_bytes_per_s=_PI_MEMORY,
+        flops=_PI_FLOPS,
         disk_bytes_per_s=780e6,
         latency_s=1e-4,
         source=f"disk: {_HDPARM}, PCIe 3.0 x1; compute as above",
-        **_PI,
     ),
     Device(
         name="mid phone, 6 GB",

@@ -45,9 +45,9 @@ class Forecast:
 
     def given(self, rows: int, tokens: float) -> float:
         """With trees of so many rows that bring so many tokens a pass."""
-        self.model.tokens = np.zeros(MAX_ROWS)
-        self.model.tokens[min(max(rows - 1, 1), MAX_ROWS - 1)] = tokens
-        return 1 / self.model.rate()
+        expected = np.zeros(MAX_ROWS)
+        expected[min(max(rows - 1, 1), MAX_ROWS - 1)] = tokens
+        return 1 / replace(self.model, tokens=expected).rate()
 
 
 def forecast(verifier: Header, draft: Header, device: Device, agreement: float, n_ctx: int) -> Forecast:

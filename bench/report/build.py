@@ -16,7 +16,10 @@ from bench.measure.record import ROOT
 from bench.measure.results import Run, differing, latest, load
 from bench.report.charts import Chart, can_draw, draw_all
 from bench.report.goals import Goal, goals
-from bench.report.sections import RENDER, Part, energy, headline
+from bench.report.part import Part
+from bench.report.resources import energy
+from bench.report.sections import RENDER
+from bench.report.speed import headline
 from bench.report.tables import cells_table, number, table
 
 REPORT = ROOT / "bench" / "report.md"
@@ -80,7 +83,7 @@ def about(run: Run) -> list[str]:
         "The verifier is a widened SmolLM2-135M: its speed is real, its wit is SmolLM2's. Every cell is a fresh process"
         " that starts with cold caches; seconds a token leave out the first pass, which reads the prompt. `±` is half"
         " of the range over the runs of a cell, where it ran more than once. Greedy unless it says otherwise. A cell is"
-        " repeated with `python -m bench.repeat ID` (as root, if it has a wall); its record has the full command.",
+        " repeated with `python -m bench.repeat ID` (as root, if it has a limit); its record has the full command.",
         "",
     ]
 

@@ -67,8 +67,8 @@ def exact_changes(before: Run, after: Run) -> list[Change]:
     for id in before.ids:
         failed = [any("error" in record for record in run.of(id).runs) for run in (before, after)]
         if failed[0] != failed[1] and after.of(id).runs:
-            words = ["failed" if f else "ran" for f in failed]
-            found.append(Change(id, "run", *words, worse=failed[1]))
+            was, is_now = ("failed" if f else "ran" for f in failed)
+            found.append(Change(id, "run", was, is_now, worse=failed[1]))
     return found
 
 

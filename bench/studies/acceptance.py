@@ -6,7 +6,7 @@ a result is due to that.
 """
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.matrix.workloads import CASES
@@ -49,7 +49,7 @@ def measure(verifier: Path, draft: Path, rows: int, n: int) -> dict[str, Result]
             prompt, stats = Conversation(Template(session.model)).ask(question), Stats()
             tokens = [token for chunk in session.stream(prompt, GREEDY, n, stats=stats) for token in chunk.tokens]
             found[name] = Result(stats, fresh(tokens))
-            settings = {"verifier": verifier.name, "draft": draft.name, "case": name, "n": n, **asdict(config)}
+            settings = {"verifier": verifier.name, "draft": draft.name, "rows": rows, "case": name, "n": n}
             counts = {"emitted": stats.emitted, "fresh": found[name].fresh, **stats.to_dict()}
             record.append("acceptance", {**settings, **counts})
     return found

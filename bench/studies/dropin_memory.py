@@ -9,6 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
+from typing import Any
 
 import psutil
 
@@ -48,22 +49,20 @@ def measure(kind: str) -> dict[str, int]:
     return {"made_bytes": made, "answered_bytes": memory.rss, "own_bytes": memory.rss - memory.shared}
 
 
-def make(kind: str):  # type: ignore[no-untyped-def]
-    """One of the systems, all with flash attention and a q8_0 cache."""
-    path, options = str(record.demo_verifier()), {"n_ctx": CTX, "verbose": False}
+def make(kind: str) -> Any:
+    """One of the systems, all with flash attention and a q8_0 cache. What another one needs is not imported."""
+    path = record.demo_verifier()
     if kind in ("draft", "ngram"):
         from cadcpp import Llama
 
-        return Llama(path, draft_model_path=record.demo_draft() if kind == "draft" else None, **options)
-    import llama_cpp
-    from llama_cpp import llama_cpp as api
+        draft = record.demo_draft() if kind == "draft" else None
+        return Llama(str(path), draft_model_path=draft, verbose=False, n_ctx=CTX)
     from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
-    params = api.llama_model_default_params()
-    params.use_extra_bufts = False
-    api.llama_model_default_params = lambda: params
+    from bench.baselines import upstream
+
     guess = LlamaPromptLookupDecoding() if kind == "lookup" else None
-    return llama_cpp.Llama(path, flash_attn=True, type_k=8, type_v=8, draft_model=guess, **options)
+    return upstream.load(path, n_ctx=CTX, type_k=8, type_v=8, draft_model=guess)
 
 
 if __name__ == "__main__":

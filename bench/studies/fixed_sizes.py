@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.matrix.cell import MEMORY, Cell, Place
 from bench.matrix.grid import AS_IS, MEDIUM, ROWS, SLOW, Section, cell
+from bench.matrix.runner import run
 from bench.matrix.systems import OURS, PLAIN
 from bench.matrix.workloads import CASES
 from bench.measure.record import RESULTS
@@ -19,7 +20,6 @@ from bench.measure.results import Run, load
 from bench.report.build import texts
 from bench.report.statistics import mean, median
 from bench.report.tables import number, table
-from bench.run import run
 
 _PATH = RESULTS / "fixed.jsonl"
 _TOKENS = {MEMORY: 48, MEDIUM: 40, SLOW: 40, AS_IS: 40}

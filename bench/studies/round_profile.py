@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.matrix.workloads import CASES
 from bench.measure import record
+from bench.measure.patched import patched
 from cadcpp.chat.conversation import Conversation
 from cadcpp.chat.template import Template
 from cadcpp.config import SamplingConfig, SessionConfig
@@ -66,8 +67,8 @@ def profile(session: Session, prompt: list[int]) -> list[Round]:
         stream = session.stream(prompt, GREEDY, 100)
         start = time.perf_counter()
         for _ in stream:
-            wall = time.perf_counter() - start
-            rounds.append({**spent, "Python": wall - sum(spent.values()), "round": wall})
+            whole = time.perf_counter() - start
+            rounds.append({**spent, "Python": whole - sum(spent.values()), "round": whole})
             spent.clear()
             start = time.perf_counter()
     return rounds
@@ -77,25 +78,21 @@ def profile(session: Session, prompt: list[int]) -> list[Round]:
 def timed() -> Iterator[dict[str, float]]:
     """Inside, the yielded dictionary collects the seconds spent in llama.cpp, by kind."""
     spent: dict[str, float] = defaultdict(float)
-    originals = {name: getattr(api, name) for names in KINDS.values() for name in names}
-
-    def timing(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            start = time.perf_counter()
-            result = function(*args)
-            spent[kind] += time.perf_counter() - start
-            return result
-
-        return call
-
-    for kind, names in KINDS.items():
-        for name in names:
-            setattr(api, name, timing(kind, originals[name]))
-    try:
+    kinds = {name: kind for kind, names in KINDS.items() for name in names}
+    with patched(api, {name: _timing(getattr(api, name), kind, spent) for name, kind in kinds.items()}):
         yield spent
-    finally:
-        for name, function in originals.items():
-            setattr(api, name, function)
+
+
+def _timing(function: Callable[..., Any], kind: str, spent: dict[str, float]) -> Callable[..., Any]:
+    """The same function, whose time is added to its kind's."""
+
+    def call(*args: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*args)
+        spent[kind] += time.perf_counter() - start
+        return result
+
+    return call
 
 
 def medians(rounds: list[Round]) -> tuple[Round, Round]:

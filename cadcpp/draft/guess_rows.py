@@ -1,4 +1,4 @@
-"""DraftAdapter that go along with a decode of the draft."""
+"""Guesses that go along with a decode of the draft."""
 
 from dataclasses import dataclass, field
 

@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,17 @@ from cadcpp.telemetry.stats import Stats
 from cadcpp.verify.text_state import TextState
 
 _GENERATE = inspect.signature(Upstream.generate)
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _as(theirs: Callable[..., Any]) -> Callable[[_F], _F]:
+    """`functools.wraps` that leaves a method one to a type checker: it shows upstream's signature and docstring."""
+
+    def shown(method: _F) -> _F:
+        functools.update_wrapper(method, theirs)
+        return method
+
+    return shown
 
 
 class Llama(Upstream):  # type: ignore[misc]
@@ -124,7 +135,7 @@ class Llama(Upstream):  # type: ignore[misc]
         if self._session is not None:
             self._session.engine.stop()
 
-    @functools.wraps(Upstream.detokenize)
+    @_as(Upstream.detokenize)
     def detokenize(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> bytes:
         self._check_tokens(tokens)  # llama.cpp would end the process
         return bytes(super().detokenize(tokens, *args, **kwargs))
@@ -141,7 +152,7 @@ class Llama(Upstream):  # type: ignore[misc]
         self._n_wanted = max(max_tokens or 0, 0)  # so that no tree is larger than what is left to write
         yield from super()._create_completion(*args, max_tokens=max_tokens, **kwargs)
 
-    @functools.wraps(Upstream.generate)
+    @_as(Upstream.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
         if self._session is None:
             return self._generate_plainly(super().generate(*args, **kwargs))

@@ -17,7 +17,6 @@ from cadcpp.errors import ToolError
 from cadcpp.gguf.header import read_header
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
-from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.context_shape import draft_shape
 from cadcpp.runtime.session import Session
@@ -61,16 +60,20 @@ class Drafting:
     nodes: float  # evaluated for each row of a tree
 
 
-def write_texts(verifier: Path, draft: Path | None, config: SessionConfig | None = None) -> tuple[list[Text], PassCost]:
-    """The verifier's own replies to QUESTIONS, greedy, and what its passes cost; ``draft`` helps to write them."""
-    texts, n_ctx = [], min(int(read_header(verifier).get("context_length", _N_CTX)), _N_CTX)
-    with Session(verifier, draft, config or SessionConfig(n_ctx=n_ctx)) as session:
+def write_texts(
+    verifier: Path, draft: Path | None, *, n_ctx: int | None = None, ram: int | None = None
+) -> tuple[list[Text], PassCost]:
+    """The verifier's own replies to QUESTIONS, greedy, and what its passes cost; ``draft`` helps to write them.
+
+    ``ram`` is in bytes, for everything.
+    """
+    texts, trained = [], int(read_header(verifier).get("context_length", _N_CTX))
+    with Session(verifier, draft, SessionConfig(n_ctx=n_ctx or min(trained, _N_CTX), ram=ram)) as session:
         for question in QUESTIONS:
             prompt = _prompt(session.model, question)
             chunks = session.stream(prompt, SamplingConfig(temperature=0.0), _N_TOKENS)
             texts.append(Text(prompt, [token for chunk in chunks for token in chunk.tokens]))
-        policy = session.engine.policy
-        return texts, policy.verify if isinstance(policy, CostModel) else PassCost()
+        return texts, session.engine.policy.verify
 
 
 def _prompt(model: Model, question: str) -> list[int]:

@@ -156,7 +156,7 @@ class _Workshop:
 
     def _write(self, draft: Path) -> tuple[list[Text], PassCost]:
         self._progress("text to guess", 0.0)
-        return write_texts(self._verifier, draft, SessionConfig(n_ctx=self._place.n_ctx, ram=self._place.ram))
+        return write_texts(self._verifier, draft, n_ctx=self._place.n_ctx, ram=self._place.ram)
 
     def _variant(self, name: str, path: Path) -> Variant:
         self._progress(f"measurements of {name}", 0.0)

@@ -50,7 +50,7 @@ class MatchReliability:
 
 
 class NgramPredictor:
-    """DraftAdapter the next tokens of one text, below ``n_vocab``; `read` tells it the text."""
+    """Guesses the next tokens of one text, below ``n_vocab``; `read` tells it the text."""
 
     def __init__(self, katz: Katz | None = None, n_vocab: int | None = None) -> None:
         self._lookup, self._belief, self._katz = ContextLookup(LONGEST), MatchReliability(), katz

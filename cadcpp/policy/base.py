@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cadcpp.policy.pass_cost import PassCost
 from cadcpp.tree.limits import DraftBudget, TreeLimits
 from cadcpp.tree.prices import SIZES, Floats, Prices
 from cadcpp.tree.token_tree import TokenTree
@@ -76,6 +77,11 @@ class Policy(Protocol):
     """Decides once a round how much to draft, and learns from what came of it."""
 
     @property
+    def verify(self) -> PassCost:
+        """What passes were measured to take; empty where that is not measured."""
+        ...
+
+    @property
     def uses_model(self) -> bool:
         """Whether a draft model is likely to draft the next tree, so that it should read a new text before."""
         ...
@@ -95,6 +101,10 @@ class FixedSize:
     """Trees as large as the limits are, always."""
 
     uses_model = True
+
+    @property
+    def verify(self) -> PassCost:
+        return PassCost()  # no size depends on time
 
     def plan(self, state: RoundState) -> DraftBudget | None:
         return state.budget(n_ahead=state.limits.max_size)

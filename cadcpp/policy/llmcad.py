@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cadcpp.policy.base import Observation, RoundState
+from cadcpp.policy.pass_cost import PassCost
 from cadcpp.tree.limits import DraftBudget
 
 _LEAST = 1e-6
@@ -24,6 +25,10 @@ class AdaptiveFallback:
 
     uses_model: ClassVar[bool] = True
     alpha: float = 0.01
+
+    @property
+    def verify(self) -> PassCost:
+        return PassCost()  # the published rule asks for no time
 
     def plan(self, state: RoundState) -> DraftBudget | None:
         """Nothing is drafted ahead: its branches are short, and grow anew from what was accepted."""

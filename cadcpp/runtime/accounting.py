@@ -49,6 +49,8 @@ class Accounting:
         routed = (now.expert_bytes - before.expert_bytes) // max(now.passes - before.passes, 1)
         stats.streamed_bytes_per_pass = now.pass_bytes + routed
         stats.read_bytes = read_bytes() - self._read
+        if stats.passes == 1:
+            stats.prompt_read_bytes = stats.read_bytes
         stats.read_bytes_per_token = stats.read_bytes // max(stats.emitted, 1)
         stats.peak_rss_bytes = peak_bytes()
 

@@ -17,6 +17,7 @@ class Stats:
     verify_seconds: float = 0.0
     stall_seconds: float = 0.0  # of verify_seconds, waiting for streamed weights
     read_bytes: int = 0  # fetched from storage, page faults included
+    prompt_read_bytes: int = 0  # ... of them until the first text came: by all passes that the prompt took
     read_bytes_per_token: int = 0
     pinned_bytes: int = 0
     streamed_bytes_per_pass: int = 0

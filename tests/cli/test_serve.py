@@ -57,7 +57,7 @@ def client(server: Server) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def alone(target: Path) -> Iterator[Llama]:
     """The same model, without drafts and without a server."""
-    options = {"n_ctx": N_CTX, "n_threads": 1, "logits_all": True, "verbose": False}
+    options: dict[str, Any] = {"n_ctx": N_CTX, "n_threads": 1, "logits_all": True, "verbose": False}
     with Llama(str(target), speculative="off", **options) as llama:
         yield llama
 

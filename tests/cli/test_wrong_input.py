@@ -315,7 +315,7 @@ def test_models_that_cannot_be_served(
     models: Path, name: str, options: Sequence[object], code: int, words: Sequence[str]
 ) -> None:
     pytest.importorskip("fastapi", reason="the extra `server` is not installed")
-    options = [models / o if str(o).endswith(".gguf") else o for o in options]
+    options = [models / str(o) if str(o).endswith(".gguf") else o for o in options]
     done = run("serve", "-m", models / name, "--port", 0, *options)
     check(done.returncode, done.stdout, done.stderr, code, *words)
 

@@ -56,7 +56,7 @@ def test_a_trace_without_room_ends_and_the_reply_does_not(sound: Path, tmp_path:
 def test_an_ngram_model_without_room_leaves_the_old_one(sound: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.ngram"
     target.write_bytes(b"old")
-    command = [*COMMAND, "models", "make-ngram", "-m", sound, "-o", target, ROOT / "README.md"]
+    command: list[str | Path] = [*COMMAND, "models", "make-ngram", "-m", sound, "-o", target, ROOT / "README.md"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=limit(2000), timeout=100)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "has room" in done.stderr
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]

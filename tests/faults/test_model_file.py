@@ -55,8 +55,9 @@ def text(sound: Path) -> bytes:
 
 @pytest.fixture(params=["in memory", "streamed", pytest.param("paged by the kernel", marks=pytest.mark.slow)])
 def where(request: pytest.FixtureRequest, half: int) -> list[object]:
-    ram = ["--ram", f"{half}B"]
-    return {"in memory": [], "streamed": ram, "paged by the kernel": [*ram, "--no-pager"]}[request.param]
+    ram: list[object] = ["--ram", f"{half}B"]
+    places = {"in memory": [], "streamed": ram, "paged by the kernel": [*ram, "--no-pager"]}
+    return places[request.param]
 
 
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))]

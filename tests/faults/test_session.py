@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,10 +42,10 @@ def test_a_decode_that_fails_leaves_both_caches_right(
     text, rng, decode = write(session), random.Random(seed), Context.decode
     left, late = iter(range(rng.randrange(30), -1, -1)), rng.random() < 0.5
 
-    def fail(context: Context, *arguments: object) -> None:
+    def fail(context: Context, *arguments: Any) -> None:
         fails = not next(left, 1)
         if late or not fails:
-            decode(context, *arguments)  # type: ignore[arg-type]
+            decode(context, *arguments)
         if fails:
             raise NativeError("llama_decode failed")
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import termios
 import time
@@ -47,10 +48,10 @@ def test_a_signal_ends_a_chat_and_its_transcript_has_all_that_was_seen(
 def test_a_stopped_reply_goes_on(sound: Path, seed: int) -> None:
     arguments = ["generate", "-m", sound, *OPTIONS, "-p", "hello there", "-n", 100]
 
-    def stop(process: object) -> None:
-        sends(signal.SIGTSTP)(process)  # type: ignore[arg-type]
+    def stop(process: "subprocess.Popen[bytes]") -> None:
+        sends(signal.SIGTSTP)(process)
         time.sleep(0.2)
-        sends(signal.SIGCONT)(process)  # type: ignore[arg-type]
+        sends(signal.SIGCONT)(process)
 
     stopped, free = (disturb(arguments, fault, seed=seed) for fault in (stop, lambda _: None))
     assert (stopped.code, stopped.out) == (0, free.out)

@@ -1,11 +1,12 @@
 """What a context tells while it decodes, and what happens when the one who listens raises."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
@@ -24,6 +25,8 @@ class Diary:
     def start_pass(self) -> None:
         self.told.append("start")
 
+    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None: ...
+
     def layer_done(self, layer: int) -> None:
         self.told.append(layer)
         if self.error is not None:
@@ -33,7 +36,7 @@ class Diary:
         self.told.append("end")
 
 
-def logits(context: Context) -> np.ndarray:
+def logits(context: Context) -> NDArray[np.float32]:
     context.clear()
     context.batch.clear()
     context.batch.add(list(range(10, 18)), 0, 0, 1, True)

@@ -28,8 +28,8 @@ from tests.support.oracle import ALIKE, Theirs, api, upstream, whole
 from llama_cpp import LlamaGrammar, LlamaRAMCache, LogitsProcessorList  # isort: skip
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding  # isort: skip
 
-SIZES = {"n_ctx": 256, "n_batch": 32, "n_threads": 1}
-TREES = {"rows": 16, "fallback": "none", "verbose": False}
+SIZES: dict[str, Any] = {"n_ctx": 256, "n_batch": 32, "n_threads": 1}
+TREES: dict[str, Any] = {"rows": 16, "fallback": "none", "verbose": False}
 PROMPT = list(range(20, 70))
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
@@ -73,15 +73,15 @@ def theirs(target: Path) -> Iterator[Theirs]:
 
 @pytest.fixture(scope="module")
 def mine(mode: str, target: Path, draft: Path) -> Iterator[Llama]:
-    options: dict[str, Any] = {
+    modes: dict[str, dict[str, Any]] = {
         "draft": {"draft_model_path": draft},
         "wall": {"draft_model_path": draft, "ram": wall(target, draft)},
         "ngram": {"speculative": "ngram"},
         "off": {"speculative": "off", "draft_model_path": draft},
         "lookup": {"draft_model": LlamaPromptLookupDecoding(num_pred_tokens=4)},
-    }[mode]
-    with Llama(str(target), **SIZES, **TREES, **options) as llama:
-        assert llama.speculates and llama._session.plan.streams == (mode == "wall")
+    }
+    with Llama(str(target), **SIZES, **TREES, **modes[mode]) as llama:
+        assert llama.speculates and llama._session is not None and llama._session.plan.streams == (mode == "wall")
         yield llama
 
 
@@ -100,7 +100,7 @@ def take(llama: Any, n: int, prompt: list[int] = PROMPT, **options: Any) -> list
 
 
 @pytest.mark.parametrize("options", [{"temp": 0.0}, {"temp": 1.2}, {"temp": 1.0, "repeat_penalty": 1.2}])
-def test_tokens_are_upstreams(mine: Llama, theirs: Theirs, options: dict[str, float]) -> None:
+def test_tokens_are_upstreams(mine: Llama, theirs: Theirs, options: dict[str, Any]) -> None:
     assert take(mine, 30, **options) == take(theirs, 30, **options)
     assert mine.n_tokens == theirs.n_tokens
     assert mine.eval_tokens == theirs.eval_tokens

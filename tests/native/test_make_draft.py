@@ -16,6 +16,7 @@ from cadcpp.models.edit.drop_layers import drop_layers, silenced
 from cadcpp.models.edit.narrow_ffn import narrow
 from cadcpp.models.edit.widen_ffn import widen
 from cadcpp.models.make_draft import Place, Variant, make_draft
+from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.memory_plan import make_plan
 from tests.native.test_widen_ffn import answers
 
@@ -61,6 +62,14 @@ def test_agreement_counts_guesses(tiny: Callable[..., Path]) -> None:
     assert agreement(verifier, others) < 0.1
 
 
+@pytest.mark.parametrize("with_draft", [False, True])
+def test_passes_are_measured_whoever_drafts(tiny: Callable[..., Path], with_draft: bool) -> None:
+    verifier = tiny(type_name="Q8_0")
+    texts, costs = write_texts(verifier, verifier if with_draft else None)
+    assert costs.known and costs.count.sum() > 1
+    assert float(costs.estimate()[1]) > 0
+
+
 def test_a_draft_that_is_the_verifier_promises_more_tokens_than_a_poor_one(tiny: Callable[..., Path]) -> None:
     verifier = tiny(type_name="Q8_0")
     texts, _ = write_texts(verifier, None)
@@ -102,6 +111,30 @@ def test_a_draft_that_does_not_pay_is_not_kept(
     assert [row.split()[0] for row in rows] == "draft Q2_K Q3_K_M Q4_K_M Q8_0 cadcpp:".split()
     assert "plain decoding is expected" in rows[-1] and "take a small model of the same family" in rows[-1]
     assert (result.exit_code, result.stdout, list(tmp_path.iterdir())) == (1, "", [])
+
+
+def at_once(n: int) -> Drafting:
+    """A draft of which ``n`` tokens are right, whatever the text, in no time."""
+    return Drafting(agreement=1.0, tokens=np.minimum(np.arange(1.0, 257.0), n), node_s=1e-9, nodes=1.0)
+
+
+@pytest.mark.parametrize(("row_s", "pays"), [(1e-4, True), (1.0, False)])
+def test_in_memory_what_rows_cost_decides_on_a_draft(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_s: float, pays: bool
+) -> None:
+    verifier, target, costs = tiny(n_layer=1), tmp_path / "draft.gguf", PassCost()
+    texts, _ = write_texts(verifier, None)
+    for n_rows in (1, 2, 4, 8, 16, 64):
+        costs.add(n_rows, 0.01 + row_s * (n_rows - 1))
+    monkeypatch.setattr("cadcpp.models.make_draft.write_texts", lambda *_, **place: (texts, costs))
+    monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda path, texts: at_once(8))
+    place = Place(ram=8 << 30, disk_bytes_per_s=1e9, n_ctx=256)
+    if not pays:
+        with pytest.raises(ToolError, match="plain decoding is expected"):
+            make_draft(verifier, target, place, lambda variant: None)
+        return
+    best = make_draft(verifier, target, place, lambda variant: None)
+    assert target.exists() and best.tokens_per_s > 2 / 0.01
 
 
 def test_memory_that_leaves_no_room_for_a_draft(tiny: Callable[..., Path], tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_nothing_is_there(rig: Rig, tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [150, pytest.param(5000, marks=pytest.mark.slow)])
 def test_one_that_was_tampered_with_does_no_harm(path: Path, file: Path, tmp_path: Path, n: int) -> None:
     """Its digest is right, since whoever changed it made a new one; each is followed by a text on the same context."""
-    command = [sys.executable, "-m", "tests.support.fuzzkeep", path, file, tmp_path / "tampered"]
+    command: list[str | Path] = [sys.executable, "-m", "tests.support.fuzzkeep", path, file, tmp_path / "tampered"]
     environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     done = subprocess.run(
         command, input=json.dumps(list(range(n))), capture_output=True, text=True, cwd=ROOT, env=environment

@@ -17,14 +17,14 @@ from fastapi import HTTPException  # noqa: E402
 from fastapi.security import HTTPAuthorizationCredentials  # noqa: E402
 
 from cadcpp import Llama  # noqa: E402
-from cadcpp.runtime.engine import Round  # noqa: E402
+from cadcpp.runtime.round import Round  # noqa: E402
 from cadcpp.server.access import largest_body  # noqa: E402
 from cadcpp.server.app import _authenticate, make_app  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # upstream closes no stream
 
 N_CTX = 2048
-LONG = {"max_tokens": N_CTX - 10, "min_tokens": N_CTX - 10}
+LONG: dict[str, Any] = {"max_tokens": N_CTX - 10, "min_tokens": N_CTX - 10}
 
 
 class Rounds:
@@ -252,8 +252,17 @@ def test_no_page_of_another_site_is_told_that_it_may(app: Any) -> None:
 def test_a_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
     equal = hmac.compare_digest
-    monkeypatch.setattr(hmac, "compare_digest", lambda *both: compared.append(both) or equal(*both))
-    check = _authenticate("a-key")
+
+    def watched(given: bytes, key: bytes) -> bool:
+        compared.append((given, key))
+        return equal(given, key)
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    authenticate = _authenticate("a-key")
+
+    async def check(given: HTTPAuthorizationCredentials | None) -> None:
+        await authenticate(given)
+
     asyncio.run(check(HTTPAuthorizationCredentials(scheme="Bearer", credentials="a-key")))
     for given in (None, HTTPAuthorizationCredentials(scheme="Bearer", credentials="ä-key")):
         with pytest.raises(HTTPException) as caught:

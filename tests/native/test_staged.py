@@ -1,6 +1,6 @@
 """Drafting for the draft: fewer decodes for the same tree, and what the cache holds meanwhile."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Oracle(NgramPredictor):
         super().__init__()
         self._known, self._p = known, p
 
-    def after(self, paths: list[list[int]]) -> list[Guess]:  # type: ignore[override]
+    def after(self, paths: Sequence[Sequence[int]]) -> list[Guess]:
         found = [self._known.get(tuple(path)) for path in paths]
         return [
             Guess(np.array([t] if t else [], np.int64), np.array([self._p] if t else [], np.float32), 3) for t in found

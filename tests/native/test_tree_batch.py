@@ -41,7 +41,7 @@ def sequential_logits(rig: Rig, ids: list[int]) -> NDArray[np.float32]:
         batch.clear()
         batch.add([token], i, 0, 1, True)
         rig.context.decode()
-    return rig.context.logits(1)[0].copy()
+    return np.array(rig.context.logits(1)[0])
 
 
 @pytest.mark.parametrize("n_text", [1, 30, 100])

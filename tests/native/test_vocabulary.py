@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,9 @@ from cadcpp.telemetry.stats import Stats
 from tests.support.vocab import N_VOCAB, tokens
 
 GREEDY = SamplingConfig(temperature=0.0)
-PLAIN: dict[str, object] = {}
-PADDED = {"n_padding": 30}
-OTHER_BEGIN = {"begin": "<|begin_of_text|>"}
+PLAIN: dict[str, Any] = {}
+PADDED: dict[str, Any] = {"n_padding": 30}
+OTHER_BEGIN: dict[str, Any] = {"begin": "<|begin_of_text|>"}
 
 
 def write(verifier: Path, draft: Path | None, prompt: list[int]) -> tuple[list[int], Stats]:

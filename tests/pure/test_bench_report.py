@@ -1,8 +1,10 @@
 """The bench's report and comparison, on records that were made up."""
 
+import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from bench.matrix import models
 from bench.matrix.cell import MEMORY, Cell
 from bench.matrix.grid import AS_IS, MEDIUM, all_cells, cell, sections
-from bench.matrix.systems import OURS, PLAIN, digest, is_steady
+from bench.matrix.runner import measure
+from bench.matrix.systems import OURS, PLAIN, digest, is_steady, parse
 from bench.measure.energy import rapl, watts_of
 from bench.measure.record import ROOT
 from bench.measure.results import Record, Run, differing, gather, load
@@ -18,7 +21,6 @@ from bench.report import build
 from bench.report.compare import exact_changes, timed_changes
 from bench.report.goals import Goal, goals
 from bench.report.statistics import growth, over_others, ratio
-from bench.run import measure
 from bench.studies import fixed_sizes
 from cadcpp.models.demo import demo_names
 from cadcpp.runtime.generation_record import GenerationRecord
@@ -243,6 +245,29 @@ def test_cpu_time_a_token_is_that_after_the_first_pass(monkeypatch: pytest.Monke
         recorder.add(Chunk("", tokens))
         recorder.stats.passes += 1
     assert recorder.to_dict()["cpu_seconds_per_token"] == 1.5
+
+
+def test_bytes_read_for_the_prompt_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt of several passes is all read when the first text comes."""
+    read = iter([100, 5100, 5900])
+    monkeypatch.setattr("cadcpp.runtime.generation_record.read_bytes", lambda: next(read))
+    recorder = GenerationRecord(3)
+    for tokens in ([1], [2, 3], [4]):
+        recorder.add(Chunk("", tokens))
+        recorder.stats.passes += 1
+    stats = recorder.to_dict()["stats"]
+    assert (stats["read_bytes"], stats["prompt_read_bytes"]) == (5800, 5000)
+
+
+def test_a_cell_s_bytes_a_token_leave_out_the_prompt() -> None:
+    recorder = GenerationRecord(3)
+    for tokens in ([1, 2], [3, 4], [5, 6]):
+        recorder.add(Chunk("", tokens))
+        recorder.stats.passes += 1
+    output = recorder.to_dict()
+    output["stats"] |= {"read_bytes": 9000, "prompt_read_bytes": 8000, "pinned_bytes": 500}
+    figures = parse(CompletedProcess(["python"], 0, json.dumps(output), ""))
+    assert (figures["read_per_pass"], figures["read_per_token"]) == (500, 250)
 
 
 @pytest.mark.parametrize("size", models.SIZES)

@@ -195,11 +195,11 @@ def test_of_the_nodes_found_the_best_number_is_taken(seed: int, steps: list[floa
 
 
 def test_trust_by_depth_makes_trees_shallower() -> None:
-    doubt = Prices(rows=0.05 * np.arange(40), acceptance=np.array([1.0, 1.0, 0.2]))
+    doubt = Prices(rows=0.05 * np.arange(40.0), acceptance=np.array([1.0, 1.0, 0.2]))
     for seed in range(20):
         free, doubted = (
             grow(markov(seed), Growing(max_size=40, prices=p), 9).tree
-            for p in (Prices(rows=0.05 * np.arange(40)), doubt)
+            for p in (Prices(rows=0.05 * np.arange(40.0)), doubt)
         )
         assert (doubted.depth > 1).sum() <= (free.depth > 1).sum()
 

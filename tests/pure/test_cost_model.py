@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,11 +109,13 @@ class Device:
 @pytest.mark.parametrize("agrees", [0.5, 0.7, 0.9])
 @pytest.mark.parametrize("stream_s", [0.0, 0.3, 5.0])
 def test_it_comes_near_the_best_fixed_size(agrees: float, pass_s: Callable[[int], float], stream_s: float) -> None:
-    costs = {"agrees": agrees, "promises": agrees, "pass_s": pass_s, "stream_s": stream_s, "ahead_s": stream_s / 4}
-    device, rates = Device(**costs), []
+    def new() -> Device:
+        return Device(agrees, agrees, pass_s, stream_s=stream_s, ahead_s=stream_s / 4)
+
+    device, rates = new(), []
     device.run(120)
     for fixed in (1, 2, 4, 8, 16, 64):
-        other = Device(**costs)
+        other = new()
         other.run(120, fixed=fixed)
         rates.append(other.rate)
     assert device.rate >= 0.92 * max(rates)
@@ -214,7 +217,7 @@ def test_trees_become_larger_where_passes_would_wait_for_the_disk_even_so(stream
 )
 def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float, n_uncached: int, rows: int) -> None:
     """Nothing has been measured but the disk; beside a short text a pass keeps to the rows that have memory anyway."""
-    disk = Disk(byte_s=1 / (mib_per_s * 2**20), beyond_s=np.arange(SIZES) * 0.1)
+    disk = Disk(byte_s=1 / (mib_per_s * 2**20), beyond_s=0.1 * np.arange(float(SIZES)))
     assert planned(CostModel(), state(disk, 64, 128, n_uncached)).max_size == rows
 
 
@@ -240,10 +243,16 @@ def test_nodes_are_drafted_ahead_only_while_compute_waits() -> None:
     assert Device().budget(20).n_ahead == 0
 
 
+def chain_of(n: int, n_accepted: int) -> dict[str, Any]:
+    """What is observed of a chain that promised everything."""
+    shape = {"logp": np.zeros(n, np.float32), "depth": np.arange(n, dtype=np.int32)}
+    return {**shape, "n_accepted": n_accepted, "n_tokens": n_accepted + 1}
+
+
 def test_a_long_prompt_is_not_held_against_the_draft() -> None:
     """The first pass takes long because of its tail, with a draft or without."""
     policy = CostModel()
-    tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 10, "n_tokens": 11}
+    tree = chain_of(11, n_accepted=10)
     policy.observe(Observation(n_rows=400, n_evaluated=10, draft_s=0.05, compute_s=smooth(400), **tree))
     device = Device(agrees=0.9, promises=0.9)
     device.run(20, policy)
@@ -253,7 +262,7 @@ def test_a_long_prompt_is_not_held_against_the_draft() -> None:
 @pytest.mark.parametrize("n_cold", [0, 2])
 def test_what_drafting_costs_at_first_is_forgotten_at_once(n_cold: int) -> None:
     policy = CostModel()
-    tree = {"logp": np.zeros(11, np.float32), "depth": np.arange(11, dtype=np.int32), "n_accepted": 3, "n_tokens": 4}
+    tree = chain_of(11, n_accepted=3)
     n_planned = 0
     for i in range(4):
         cold, draft_s = i < n_cold, 2.0 if i < max(n_cold, 1) else 0.1

@@ -49,7 +49,10 @@ def respelled(data: bytes, rng: random.Random) -> bytes:
     return (text[:at] + rng.choice(SWAPS) + text[end:]).encode()
 
 
-def tried(open_file: Callable[[Path], object], path: Path, data: bytes, n: int, damages: list[Callable]) -> None:
+Damage = Callable[[bytes, random.Random], bytes]
+
+
+def tried(open_file: Callable[[Path], object], path: Path, data: bytes, n: int, damages: list[Damage]) -> None:
     results = Counter[str]()
     for seed in range(n):
         rng = random.Random(seed)

@@ -108,7 +108,7 @@ def test_a_short_read_ahead(healthy: Path) -> None:
 
 def test_storage_without_holes(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = os.stat_result((0,) * 10, {"st_blocks": 32768})
-    monkeypatch.setattr(diagnose.os, "fstat", lambda fd: full)
+    monkeypatch.setattr(os, "fstat", lambda fd: full)
     assert "without holes" in only(healthy).what
 
 

@@ -19,7 +19,7 @@ def counts_of(**n: int) -> NDArray[np.int64]:
 def factors(counts: NDArray[np.int64]) -> list[float]:
     """The factor of each different count, by rising count."""
     _, first = np.unique(counts, return_index=True)
-    return discounts(counts)[first].tolist()
+    return [float(factor) for factor in discounts(counts)[first]]
 
 
 def test_good_turing_by_hand() -> None:

@@ -188,7 +188,7 @@ def test_without_any_text_all_tokens_are_alike() -> None:
 def test_an_empty_frontier() -> None:
     tokens, logp = estimate([[0, 1, 2]], 5).lookup([], [], 3)
     assert tokens.shape == logp.shape == (0, 3)
-    assert (tokens.dtype, logp.dtype) == (np.int32, np.float32)
+    assert (tokens.dtype, logp.dtype) == (np.dtype(np.int32), np.dtype(np.float32))
 
 
 def test_no_n_gram_spans_two_texts() -> None:

@@ -15,8 +15,15 @@ NEVER = np.array([0], np.int32)
 
 
 def seen(n_accepted: int, n_branch: int) -> Observation:
-    counts = {"n_accepted": n_accepted, "n_branch": n_branch}
-    return Observation(n_rows=9, n_evaluated=8, n_tokens=n_accepted + 1, draft_s=0.1, compute_s=1.0, **counts)
+    return Observation(
+        n_rows=9,
+        n_evaluated=8,
+        n_tokens=n_accepted + 1,
+        n_accepted=n_accepted,
+        n_branch=n_branch,
+        draft_s=0.1,
+        compute_s=1.0,
+    )
 
 
 def test_the_threshold_follows_equation_3() -> None:

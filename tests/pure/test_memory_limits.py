@@ -19,7 +19,7 @@ def device(root: Path, groups: str, files: dict[str, str | int]) -> Path:
 
 def v1(group: str, limit: int, used: int, cached: int) -> dict[str, str | int]:
     stat = f"cache 1\ninactive_file 1\ntotal_inactive_file {cached - 5}\ntotal_active_file 5"
-    files = {"memory.limit_in_bytes": limit, "memory.usage_in_bytes": used, "memory.stat": stat}
+    files: dict[str, str | int] = {"memory.limit_in_bytes": limit, "memory.usage_in_bytes": used, "memory.stat": stat}
     return {f"memory/{group}/{name}": text for name, text in files.items()}
 
 

@@ -16,7 +16,7 @@ PHRASE = [11, 12, 13, 14, 15, 16, 17, 18]
 
 
 def random_text(seed: int, n: int, n_vocab: int = 1000) -> list[int]:
-    return np.random.default_rng(seed).integers(100, n_vocab, n).tolist()
+    return [int(token) for token in np.random.default_rng(seed).integers(100, n_vocab, n)]
 
 
 def grow(drafter: NgramDrafter, ids: list[int], max_size: int = MAX_SIZE, max_depth: int = 20) -> TokenTree:

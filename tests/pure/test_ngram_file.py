@@ -50,8 +50,8 @@ def test_a_model_comes_back(tmp_path: Path, n_vocab: int, history: str, token: s
             np.testing.assert_array_equal(getattr(theirs, field.name), getattr(ours, field.name))
         assert (theirs.history.dtype, theirs.token.dtype) == (np.dtype(history), np.dtype(token))
     last = np.arange(n_vocab - N_VOCAB, n_vocab)
-    for ours, theirs in zip(made.lookup(last[::-1], last, 8), loaded.lookup(last[::-1], last, 8), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for one, other in zip(made.lookup(last[::-1], last, 8), loaded.lookup(last[::-1], last, 8), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_empty_model_comes_back(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ turn in minutes; the slow tests do all combinations with the real draft.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.real
 TYPES = ("Q8_0", "Q4_0", "Q4_K_M")
 ROWS = (1, 8, 64, 192)
 TOKENS = {1: 40, 8: 40, 64: 40, 192: 24}  # fewer where a pass takes long
-DRAWN = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 11}
+DRAWN: dict[str, Any] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 11}
 SAMPLINGS = {
     "greedy": (SamplingConfig(temperature=0.0), Settings()),
     "drawn": (SamplingConfig(**DRAWN, repeat_penalty=1.1), Settings(**DRAWN, penalty=1.1)),

@@ -69,7 +69,7 @@ def test_the_text_is_that_of_plain_decoding(
 def test_the_second_stage_saves_decodes_where_text_repeats(smollm2: Callable[[str], Path], demo: DemoPair) -> None:
     decodes, passes = {}, {}
     for mode in ("draft", "staged"):
-        config = SessionConfig(n_ctx=1024, speculative=mode, fallback="none", tree=TreeLimits(max_size=32))  # type: ignore[arg-type]
+        config = SessionConfig(n_ctx=1024, speculative=mode, fallback="none", tree=TreeLimits(max_size=32))
         with Session(smollm2("Q8_0"), demo.draft, config) as session:
             stats = Stats()
             list(session.stream(session.model.tokenize(COPY), SAMPLINGS["greedy"], 60, stats=stats))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -57,8 +58,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[Context, list[int]]:
     return rows
 
 
-def write(session: Session, ids: list[int], n: int = 24, **options: object) -> list[Chunk]:
-    return list(session.stream(ids, GREEDY, n, **options))  # type: ignore[arg-type]
+def write(session: Session, ids: list[int], n: int = 24, **options: Any) -> list[Chunk]:
+    return list(session.stream(ids, GREEDY, n, **options))
 
 
 def tokens(chunks: list[Chunk]) -> list[int]:

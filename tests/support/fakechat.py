@@ -14,7 +14,7 @@ import cadcpp.cli.chat
 from cadcpp.cli import main
 from cadcpp.errors import ConfigError
 from cadcpp.residency.pager import NullPager
-from cadcpp.runtime.engine import Round
+from cadcpp.runtime.round import Round
 from cadcpp.runtime.session import Chunk
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import Accepted

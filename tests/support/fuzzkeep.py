@@ -19,7 +19,7 @@ def tampered(data: bytes, seed: int) -> bytes:
     head: dict[str, Any] = json.loads(line)
     what = rng.randrange(6)
     if what == 0:
-        wrong = (-1, 2**31, 2**70, 0.5, "a", None, [1], {})
+        wrong: tuple[Any, ...] = (-1, 2**31, 2**70, 0.5, "a", None, [1], {})
         head["tokens"] = rng.choice(
             (head["tokens"][:-3], head["tokens"] * 2, [*head["tokens"], rng.choice(wrong)], "ab", 3, {})
         )

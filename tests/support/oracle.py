@@ -11,6 +11,8 @@ import cadcpp.native.lib  # noqa: F401  sets what has to be set before llama.cpp
 from llama_cpp import Llama as Theirs  # isort: skip
 from llama_cpp import llama_cpp as api  # isort: skip
 
+__all__ = ["ALIKE", "Theirs", "api", "upstream", "whole"]
+
 ALIKE = {"flash_attn": True, "type_k": api.GGML_TYPE_Q8_0, "type_v": api.GGML_TYPE_Q8_0}
 
 

@@ -90,10 +90,10 @@ class PlainLoop:
             add(chain, api.llama_sampler_init_penalties(n_vocab, settings.last_n, settings.penalty, 0.0, 0.0))
         if settings.temperature == 0.0:
             add(chain, api.llama_sampler_init_greedy())
-            return chain
+            return int(chain)
         add(chain, api.llama_sampler_init_top_k(settings.top_k))
         add(chain, api.llama_sampler_init_top_p(settings.top_p, 1))
         add(chain, api.llama_sampler_init_min_p(settings.min_p, 1))
         add(chain, api.llama_sampler_init_temp(settings.temperature))
         add(chain, api.llama_sampler_init_dist(settings.seed))
-        return chain
+        return int(chain)

@@ -19,7 +19,7 @@ _PIECES = [_SPACE, *_LETTERS, *(_SPACE + letter for letter in _LETTERS), *_PAIRS
 
 def random_text(seed: int, n: int) -> list[int]:
     """Token ids of a text that means nothing."""
-    return np.random.default_rng(seed).integers(3, N_VOCAB, n).tolist()
+    return [int(token) for token in np.random.default_rng(seed).integers(3, N_VOCAB, n)]
 
 
 def tokens(

@@ -1,0 +1,66 @@
+"""Studies of the bench on tiny models: that they come to their end, and that what they note can be read again."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.measure import record
+from bench.studies import acceptance, round_profile, soak
+from bench.studies.soak_request import Reply, Request
+from cadcpp.config import SamplingConfig
+
+CHAT = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def pair(tiny: Callable[..., Path]) -> tuple[Path, Path]:
+    return tiny(chat_template=CHAT), tiny(noise=0.05)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_acceptance_notes_what_was_measured_and_with_which_settings(pair: tuple[Path, Path], results: Path) -> None:
+    cases = acceptance.measure(*pair, rows=4, n=8)
+    noted = lines(results / "acceptance.jsonl")
+    assert [line["case"] for line in noted] == list(cases)
+    for line in noted:
+        settings = {"verifier": pair[0].name, "draft": pair[1].name, "rows": 4, "n": 8}
+        assert settings.items() <= line.items()
+        assert line["emitted"] == cases[line["case"]].stats.emitted
+
+
+def test_a_round_s_time_is_noted_by_what_it_went_into(
+    pair: tuple[Path, Path], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["round_profile", "--rows", "4", "--rounds", "3", "--verifier", str(pair[0]), "--draft", str(pair[1])]
+    monkeypatch.setattr("sys.argv", argv)
+    round_profile.main()
+    (noted,) = lines(results / "profile.jsonl")
+    assert noted["rows"] == 4 and set(noted["seconds"]) == {*round_profile.KINDS, "Python", "round"}
+
+
+def test_the_soak_notes_requests_texts_that_differ_and_what_is_held(
+    pair: tuple[Path, Path], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "demo_verifier", lambda: pair[0])
+    monkeypatch.setattr(record, "demo_draft", lambda: pair[1])
+    monkeypatch.setattr(soak, "in_template", lambda case: "Once upon a time")
+    run = soak.Soak(random.Random(1), seconds=0.0)
+    run.session("draft")
+    run.sample = [("draft", Request([5, 6], SamplingConfig(temperature=0.0), 2), Reply([-1, -1]))]
+    run.compare()
+    request, held, different, after = lines(results / "soak.jsonl")
+    assert request["mode"] == "draft" and held["between"]["rss"] > 0 and after["between"]["rss"] > 0
+    assert different["different"]["request"]["sampling"]["temperature"] == 0.0
