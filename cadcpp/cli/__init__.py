@@ -103,8 +103,8 @@ def _remedy(error: click.ClickException) -> str:
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="cadcpp")
 def main() -> None:
-    """Chat with a model that is larger than memory.
+    """Run a language model that is larger than memory.
 
-    A small draft model proposes a tree of continuations, the large verifier checks the whole tree in one
-    pass. The text is exactly what the verifier alone would have written.
+    A small draft model proposes a tree of continuations, and the large model (the verifier) checks the whole tree in
+    one pass. The text is exactly what the large model alone would have written.
     """

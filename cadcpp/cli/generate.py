@@ -17,11 +17,15 @@ from cadcpp.util.text_file import read_text
 
 @click.command("generate")
 @MODEL_OPTIONS
-@click.option("-p", "--prompt", metavar="TEXT", help="The prompt. [default: read standard input]")
-@click.option("-f", "--file", "prompt_file", type=Path, metavar="FILE", help="Read the prompt from a file.")
+@click.option("-p", "--prompt", metavar="TEXT", help="The prompt. [default: what standard input has]")
+@click.option("-f", "--file", "prompt_file", type=Path, metavar="FILE", help="A text file (UTF-8) with the prompt.")
 @SAMPLING_OPTIONS
-@click.option("--chat", is_flag=True, help="Put the prompt into the model's own chat template.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with text, tokens and statistics.")
+@click.option(
+    "--chat", is_flag=True, help="Make the prompt a question by the model's chat template, so that it is answered."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object at the end: text, token ids, seconds, statistics."
+)
 def command(
     prompt: str | None,
     prompt_file: Path | None,
@@ -31,7 +35,10 @@ def command(
     as_json: bool,
     **model_options: Any,
 ) -> None:
-    """Continue a prompt: -p, -f, or standard input."""
+    """Write what follows a prompt: -p, -f or standard input.
+
+    The text goes to standard output as it is written, everything else to standard error.
+    """
     text = _read_prompt(prompt, prompt_file)
     config = make_sampling(**sampling)
     with open_session(n_predict=n_predict, **model_options) as session:

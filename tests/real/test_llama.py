@@ -18,7 +18,7 @@ pytestmark = pytest.mark.real
 
 N_CTX, N = 256, 6
 SIZES = {"n_ctx": N_CTX, "n_batch": 32, "n_threads": 1}
-TREES = {"rows": 6, "fallback": "none", "verbose": False}  # trees always, however little they pay here
+TREES = {"max_tree_size": 6, "fallback": "none", "verbose": False}  # trees always, however little they pay here
 STORY = "Once upon a time, in a village by the sea,"
 LIST = "Numbers: one, two, three, one, two, three, one, two,"
 WEATHER = {

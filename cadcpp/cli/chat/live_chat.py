@@ -36,7 +36,7 @@ class Talk:
         self.n_interrupts = 0  # Ctrl-C since the last line
         self.begin(conversation)
 
-    def keep_cache(self) -> None:
+    def save_kv_cache(self) -> None:
         """Put what the verifier has evaluated beside the transcript, in the place of every earlier one."""
         from cadcpp.kv.saved_cache import save_cache
 
