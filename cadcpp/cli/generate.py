@@ -4,15 +4,21 @@ import json
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
+from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, always_staged, make_sampling, open_session
 from cadcpp.cli.progress import prefill_progress, stall_note
 from cadcpp.cli.terminal import answer, note
 from cadcpp.errors import ConfigError
 from cadcpp.util.text_file import read_text
+
+if TYPE_CHECKING:
+    from cadcpp.config import SamplingConfig, SessionConfig
+    from cadcpp.residency.memory_plan import Plan
+    from cadcpp.runtime.generation_record import GenerationRecord
+    from cadcpp.runtime.session import Session
 
 
 @click.command("generate")
@@ -41,22 +47,33 @@ def command(
     """
     text = _read_prompt(prompt, prompt_file)
     config = make_sampling(**sampling)
-    with open_session(n_predict=n_predict, **model_options) as session:
-        from cadcpp.runtime.generation_record import GenerationRecord
-
-        ids = _tokenize(session, text, chat)
-        recorder = GenerationRecord(len(ids))
-        with (
-            prefill_progress(recorder) as progress,
-            stall_note(lambda: session.pager.state().waiting_seconds),
-            # Closed before the session: on Ctrl-C or a broken pipe it still has caches to roll back.
-            closing(session.stream(ids, config, n_predict, stats=recorder.stats, progress=progress)) as chunks,
-        ):
-            for chunk in chunks:
-                recorder.add(chunk)
-                if not as_json:
-                    answer(chunk.text)
+    with open_session(n_predict=n_predict, planned=_announce, **model_options) as session:
+        recorder = _write(session, _tokenize(session, text, chat), config, n_predict, show=not as_json)
         _finish(recorder.to_dict(), as_json)
+
+
+def _write(
+    session: "Session", ids: list[int], config: "SamplingConfig", n_predict: int, *, show: bool
+) -> "GenerationRecord":
+    from cadcpp.runtime.generation_record import GenerationRecord
+
+    recorder = GenerationRecord(len(ids))
+    with (
+        prefill_progress(recorder) as progress,
+        stall_note(lambda: session.pager.state().waiting_seconds),
+        # Closed before the session: on Ctrl-C or a broken pipe it still has caches to roll back.
+        closing(session.stream(ids, config, n_predict, stats=recorder.stats, progress=progress)) as chunks,
+    ):
+        for chunk in chunks:
+            recorder.add(chunk)
+            if show:
+                answer(chunk.text)
+    return recorder
+
+
+def _announce(_plan: "Plan", config: "SessionConfig") -> None:
+    if remark := always_staged(config):
+        note(f"drafting: {remark}")
 
 
 def _read_prompt(prompt: str | None, file: Path | None) -> str:
@@ -77,7 +94,7 @@ def _read_stdin() -> str:
         raise ConfigError("the prompt on standard input is not UTF-8 text: convert it") from None
 
 
-def _tokenize(session: Any, text: str, chat: bool) -> list[int]:
+def _tokenize(session: "Session", text: str, chat: bool) -> list[int]:
     if not chat:
         return list(session.model.tokenize(text))
     from cadcpp.chat.conversation import Conversation

@@ -234,6 +234,13 @@ def session_config(
     )
 
 
+def always_staged(config: "SessionConfig") -> str:
+    """Why ``--speculative auto`` has no choice, of resolved settings; empty if it has one."""
+    if config.speculative != "auto" or config.fallback == "cost":
+        return ""
+    return f"staged, since --fallback {config.fallback} decides on sizes only"
+
+
 def open_session(
     model: Path,
     draft: Path | None,

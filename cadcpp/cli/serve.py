@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cadcpp.cli.options import MODEL_OPTIONS, default_ctx, session_config
+from cadcpp.cli.options import MODEL_OPTIONS, always_staged, default_ctx, session_config
 from cadcpp.cli.terminal import note
 from cadcpp.errors import ConfigError, ModelError, ToolError
 
@@ -61,7 +61,7 @@ def command(
     --host and --port say otherwise. Requests are answered one after the other. Needs `pip install 'cadcpp[server]'`.
     """
     _check(port, api_key)
-    session_config(ctx=ctx, **engine).resolve(draft is not None)  # for its checks, before anything is loaded
+    config = session_config(ctx=ctx, **engine).resolve(draft is not None)  # checked before anything is loaded
     n_ctx = _context(model, ctx)
     with _listen(host, port, api_key) as listener, redirect_stdout(sys.stderr):  # upstream's application prints
         from cadcpp.server.run import serve  # first: memory is planned around what the process holds
@@ -70,6 +70,8 @@ def command(
         with _load(model, options) as llama:
             name = alias or model.stem
             _tell(llama, name, draft, n_ctx)
+            if remark := always_staged(config):
+                note(f"drafting: {remark}")
             note(f"serving {_url(listener)}; Ctrl-C ends it")
             serve(llama, name, api_key, listener)
 
