@@ -75,7 +75,9 @@ def command(
             stack.callback(talk.save_kv_cache)
         from cadcpp.cli.chat.repl import Repl
 
-        Repl(talk, _lines()).run()
+        lines = _lines()
+        with talk.interrupts:
+            Repl(talk, lines).run()
 
 
 def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | None) -> "Talk":
