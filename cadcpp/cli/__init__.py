@@ -1,16 +1,15 @@
 """The command line. Commands load when they are called, so that --help needs no native library."""
 
 import importlib
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from cadcpp._version import __version__
+from cadcpp.cli import ending
+from cadcpp.cli.ending import INTERRUPTED
 from cadcpp.cli.terminal import note
 from cadcpp.errors import CadError, ConfigError
 
@@ -23,7 +22,6 @@ _COMMANDS = {  # name -> its module here
     "trace": "trace",
     "doctor": "doctor",
 }
-_INTERRUPTED = 130  # what a shell reports of a command that SIGINT ended
 
 
 class _LazyGroup(click.Group):
@@ -35,6 +33,12 @@ class _LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"cadcpp.cli.{_COMMANDS[cmd_name]}").command
         return command
+
+    def __call__(self, *args: Any, **extra: Any) -> Any:
+        """The program, with the process in its hands; `main` alone is for callers that go on afterwards."""
+        if not extra.get("standalone_mode", True):
+            return self.main(*args, **extra)
+        ending.run(lambda: self.main(*args, **extra))
 
     def main(
         self,
@@ -49,30 +53,12 @@ class _LazyGroup(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _tolerate_encodings()
         try:
-            with _ending_in_order():
-                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except (CadError, click.ClickException) as error:
             code = _report(error)
         except click.Abort:  # Ctrl-C; what is on stdout so far stays
-            code = _INTERRUPTED
+            code = INTERRUPTED
         sys.exit(code if isinstance(code, int) else 0)
-
-
-@contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Inside, SIGTERM and a terminal that hangs up end the command as Ctrl-C would; a second one ends it at once."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, _leave) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    sys.exit(128 + number)
 
 
 def _tolerate_encodings() -> None:
@@ -103,8 +89,8 @@ def _remedy(error: click.ClickException) -> str:
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="cadcpp")
 def main() -> None:
-    """Chat with a model that is larger than memory.
+    """Run a language model that is larger than memory.
 
-    A small draft model proposes a tree of continuations, the large verifier checks the whole tree in one
-    pass. The text is exactly what the verifier alone would have written.
+    A small draft model proposes a tree of continuations, and the large model (the verifier) checks the whole tree in
+    one pass. The text is exactly what the large model alone would have written.
     """

@@ -11,13 +11,21 @@ _WRONG = 1
 
 @click.command("doctor")
 @click.option(
-    "--dir", "models", type=Path, default="models", show_default=True, envvar="CADCPP_MODELS", help="Where models are."
+    "--dir",
+    "models",
+    type=Path,
+    default="models",
+    show_default=True,
+    envvar="CADCPP_MODELS",
+    metavar="DIRECTORY",
+    help="Where models are: the disk under it is measured. CADCPP_MODELS in the environment sets it too.",
 )
 @click.pass_context
 def command(ctx: click.Context, models: Path) -> None:
-    """Check the installation and the device, and print what is slow or missing and what helps.
+    """Check the installation and the device, and say what helps.
 
-    The exit code is 1 if something is wrong; what is only slow does not count.
+    Looks at llama.cpp, memory, swap, disk and processor. Each line begins with ok, note, slow or wrong. The exit code
+    is 1 if something is wrong; what is only slow does not count.
     """
     from cadcpp.cli.diagnose import examine
 

@@ -4,24 +4,34 @@ import json
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
+from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, always_staged, make_sampling, open_session
 from cadcpp.cli.progress import prefill_progress, stall_note
 from cadcpp.cli.terminal import answer, note
 from cadcpp.errors import ConfigError
 from cadcpp.util.text_file import read_text
 
+if TYPE_CHECKING:
+    from cadcpp.config import SamplingConfig, SessionConfig
+    from cadcpp.residency.memory_plan import Plan
+    from cadcpp.runtime.generation_record import GenerationRecord
+    from cadcpp.runtime.session import Session
+
 
 @click.command("generate")
 @MODEL_OPTIONS
-@click.option("-p", "--prompt", metavar="TEXT", help="The prompt. [default: read standard input]")
-@click.option("-f", "--file", "prompt_file", type=Path, metavar="FILE", help="Read the prompt from a file.")
+@click.option("-p", "--prompt", metavar="TEXT", help="The prompt. [default: what standard input has]")
+@click.option("-f", "--file", "prompt_file", type=Path, metavar="FILE", help="A text file (UTF-8) with the prompt.")
 @SAMPLING_OPTIONS
-@click.option("--chat", is_flag=True, help="Put the prompt into the model's own chat template.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with text, tokens and statistics.")
+@click.option(
+    "--chat", is_flag=True, help="Make the prompt a question by the model's chat template, so that it is answered."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object at the end: text, token ids, seconds, statistics."
+)
 def command(
     prompt: str | None,
     prompt_file: Path | None,
@@ -31,25 +41,39 @@ def command(
     as_json: bool,
     **model_options: Any,
 ) -> None:
-    """Continue a prompt: -p, -f, or standard input."""
+    """Write what follows a prompt: -p, -f or standard input.
+
+    The text goes to standard output as it is written, everything else to standard error.
+    """
     text = _read_prompt(prompt, prompt_file)
     config = make_sampling(**sampling)
-    with open_session(n_predict=n_predict, **model_options) as session:
-        from cadcpp.runtime.generation_record import GenerationRecord
-
-        ids = _tokenize(session, text, chat)
-        recorder = GenerationRecord(len(ids))
-        with (
-            prefill_progress(recorder) as progress,
-            stall_note(lambda: session.pager.state().waiting_seconds),
-            # Closed before the session: on Ctrl-C or a broken pipe it still has caches to roll back.
-            closing(session.stream(ids, config, n_predict, stats=recorder.stats, progress=progress)) as chunks,
-        ):
-            for chunk in chunks:
-                recorder.add(chunk)
-                if not as_json:
-                    answer(chunk.text)
+    with open_session(n_predict=n_predict, planned=_announce, **model_options) as session:
+        recorder = _write(session, _tokenize(session, text, chat), config, n_predict, show=not as_json)
         _finish(recorder.to_dict(), as_json)
+
+
+def _write(
+    session: "Session", ids: list[int], config: "SamplingConfig", n_predict: int, *, show: bool
+) -> "GenerationRecord":
+    from cadcpp.runtime.generation_record import GenerationRecord
+
+    recorder = GenerationRecord(len(ids))
+    with (
+        prefill_progress(recorder) as progress,
+        stall_note(lambda: session.pager.state().waiting_seconds),
+        # Closed before the session: on Ctrl-C or a broken pipe it still has caches to roll back.
+        closing(session.stream(ids, config, n_predict, stats=recorder.stats, progress=progress)) as chunks,
+    ):
+        for chunk in chunks:
+            recorder.add(chunk)
+            if show:
+                answer(chunk.text)
+    return recorder
+
+
+def _announce(_plan: "Plan", config: "SessionConfig") -> None:
+    if remark := always_staged(config):
+        note(f"drafting: {remark}")
 
 
 def _read_prompt(prompt: str | None, file: Path | None) -> str:
@@ -70,7 +94,7 @@ def _read_stdin() -> str:
         raise ConfigError("the prompt on standard input is not UTF-8 text: convert it") from None
 
 
-def _tokenize(session: Any, text: str, chat: bool) -> list[int]:
+def _tokenize(session: "Session", text: str, chat: bool) -> list[int]:
     if not chat:
         return list(session.model.tokenize(text))
     from cadcpp.chat.conversation import Conversation

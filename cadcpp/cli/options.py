@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
 
+from cadcpp.cli.renamed import Renamed
 from cadcpp.errors import ConfigError
 from cadcpp.modes import Fallback, Speculative
 
@@ -51,65 +52,137 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
         required=True,
         type=Path,
         metavar="V.gguf",
-        help="Verifier: the model whose text you want.",
+        help="The model whose text you want (the verifier), a GGUF file.",
     ),
-    click.option("-d", "--draft", type=Path, metavar="D.gguf", help="Draft: a small model with the same vocabulary."),
+    click.option(
+        "-d",
+        "--draft",
+        type=Path,
+        metavar="D.gguf",
+        help="A small model with the same vocabulary, which drafts for it. [default: none; drafts come from the text "
+        "so far]",
+    ),
     click.option(
         "--ctx",
         type=int,
-        default=None,
-        help="Tokens of text that fit, prompt included. [default: 4096, or what the model was trained for]",
+        metavar="N",
+        help="Context size in tokens, prompt included. [default: 4096, or less if the model was trained for less]",
     ),
     click.option(
         "--ram",
         metavar="SIZE",
-        help="Memory to use in all, such as 900MiB. [default: what the system leaves]",
+        help="Memory to use in all, such as 900MiB or 4GB: weights, KV caches, buffers and Python. Weights that do not "
+        "fit are streamed from the disk. [default: what the system has available]",
     ),
     click.option(
-        "--rows",
+        "--max-tree-size",
+        cls=Renamed,
+        formerly=("--rows",),
         type=int,
-        default=None,
-        help="Rows of a token tree at most (1 to 256). [default: 64; 128 where the disk is so slow that they pay]",
+        metavar="N",
+        help="Most nodes in a draft tree, 1 to 256; one pass of the verifier checks them all. [default: 64, and up to "
+        "128 where the disk is so slow that more are faster]",
     ),
 )
 
 MODEL_OPTIONS: Callable[[F], F] = _stack(
     PAIR_OPTIONS,
-    click.option("--threads", type=int, default=None, help="Compute threads. [default: one per core]"),
+    click.option("--threads", type=int, metavar="N", help="Compute threads. [default: one per physical core]"),
     click.option(
         "--speculative",
         type=click.Choice(get_args(Speculative)),
         default="auto",
         show_default=True,
-        help="draft: by the model of -d. ngram: from what the text said before. staged: by the model, and n-grams "
-        "draft for it. auto: what turns out faster, staged or ngram. off: plain decoding. The text is the same.",
+        help="Where drafts come from. It changes the speed and never the text. draft: the model of -d. ngram: words "
+        "that followed in the text so far (prompt lookup), and --ngram. staged: the model of -d, with n-grams drafting "
+        "for it. auto: staged or ngram, whichever is measured to be faster. off: no drafts, plain decoding.",
     ),
     click.option(
         "--ngram",
         type=Path,
         metavar="FILE",
-        help="An n-gram model that helps to draft; `cadcpp models make-ngram` makes one.",
+        help="An n-gram model to draft with as well; `cadcpp models make-ngram` makes one.",
     ),
     click.option(
         "--fallback",
         type=click.Choice(get_args(Fallback)),
         default="cost",
         show_default=True,
-        help="cost: trees as large as pays, by measurement. llmcad: LLMCad's way. none: always as large as --rows.",
+        help="What decides how large each draft tree is. cost: measured times of disk, draft and verifier. llmcad: "
+        "LLMCad's confidence threshold. none: nothing, trees always have --max-tree-size nodes. llmcad and none decide "
+        "on sizes only: with them and -d, --speculative auto is always staged.",
     ),
-    click.option("--no-pipeline", is_flag=True, help="Let disk, draft and verifier take turns."),
-    click.option("--no-pager", is_flag=True, help="Leave paging to the system."),
-    click.option("--trace", type=Path, metavar="FILE", help="Write what disk, draft and verifier do, for Perfetto."),
+    click.option(
+        "--no-pipeline",
+        is_flag=True,
+        help="Let disk, draft and verifier work one after the other instead of at the same time.",
+    ),
+    click.option(
+        "--no-pager",
+        is_flag=True,
+        help="Leave it to the operating system which weights are in memory.",
+    ),
+    click.option(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="Record what disk, draft and verifier do when. `cadcpp trace FILE` summarises it, ui.perfetto.dev draws "
+        "it.",
+    ),
 )
 
 SAMPLING_OPTIONS: Callable[[F], F] = _stack(
-    click.option("-n", "--n", "n_predict", default=128, show_default=True, help="Tokens to write at most."),
-    click.option("--temp", default=0.8, show_default=True, help="Temperature; 0 is greedy."),
-    click.option("--top-k", default=40, show_default=True, help="Draw among the k likeliest tokens; 0: all."),
-    click.option("--top-p", default=0.95, show_default=True, help="... among those that make up this probability."),
-    click.option("--min-p", default=0.05, show_default=True, help="... at least this likely, relative to the best."),
-    click.option("--repeat-penalty", default=1.0, show_default=True, help="Penalty on the last 64 tokens; 1 is none."),
-    click.option("--seed", type=int, default=None, help="Same seed, same text. [default: random]"),
+    click.option(
+        "-n",
+        "--n-predict",
+        cls=Renamed,
+        formerly=("--n",),
+        default=128,
+        show_default=True,
+        metavar="N",
+        help="Most tokens to write.",
+    ),
+    click.option(
+        "--temp",
+        default=0.8,
+        show_default=True,
+        metavar="T",
+        help="Sampling temperature; 0 always takes the likeliest token (greedy).",
+    ),
+    click.option(
+        "--top-k",
+        default=40,
+        show_default=True,
+        metavar="K",
+        help="Sample from the K likeliest tokens only; 0: from all.",
+    ),
+    click.option(
+        "--top-p",
+        default=0.95,
+        show_default=True,
+        metavar="P",
+        help="Sample from the likeliest tokens whose probabilities add up to P only; 1: from all.",
+    ),
+    click.option(
+        "--min-p",
+        default=0.05,
+        show_default=True,
+        metavar="P",
+        help="Leave out tokens with less than P times the probability of the likeliest; 0: none.",
+    ),
+    click.option(
+        "--repeat-penalty",
+        default=1.0,
+        show_default=True,
+        metavar="X",
+        help="Penalty on tokens that occur among the last 64; 1: none.",
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="Random seed, 0 to 4294967295; the same seed gives the same text. [default: random]",
+    ),
     _together("sampling", "temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed"),
 )
 
@@ -135,7 +208,7 @@ def session_config(
     threads: int | None,
     speculative: Speculative,
     ngram: Path | None,
-    rows: int | None,
+    max_tree_size: int | None,
     ram: str | None,
     fallback: Fallback,
     no_pipeline: bool,
@@ -157,8 +230,15 @@ def session_config(
         speculative=speculative,
         trace=trace,
         fallback=fallback,
-        tree=limit_tree(rows),
+        tree=limit_tree(max_tree_size),
     )
+
+
+def always_staged(config: "SessionConfig") -> str:
+    """Why ``--speculative auto`` has no choice, of resolved settings; empty if it has one."""
+    if config.speculative != "auto" or config.fallback == "cost":
+        return ""
+    return f"staged, since --fallback {config.fallback} decides on sizes only"
 
 
 def open_session(

@@ -12,18 +12,26 @@ from cadcpp.cli.terminal import say
 
 @click.command("plan")
 @PAIR_OPTIONS
-@click.option("--disk-speed", metavar="SIZE", help="Bytes per second, such as 100MiB. [default: measured on the file]")
+@click.option(
+    "--disk-speed",
+    metavar="SIZE",
+    help="What the disk reads in a second, such as 100MiB. [default: measured on V.gguf]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; sizes in bytes, times in seconds.")
 def command(
     model: Path,
     draft: Path | None,
     ctx: int | None,
-    rows: int | None,
+    max_tree_size: int | None,
     ram: str | None,
     disk_speed: str | None,
     as_json: bool,
 ) -> None:
-    """Show what would be kept in memory, what would be streamed, and how fast."""
+    """Show where memory would go, and how fast a reply can be.
+
+    Lists what would stay in memory, what every pass of the verifier would read from the disk, and how long that
+    takes at least. Loads no weights.
+    """
     from cadcpp.config import SessionConfig
     from cadcpp.gguf.header import read_header
     from cadcpp.residency.tree_buffers import plan_session
@@ -34,7 +42,7 @@ def command(
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
     size = parse_size(ram) if ram is not None else None
-    config = SessionConfig(n_ctx=default_ctx(model) if ctx is None else ctx, ram=size, tree=limit_tree(rows))
+    config = SessionConfig(n_ctx=default_ctx(model) if ctx is None else ctx, ram=size, tree=limit_tree(max_tree_size))
     plan, tree_buffers = plan_session(config.resolve(draft is not None), verifier, drafter)
     speed = parse_size(disk_speed) if disk_speed else disk_bytes_per_s(model)
     values = plan.to_dict() | {
@@ -88,8 +96,8 @@ def _table(values: dict[str, Any]) -> str:
         )
     if values["rows_bytes"]:
         lines.append(
-            f"Memory is set aside for trees of {values['rows']} rows. They grow to {values['rows_at_most']} where that "
-            f"pays; {format_size(values['rows_bytes'])} of what is kept would then be streamed."
+            f"Memory is reserved for draft trees of {values['rows']} nodes. They grow to {values['rows_at_most']} "
+            f"where that is faster; {format_size(values['rows_bytes'])} of the resident weights are then streamed."
         )
     if values["sparse"]:
         lines.append(f"{format_size(values['sparse'])} of embeddings are read row by row as they are needed.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cadcpp.cli.options import MODEL_OPTIONS, default_ctx, session_config
+from cadcpp.cli.options import MODEL_OPTIONS, always_staged, default_ctx, session_config
 from cadcpp.cli.terminal import note
 from cadcpp.errors import ConfigError, ModelError, ToolError
 
@@ -27,20 +27,22 @@ _NEEDED = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen at; beyond this machine with a key only.",
+    metavar="ADDRESS",
+    help="Address to listen at. One that other machines reach needs a key.",
 )
-@click.option("--port", default=8000, show_default=True, help="The port; 0: any that is free.")
+@click.option("--port", default=8000, show_default=True, metavar="N", help="Port; 0: any that is free.")
 @click.option(
     "--api-key",
     envvar="CADCPP_API_KEY",
     metavar="KEY",
-    help="Answer only who sends this key. Rather set CADCPP_API_KEY: other users can see arguments.",
+    help="Answer only requests with this key. CADCPP_API_KEY in the environment is safer: other users of the machine "
+    "can see arguments. [default: no key]",
 )
-@click.option("--alias", metavar="NAME", help="What requests call the model. [default: its file's name]")
+@click.option("--alias", metavar="NAME", help="Name of the model in requests and answers. [default: its file's name]")
 @click.option(
     "--logprobs",
     is_flag=True,
-    help="Answer requests for logprobs. It takes up to 4 bytes for each entry of the vocabulary and token of --ctx.",
+    help="Answer requests for logprobs. Takes up to 4 bytes of memory times vocabulary size times --ctx.",
 )
 def command(
     model: Path,
@@ -53,9 +55,13 @@ def command(
     logprobs: bool,
     **engine: Any,
 ) -> None:
-    """Serve a model over HTTP, as OpenAI's API: completions, chat, streams, models."""
+    """Serve a model over HTTP with OpenAI's API.
+
+    Completions, chat completions (both streamed or whole) and the list of models, at http://127.0.0.1:8000/v1 unless
+    --host and --port say otherwise. Requests are answered one after the other. Needs `pip install 'cadcpp[server]'`.
+    """
     _check(port, api_key)
-    session_config(ctx=ctx, **engine).resolve(draft is not None)  # for its checks, before anything is loaded
+    config = session_config(ctx=ctx, **engine).resolve(draft is not None)  # checked before anything is loaded
     n_ctx = _context(model, ctx)
     with _listen(host, port, api_key) as listener, redirect_stdout(sys.stderr):  # upstream's application prints
         from cadcpp.server.run import serve  # first: memory is planned around what the process holds
@@ -64,6 +70,8 @@ def command(
         with _load(model, options) as llama:
             name = alias or model.stem
             _tell(llama, name, draft, n_ctx)
+            if remark := always_staged(config):
+                note(f"drafting: {remark}")
             note(f"serving {_url(listener)}; Ctrl-C ends it")
             serve(llama, name, api_key, listener)
 

@@ -8,9 +8,13 @@ from cadcpp.cli.terminal import say
 
 
 @click.command("trace")
-@click.argument("file", type=Path)
+@click.argument("file", type=Path, metavar="FILE")
 def command(file: Path) -> None:
-    """Summarise a trace that --trace FILE recorded; Perfetto (ui.perfetto.dev) draws it."""
+    """Summarise a trace that --trace FILE recorded.
+
+    Says how long disk, draft and verifier were busy and what they waited for. Perfetto (ui.perfetto.dev) draws the
+    same file.
+    """
     from cadcpp.telemetry.trace_summary import summarize
 
     found = summarize(file)

@@ -52,8 +52,8 @@ class Llama(Upstream):  # type: ignore[misc]
 
     - ``draft_model_path``: a small GGUF of the same vocabulary. Without one the text itself is drafted from;
     - ``ram``: memory to use in all, in bytes or as in "900MiB"; what does not fit is streamed;
-    - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``rows``, ``fallback``, ``pipeline``,
-      ``pager`` and ``trace``: as the options of ``cadcpp generate``;
+    - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``max_tree_size``, ``fallback``,
+      ``pipeline``, ``pager`` and ``trace``: as the options of ``cadcpp generate``;
     - ``on_round``: called with a `cadcpp.Round` after each pass of the model;
     - ``last_stats``: the `cadcpp.Stats` of the last call.
 

@@ -27,6 +27,7 @@ _BEYOND = (  # settings that the engine's contexts do not have; one that is not 
     "vocab_only embedding lora_path kv_overrides rope_scaling_type pooling_type attention_type rope_freq_base "
     "rope_freq_scale yarn_ext_factor yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_orig_ctx"
 ).split()
+_FORMERLY = {"rows": "max_tree_size"}  # old names, which still work
 _BATCH = 160  # rows of a pass, trees included: more take memory and read hardly faster (bench.studies.dropin_memory)
 
 
@@ -38,7 +39,7 @@ class Settings:
     ram: int | str | None = None  # bytes, or as in "900MiB"
     speculative: Speculative = "auto"
     ngram: str | Path | None = None
-    rows: int | None = None
+    max_tree_size: int | None = None  # nodes of a draft tree, root included
     fallback: Fallback = "cost"
     pipeline: bool = True
     pager: bool = True
@@ -51,7 +52,7 @@ class Settings:
 
     def session(self, upstream: dict[str, Any], n_ctx: int) -> SessionConfig:
         """What a session needs to know."""
-        tree = limit_tree(self.rows)
+        tree = limit_tree(self.max_tree_size)
         return SessionConfig(
             n_ctx=n_ctx,
             n_batch=max(min(n_ctx, upstream["n_batch"], _BATCH) - tree.max_size, 32),
@@ -82,6 +83,7 @@ def signature() -> inspect.Signature:
 
 def sort_out(options: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """The engine's settings, and upstream's, of which all are given. Raises TypeError for a name that is neither's."""
+    options = _by_new_names(options)
     for name in options:
         if name not in UPSTREAM and name not in ENGINE and name not in _OF_ITS_SERVER:
             near = get_close_matches(name, [*UPSTREAM, *ENGINE], 1)
@@ -89,6 +91,13 @@ def sort_out(options: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
             raise TypeError(f"Llama got an unexpected keyword argument {name!r}{hint}")
     settings = Settings(**{name: value for name, value in options.items() if name in ENGINE})
     return settings, {name: options.get(name, parameter.default) for name, parameter in UPSTREAM.items()}
+
+
+def _by_new_names(options: dict[str, Any]) -> dict[str, Any]:
+    for old, new in _FORMERLY.items():
+        if old in options and new in options:
+            raise TypeError(f"Llama got both {new!r} and its former name {old!r}: leave out {old!r}")
+    return {_FORMERLY.get(name, name): value for name, value in options.items()}
 
 
 def n_ctx_of(path: str, upstream: dict[str, Any]) -> int | None:

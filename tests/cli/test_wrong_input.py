@@ -55,9 +55,9 @@ def check(code: int, out: str, err: str, wanted: int, *words: str) -> None:
         pytest.param(["--seed", "99999999999"], ["seed", "99999999999"], id="seed huge"),
         pytest.param(["--threads", "0"], ["threads", "0"], id="threads 0"),
         pytest.param(["--threads", "100000"], ["threads", "100000"], id="threads huge"),
-        pytest.param(["--rows", "0", "-d", "none.gguf"], ["max-tree-size", "0"], id="rows 0"),
-        pytest.param(["--rows", "300", "-d", "none.gguf"], ["max-tree-size", "300"], id="rows 300"),
-        pytest.param(["--rows", "300"], ["max-tree-size", "300"], id="rows without a draft"),
+        pytest.param(["--max-tree-size", "0", "-d", "none.gguf"], ["max-tree-size", "0"], id="tree 0"),
+        pytest.param(["--max-tree-size", "300", "-d", "none.gguf"], ["max-tree-size", "300"], id="tree 300"),
+        pytest.param(["--max-tree-size", "300"], ["max-tree-size", "300"], id="tree without a draft"),
         pytest.param(["--speculative", "draft"], ["-d"], id="no draft"),
         pytest.param(["--speculative", "staged"], ["staged", "-d"], id="no draft to stage"),
         pytest.param(
@@ -100,7 +100,7 @@ def test_a_command_line_that_cannot_work(arguments: Sequence[str], words: Sequen
         pytest.param(["--api-key", " "], ["--api-key", "empty"], id="empty key"),
         pytest.param(["--ctx", "0"], ["ctx", "0"], id="ctx 0"),
         pytest.param(["--ram", "much"], ["much", "900MiB"], id="ram no size"),
-        pytest.param(["--rows", "300"], ["max-tree-size", "300"], id="rows"),
+        pytest.param(["--max-tree-size", "300"], ["max-tree-size", "300"], id="tree"),
     ],
 )
 def test_a_server_that_cannot_work(arguments: Sequence[str], words: Sequence[str]) -> None:

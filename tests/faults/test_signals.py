@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cadcpp.chat.transcript import load
+from tests.support.command import ROOT
 from tests.support.running import disturb, sends
 from tests.support.terminal import Terminal
 
@@ -28,6 +29,30 @@ def test_a_signal_ends_generate_with_its_code(sound: Path, half: int, number: si
     arguments = ["generate", "-m", sound, *OPTIONS, "--ram", f"{half}B", "-p", "hello there", "-n", 450]
     ended = disturb(arguments, sends(number), seed=seed, within_s=0.5)
     assert (ended.code, ended.err) == (128 + number, "\n" if number == signal.SIGINT else "")
+
+
+@pytest.mark.parametrize("command", ["chat", "generate"])
+def test_ctrl_c_while_it_is_ending_changes_nothing(sound: Path, command: str) -> None:
+    ended = flooded("usual", command, sound)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (130, "") and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["chat", "generate"])
+def test_ctrl_c_while_python_is_ending_would_change_something(sound: Path, command: str) -> None:
+    assert flooded("default", command, sound).returncode != 130
+
+
+def flooded(how: str, command: str, model: Path) -> "subprocess.CompletedProcess[str]":
+    """A command that gets Ctrl-C in its reply, and again before every line that is still run."""
+    arguments = [command, "-m", str(model), *map(str, OPTIONS), *(["-p", "hello"] if command == "generate" else [])]
+    return subprocess.run(
+        [sys.executable, "-m", "tests.support.flood", how, *arguments],
+        input="hello\n" * 3,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -29,7 +29,7 @@ from llama_cpp import LlamaGrammar, LlamaRAMCache, LogitsProcessorList  # isort:
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding  # isort: skip
 
 SIZES: dict[str, Any] = {"n_ctx": 256, "n_batch": 32, "n_threads": 1}
-TREES: dict[str, Any] = {"rows": 16, "fallback": "none", "verbose": False}
+TREES: dict[str, Any] = {"max_tree_size": 16, "fallback": "none", "verbose": False}
 PROMPT = list(range(20, 70))
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
@@ -375,6 +375,7 @@ def test_statistics_and_rounds(mine: Llama, monkeypatch: pytest.MonkeyPatch) -> 
         ({"draft_model_pth": "x"}, "draft_model_pth.*did you mean 'draft_model_path'"),
         ({"n_cxt": 5}, "n_cxt.*did you mean 'n_ctx'"),
         ({"zzzzzz": 5}, "zzzzzz'$"),
+        ({"max_tree_size": 5, "rows": 5}, "both 'max_tree_size' and its former name 'rows'"),
     ],
 )
 def test_unknown_arguments(small: Path, options: dict[str, Any], message: str) -> None:
@@ -390,7 +391,8 @@ def test_unknown_arguments(small: Path, options: dict[str, Any], message: str) -
         ({"speculative": "draft"}, "draft_model_path"),
         ({"ram": "much"}, "much"),
         ({"ram": 5}, "too few"),
-        ({"rows": 0}, "max-tree-size.*0"),
+        ({"max_tree_size": 0}, "max-tree-size.*0"),
+        ({"rows": 0}, "max-tree-size.*0"),  # its former name
         ({"ngram": "x", "speculative": "off"}, "leave out x"),
         ({"n_threads": 5000}, "threads.*5000"),
     ],
@@ -504,6 +506,7 @@ def test_signatures_are_upstreams() -> None:
 
     ours, theirs = names(Llama), names(Theirs)[:-1]  # but **kwargs
     assert ours[: len(theirs)] == theirs
+    assert "max_tree_size" in ours and "rows" not in ours
     for name in ("generate", "create_completion", "create_chat_completion", "__call__", "embed", "from_pretrained"):
         assert names(getattr(Llama, name)) == names(getattr(Theirs, name))
 

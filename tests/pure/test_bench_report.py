@@ -247,18 +247,6 @@ def test_cpu_time_a_token_is_that_after_the_first_pass(monkeypatch: pytest.Monke
     assert recorder.to_dict()["cpu_seconds_per_token"] == 1.5
 
 
-def test_bytes_read_for_the_prompt_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prompt of several passes is all read when the first text comes."""
-    read = iter([100, 5100, 5900])
-    monkeypatch.setattr("cadcpp.runtime.generation_record.read_bytes", lambda: next(read))
-    recorder = GenerationRecord(3)
-    for tokens in ([1], [2, 3], [4]):
-        recorder.add(Chunk("", tokens))
-        recorder.stats.passes += 1
-    stats = recorder.to_dict()["stats"]
-    assert (stats["read_bytes"], stats["prompt_read_bytes"]) == (5800, 5000)
-
-
 def test_a_cell_s_bytes_a_token_leave_out_the_prompt() -> None:
     recorder = GenerationRecord(3)
     for tokens in ([1, 2], [3, 4], [5, 6]):

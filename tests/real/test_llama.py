@@ -18,7 +18,11 @@ pytestmark = pytest.mark.real
 
 N_CTX, N = 256, 6
 SIZES: dict[str, Any] = {"n_ctx": N_CTX, "n_batch": 32, "n_threads": 1}
-TREES: dict[str, Any] = {"rows": 6, "fallback": "none", "verbose": False}  # trees always, however little they pay here
+TREES: dict[str, Any] = {
+    "max_tree_size": 6,
+    "fallback": "none",
+    "verbose": False,
+}  # however little they pay
 STORY = "Once upon a time, in a village by the sea,"
 LIST = "Numbers: one, two, three, one, two, three, one, two,"
 WEATHER = {

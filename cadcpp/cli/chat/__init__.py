@@ -14,6 +14,7 @@ from cadcpp.cli.chat.reader import Lines, Pipe
 from cadcpp.cli.chat.state_dir import cache_of, history, last_chat, state_dir
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
 from cadcpp.cli.progress import loading
+from cadcpp.cli.renamed import Renamed
 from cadcpp.cli.terminal import is_terminal, note
 from cadcpp.errors import ConfigError
 
@@ -28,20 +29,34 @@ if TYPE_CHECKING:
 @click.command("chat")
 @MODEL_OPTIONS
 @SAMPLING_OPTIONS
-@click.option("--system", metavar="TEXT", help="The system prompt.")
-@click.option("--continue", "resume", is_flag=True, help="Go on with the last chat.")
-@click.option("--keep-cache", is_flag=True, help="At the end keep what was read, so that --continue need not read it.")
-@click.option("--show", type=click.Choice(["draft"]), help="Show in colour what was drafted.")
+@click.option("--system", metavar="TEXT", help="System prompt: what the model is told before the conversation.")
+@click.option("--continue", "resume", is_flag=True, help="Go on with the last chat, even if it was killed.")
+@click.option(
+    "--save-kv-cache",
+    cls=Renamed,
+    formerly=("--keep-cache",),
+    is_flag=True,
+    help="On leaving save the verifier's KV cache too, so that --continue need not evaluate the conversation again.",
+)
+@click.option(
+    "--show",
+    type=click.Choice(["draft"]),
+    help="Colour what was drafted: green by the draft model, cyan by n-grams.",
+)
 def command(
     n_predict: int,
     sampling: dict[str, Any],
     system: str | None,
     resume: bool,
-    keep_cache: bool,
+    save_kv_cache: bool,
     show: str | None,
     **model_options: Any,
 ) -> None:
-    """Talk with a model. Type /help for commands."""
+    """Talk with a model in the terminal; /help lists commands.
+
+    Ctrl-C stops a reply, twice leaves. Every chat is kept in ~/.local/state/cadcpp (or $XDG_STATE_HOME/cadcpp) as it
+    is written. Replies go to standard output, everything else to standard error.
+    """
     from cadcpp.cli.chat.settings import Settings
 
     settings = Settings(make_sampling(**sampling), n_predict, show is not None)
@@ -56,11 +71,13 @@ def command(
         talk = _talk(session, settings, pair, system)
         if earlier is not None:
             _resume(talk, *earlier, system)
-        if keep_cache:
-            stack.callback(talk.keep_cache)
+        if save_kv_cache:
+            stack.callback(talk.save_kv_cache)
         from cadcpp.cli.chat.repl import Repl
 
-        Repl(talk, _lines()).run()
+        lines = _lines()
+        with talk.interrupts:
+            Repl(talk, lines).run()
 
 
 def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | None) -> "Talk":

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cadcpp.cli.options import always_staged
 from cadcpp.util.byte_size import format_size
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def screen(plan: "Plan", config: "SessionConfig", pair: Pair) -> str:
     size = layout.pinned_bytes + layout.streamed_bytes + layout.expert_bytes + layout.sparse_bytes
     rows = [("verifier", f"{verifier.name}, {format_size(size)}")]
     if config.tree.max_size > 1:
-        rows.append(("drafting", _drafting(plan, draft)))
+        rows.append(("drafting", _drafting(plan, config, draft)))
     rows += [
         ("context", f"{config.n_ctx} tokens"),
         ("memory", f"{format_size(plan.peak)} of {format_size(plan.ram)}"),
@@ -33,8 +34,11 @@ def screen(plan: "Plan", config: "SessionConfig", pair: Pair) -> str:
     return "\n".join(f"{name:10}{text}" for name, text in rows)
 
 
-def _drafting(plan: "Plan", draft: Path | None) -> str:
-    return f"{draft.name}, {format_size(plan.draft)}" if draft and plan.draft else "from what the text said before"
+def _drafting(plan: "Plan", config: "SessionConfig", draft: Path | None) -> str:
+    if not draft or not plan.draft:
+        return "from what the text said before"
+    remark = always_staged(config)
+    return f"{draft.name}, {format_size(plan.draft)}" + (f"; {remark}" if remark else "")
 
 
 def _weights(plan: "Plan") -> str:

@@ -1,9 +1,11 @@
-"""Ctrl-C while a reply is written."""
+"""Ctrl-C in a chat: what it ends, and how often it came in a row."""
 
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import FrameType, TracebackType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
+
+from cadcpp.cli.ending import begin_ending
 
 T = TypeVar("T")
 
@@ -13,11 +15,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Inside, the first Ctrl-C ends what `guard` waits for, and later ones are counted and nothing else."""
+    """Inside, Ctrl-C raises where somebody waits, in `reading` and `guard`, and is counted and nothing else elsewhere.
+
+    So one handler is in place from the first line to the last, and no Ctrl-C meets another one between two replies.
+    """
 
     def __init__(self) -> None:
-        self.n = 0
-        self._waiting = False
+        self.n = 0  # since the last line that was typed
+        self._raises: type[KeyboardInterrupt] | None = None
 
     def __enter__(self) -> "Interrupts":
         self._previous = signal.signal(signal.SIGINT, self._on_signal)
@@ -28,22 +33,37 @@ class Interrupts:
     ) -> None:
         signal.signal(signal.SIGINT, self._previous)
 
+    def reading(self, read: Callable[[], T]) -> T:
+        """What ``read`` gives; Ctrl-C meanwhile is a KeyboardInterrupt, as that of a line editor, and not counted."""
+        self._raises = KeyboardInterrupt
+        try:
+            return read()
+        finally:
+            self._raises = None
+            signal.signal(signal.SIGINT, self._on_signal)  # a line editor may leave Python's own behind
+
     def guard(self, stream: Generator[T, None, None]) -> Iterator[T]:
         """The items of ``stream``; raises Stopped between two of them, or while the next one is computed."""
         while True:
             if self.n:
                 raise Stopped
-            self._waiting = True
+            self._raises = Stopped
             try:
                 item = next(stream)
             except StopIteration:
                 return
             finally:
-                self._waiting = False
+                self._raises = None
             yield item
 
+    def leave(self) -> NoReturn:
+        """End the program as Ctrl-C does, and let no further one interrupt that."""
+        begin_ending()
+        raise KeyboardInterrupt
+
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
-        self.n += 1
-        if self.n == 1 and self._waiting:
-            self._waiting = False
-            raise Stopped
+        kind, self._raises = self._raises, None
+        if kind is not KeyboardInterrupt:
+            self.n += 1
+        if kind is not None:
+            raise kind

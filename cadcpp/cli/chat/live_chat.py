@@ -33,10 +33,10 @@ class Talk:
         self.round: Round | None = None  # its last
         self.attached: list[str] = []  # goes with the next question
         self.editing: str | None = None  # the question that the next one takes the place of
-        self.n_interrupts = 0  # Ctrl-C since the last line
+        self.interrupts = Interrupts()
         self.begin(conversation)
 
-    def keep_cache(self) -> None:
+    def save_kv_cache(self) -> None:
         """Put what the verifier has evaluated beside the transcript, in the place of every earlier one."""
         from cadcpp.kv.saved_cache import save_cache
 
@@ -61,10 +61,7 @@ class Talk:
         self._keep(lambda transcript: transcript.save(conversation.messages))
 
     def ask(self, question: str, *, instead: bool = False) -> None:
-        """A turn, ``instead`` of the last one or after it. If nothing comes of it, all is as it was before.
-
-        Raises KeyboardInterrupt at the second Ctrl-C in a row.
-        """
+        """A turn, ``instead`` of the last one or after it. If nothing comes of it, all is as it was before."""
         before = list(self.conversation.messages)
         if instead:
             self.conversation.undo()
@@ -76,18 +73,14 @@ class Talk:
             return
         self.attached.clear()
         self.change(self.conversation)
-        with Interrupts() as interrupts:
-            if not self._reply(ids, interrupts):
-                self.change(self.conversation.replay(before))
-        self.n_interrupts += interrupts.n
-        if self.n_interrupts > 1:
-            raise KeyboardInterrupt
+        if not self._reply(ids):
+            self.change(self.conversation.replay(before))
 
-    def _reply(self, ids: list[int], interrupts: Interrupts) -> bool:
+    def _reply(self, ids: list[int]) -> bool:
         """Show and keep a reply, or what there is of it until Ctrl-C or an error; False if there is nothing."""
         recorder, ended, remark = GenerationRecord(len(ids)), False, ""
         try:
-            ended = self._show(ids, recorder, interrupts)
+            ended = self._show(ids, recorder)
             remark = self._cut(recorder)
         except Stopped:
             pass
@@ -100,7 +93,7 @@ class Talk:
             note(remark)
         return something
 
-    def _show(self, ids: list[int], recorder: GenerationRecord, interrupts: Interrupts) -> bool:
+    def _show(self, ids: list[int], recorder: GenerationRecord) -> bool:
         """Whether the reply came to its end."""
         painter, settings = Painter(self.session.model.piece, self.settings.show), self.settings
         with (
@@ -110,7 +103,7 @@ class Talk:
                 self.session.stream(ids, settings.sampling, settings.n, stats=recorder.stats, progress=progress)
             ) as stream,
         ):
-            for chunk in interrupts.guard(stream):
+            for chunk in self.interrupts.guard(stream):
                 recorder.add(chunk)
                 self.round = chunk.round
                 self._keep_part(chunk.text, chunk.tokens, chunk.finish is not None)

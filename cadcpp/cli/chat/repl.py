@@ -15,26 +15,36 @@ class Repl:
 
     def run(self) -> None:
         """Until the lines end, or /quit."""
-        while True:
-            try:
-                typed = read_typed(self._lines, self._talk.editing or "")
-                if typed is None:
-                    return
-                self._talk.n_interrupts = 0
-                self._take(typed)
-            except KeyboardInterrupt:
-                self._interrupted()
-            except Leave:
-                return
-            except CadError as error:
-                note(f"cadcpp: {error}")
+        try:
+            while self._step():
+                if self._talk.interrupts.n > 1:
+                    self._talk.interrupts.leave()
+        except Leave:
+            return
+
+    def _step(self) -> bool:
+        """Read a line and do what it says; False after the last."""
+        interrupts = self._talk.interrupts
+        try:
+            typed = interrupts.reading(lambda: read_typed(self._lines, self._talk.editing or ""))
+        except KeyboardInterrupt:
+            self._interrupted()
+            return True
+        if typed is None:
+            return False
+        interrupts.n = 0
+        try:
+            self._take(typed)
+        except CadError as error:
+            note(f"cadcpp: {error}")
+        return True
 
     def _interrupted(self) -> None:
+        """Drop what was being typed; whoever pipes lines in leaves."""
         self._talk.editing = None
-        self._talk.n_interrupts += 1
-        if self._talk.n_interrupts > 1 or not self._lines.interactive:
-            raise KeyboardInterrupt
-        note("Ctrl-C again leaves, and so does /quit")
+        self._talk.interrupts.n += 1 if self._lines.interactive else 2
+        if self._talk.interrupts.n == 1:
+            note("Ctrl-C again leaves, and so does /quit")
 
     def _take(self, typed: Typed) -> None:
         found = None if typed.verbatim else find(typed.text, self._lines.interactive)

@@ -1,1 +1,1 @@
-"""`cadcpp models`: make, fetch and look at model files."""
+"""`cadcpp models`: find, download, make and inspect model files."""

@@ -17,16 +17,18 @@ _DIRECTORY = click.option(
     default="models",
     show_default=True,
     envvar="CADCPP_MODELS",
-    help="Where models are.",
+    metavar="DIRECTORY",
+    help="Where models are. CADCPP_MODELS in the environment sets it too.",
 )
 
 
 @click.command("list")
 @_DIRECTORY
 def list_models(directory: Path) -> None:
-    """Show pairs of models that fit together, for which memory, and what is on disk.
+    """List pairs of models that fit together, and files on disk.
 
-    A star marks pairs that suit the memory of this device. Sizes with a ~ are approximate.
+    Each pair with its sizes, the memory that it suits and its licence. A star marks those that suit the memory of
+    this device. Sizes with a ~ are approximate.
     """
     from cadcpp.models.catalog import pairs
     from cadcpp.system.memory_limits import available_bytes
@@ -62,13 +64,15 @@ def _on_disk(model: "Entry", directory: Path) -> bool:
 
 @click.command("pull")
 @click.argument("name", metavar="NAME|REPOSITORY")
-@click.argument("file", required=False)
+@click.argument("file", required=False, metavar="[FILE]")
 @_DIRECTORY
 def pull(name: str, file: str | None, directory: Path) -> None:
-    """Fetch a pair or a model of the catalogue, or any FILE of a REPOSITORY; prints the paths.
+    """Download models from Hugging Face; prints their paths.
 
-    Needs `pip install 'cadcpp[pull]'`. Where a download was ended the same command goes on. HF_ENDPOINT names
-    another hub, HF_TOKEN lets you in where a licence had to be accepted. Of a split model name the first file.
+    NAME is a pair or a model of `cadcpp models list`. Any other model is a REPOSITORY and a FILE in it; of a model in
+    several files, the first one. The same command goes on with a download that was interrupted. Needs `pip install
+    'cadcpp[pull]'`. In the environment, HF_ENDPOINT names another hub, and HF_TOKEN gives access where a licence had
+    to be accepted.
     """
     from cadcpp.models import hub
     from cadcpp.models.catalog import find

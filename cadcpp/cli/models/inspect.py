@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.argument("model", type=Path, metavar="M.gguf")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; sizes in bytes.")
 def inspect(model: Path, as_json: bool) -> None:
-    """Show what a model file is: size, layers, context, vocabulary, weight types. Reads its header only."""
+    """Show what is in a model file: size, layers, context, types.
+
+    Reads the header only, so that it takes no time and no memory.
+    """
     from cadcpp.gguf.header import read_header
     from cadcpp.gguf.summary import read_summary
 
@@ -51,10 +54,16 @@ def _table(card: "ModelSummary") -> str:
 @click.argument("verifier", type=Path, metavar="V.gguf")
 @click.argument("draft", type=Path, metavar="D.gguf")
 @click.option(
-    "--measure", is_flag=True, help="Let the verifier write some text, and measure how often the draft agrees."
+    "--measure",
+    is_flag=True,
+    help="Also load both, let the verifier write some text, and measure how often the draft agrees; takes minutes.",
 )
 def check(verifier: Path, draft: Path, measure: bool) -> None:
-    """Tell whether a draft fits its verifier: vocabulary, special tokens, template, architecture, exactness."""
+    """Check whether a draft fits a verifier.
+
+    Compares vocabulary, special tokens, chat template and architecture, and says whether the types of the weights
+    keep the text exact. Reads the headers only, unless --measure is given.
+    """
     from cadcpp.gguf.header import read_header
     from cadcpp.models.compatibility import check_fit
 

