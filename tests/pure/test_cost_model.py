@@ -45,9 +45,10 @@ class Device:
     def run(self, n_rounds: int, policy: CostModel | None = None, fixed: int | None = None) -> CostModel:
         """Rounds with the policy's chains, or with chains of a fixed number of rows."""
         policy, rng = policy or CostModel(), np.random.default_rng(self.seed)
+        same = self._grow(TreeConfig(max_size=fixed)) if fixed else None
         for _ in range(n_rounds):
             policy.look(Disk(stream_s=self.stream_s, beyond_s=self.beyond_s, ahead_s=self.ahead_s))
-            tree, n_nodes = self._grow(TreeConfig(max_size=fixed) if fixed else self._limits(policy))
+            tree, n_nodes = same or self._grow(self._limits(policy))
             rows = len(tree)
             right = int(np.argmin(np.append(rng.random(ROWS)[: rows - 1] < self.agrees, False)))
             draft_s, compute_s = self.node_s * n_nodes, self.pass_s(rows)
