@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.test_layers import MODULES
+from tests.test_layers import MODULES, PACKAGE
 
 ROOMS = ("util", "telemetry", "gguf", "system", "tree", "config", "ngram", "policy", "residency")
 PARTS = ("draft", "verify.accept", "chat", "runtime.stages", "runtime.detokenizer")
@@ -15,6 +16,7 @@ PURE = [
     for module in MODULES
     if any(f"{module}.".startswith(f"cadcpp.{name}.") for name in ROOMS + PARTS) and module not in NEEDS
 ]
+TESTS = [f"tests.pure.{path.stem}" for path in sorted((Path(__file__).parent / "pure").glob("test_*.py"))]
 
 BLOCKED = """
 import importlib, sys
@@ -36,7 +38,8 @@ for module in sys.argv[1:]:
 def failing(modules: list[str]) -> list[str]:
     """Those that cannot be imported without llama-cpp-python."""
     command = [sys.executable, "-c", BLOCKED, *modules]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    return done.stdout.split()
 
 
 def test_every_room_is_there() -> None:
@@ -46,6 +49,10 @@ def test_every_room_is_there() -> None:
 
 def test_what_only_computes_loads_without_llama_cpp() -> None:
     assert failing(PURE) == []
+
+
+def test_what_make_test_fast_runs_needs_none() -> None:
+    assert failing(TESTS) == []
 
 
 @pytest.mark.parametrize("module", ["cadcpp.native.lib", *sorted(NEEDS)])

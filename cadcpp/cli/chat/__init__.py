@@ -16,6 +16,7 @@ from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, o
 from cadcpp.cli.progress import loading
 from cadcpp.cli.terminal import is_terminal, note
 from cadcpp.errors import ConfigError
+from cadcpp.util.extras import require
 
 if TYPE_CHECKING:
     from cadcpp.cli.chat.live_chat import Talk
@@ -44,6 +45,8 @@ def command(
     """Talk with a model. Type /help for commands."""
     from cadcpp.cli.chat.settings import Settings
 
+    if _is_interactive():
+        require("chat", "a chat at a terminal", "prompt_toolkit")
     settings = Settings(make_sampling(**sampling), n_predict, show is not None)
     earlier = _earlier() if resume else None
     pair = model_options["model"], model_options["draft"]
