@@ -47,6 +47,9 @@ test: setup .venv/recipes  ## all but the tests that take minutes
 test-fast: .venv/ready  ## those that need neither llama.cpp nor a model, in seconds
 	$(BIN)/python -m pytest -n 2 tests/pure tests/test_layers.py
 
+coverage: setup .venv/recipes  ## the lines of cadcpp/ that no test runs; fails below the floor in pyproject.toml
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered
+
 test-slow: setup  ## those that take minutes
 	$(BIN)/python -m pytest -m slow
 
@@ -106,4 +109,4 @@ profile: setup  ## where the time of a round goes
 	$(BIN)/python -m bench.studies.round_profile
 
 clean:  ## all but the models
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
