@@ -45,7 +45,7 @@ test: setup .venv/recipes  ## all but the tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-fast: .venv/ready  ## those that need neither llama.cpp nor a model, in seconds
-	$(BIN)/python -m pytest -n 2 tests/pure tests/test_layers.py
+	$(BIN)/python -m pytest -n 2 tests/pure tests/test_layers.py tests/test_habits.py
 
 coverage: setup .venv/recipes  ## the lines of cadcpp/ that no test runs; fails below the floor in pyproject.toml
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered
