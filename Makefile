@@ -4,15 +4,25 @@ MODELS := $(or $(CADCPP_MODELS),models)
 VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
+PARTS := wall overcommit ablation sweep staged agreement first context size
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: setup chat chat-wall ngram test test-slow lint type bench bench-ablation bench-staged bench-wall bench-first bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance bench-overcommit bench-sweep bench-agreement bench-context bench-size
+.PHONY: help setup chat chat-wall ngram test test-fast test-slow coverage lint type bench bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
+
+help:  ## this list
+	@awk -F ':.*  ## ' '/^[a-z][a-z -]*:.*  ## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets need; done once
 
-# The first time this builds llama.cpp, which takes some minutes; pip keeps the result.
+# The first time this builds llama.cpp, which takes some minutes; pip keeps the result. It is a lean one, so it is kept
+# apart from pip's own cache: other projects may want the rest. One that is there already is as good.
+CMAKE_ARGS ?= -DCMAKE_PROJECT_llama_cpp_INCLUDE='$(CURDIR)/.ci/lean_llama.cmake'
+LEAN_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cadcpp/pip
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	if ! $(BIN)/pip cache list llama_cpp_python 2>&1 | grep -q llama_cpp_python-; then \
+		export CMAKE_ARGS="$(CMAKE_ARGS)" PIP_CACHE_DIR="$(LEAN_CACHE)"; fi; \
+	$(PIP) install -e '.[dev]'
 	touch $@
 
 # One command makes both; the order-only prerequisite keeps a new environment from making them again.
@@ -31,20 +41,31 @@ ngram: $(NGRAM)  ## an n-gram model of what the demo draft writes; a minute or t
 $(NGRAM): | $(VERIFIER) $(DRAFT)
 	$(BIN)/cadcpp models demo --dir $(MODELS) --ngram
 
-test: setup  ## all but the tests that take minutes
+test: setup .venv/recipes  ## all but the tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-slow: setup  ## those
+test-fast: .venv/ready  ## those that need neither llama.cpp nor a model, in seconds
+	$(BIN)/python -m pytest -n 2 tests/pure tests/test_layers.py tests/test_habits.py
+
+coverage: setup .venv/recipes  ## the lines of cadcpp/ that no test runs; fails below the floor in pyproject.toml
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered
+
+test-slow: setup  ## those that take minutes
 	$(BIN)/python -m pytest -m slow
 
 fuzz: setup  ## thousands of damaged files, opened in every way there is; ten minutes
 	$(BIN)/python -m pytest -m "slow or not slow" -s tests/native/test_fuzz.py tests/native/test_saved_cache.py tests/pure/test_damage.py
 
-lint: .venv/ready
+# Clients of other projects, which the page for those who come from llama-cpp-python shows.
+.venv/recipes: .venv/ready
+	$(PIP) install -e '.[recipes]'
+	touch $@
+
+lint: .venv/ready  ## ruff's rules and its formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: .venv/ready
+type: .venv/ready  ## mypy, strict
 	$(BIN)/mypy
 
 bench: setup .venv/charts  ## everything, in under an hour, into bench/report.md; root makes the wall; goes on if it was ended
@@ -56,12 +77,11 @@ bench-quick: setup .venv/charts  ## a part of it, in under ten minutes, into ben
 bench-report: setup .venv/charts  ## the report again, out of what was measured
 	$(BIN)/python -m bench.report.build
 
-# The parts of the report, each alone, into bench/results.
-bench-wall bench-overcommit bench-ablation bench-sweep bench-staged bench-agreement bench-first bench-context bench-size: setup .venv/charts
+$(PARTS:%=bench-%): setup .venv/charts
 	$(BIN)/python -m bench.run $(@:bench-%=%)
 
 .venv/charts: .venv/ready
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(PIP) install -e '.[bench]'
 	touch $@
 
 bench-acceptance: setup  ## tokens a pass, by kind of text; exact
@@ -85,8 +105,8 @@ bench-soak: setup  ## random requests to one process, ARGS="--minutes 60"; 1 if 
 simulate: setup  ## predictions for devices that were not measured, and how far predictions are off here
 	$(BIN)/python -m bench.predict.simulate
 
-profile: setup
+profile: setup  ## where the time of a round goes
 	$(BIN)/python -m bench.studies.round_profile
 
 clean:  ## all but the models
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

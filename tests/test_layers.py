@@ -1,24 +1,14 @@
 """Who may import what."""
 
-import ast
 import graphlib
 import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.rooms import ROOMS, ROOT, imports, modules, room, table, upward
 
-
-def modules(package: str) -> dict[str, Path]:
-    """Where each module of a package is."""
-    paths = sorted((ROOT / package).rglob("*.py"))
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
-
-
-MODULES = modules("cadcpp")
-BENCH = modules("bench")
-BENCH_ROOMS = ("measure", "baselines", "matrix", "report", "studies", "predict", "repeat", "run")  # from the ground up
+MODULES, BENCH = modules("cadcpp"), modules("bench")
 COMMANDS = [ROOT / "Makefile", *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").glob("*.md")]
 MAY_IMPORT = {
     "llama_cpp": ("cadcpp.native", "cadcpp.models", "cadcpp.llama", "cadcpp.server"),
@@ -35,17 +25,6 @@ MAY_IMPORT = {
 }
 
 
-def imports(module: str) -> set[str]:
-    """Every name that a module imports, inside functions too; `from a import b` counts as a and a.b."""
-    found = set[str]()
-    for node in ast.walk(ast.parse((MODULES | BENCH)[module].read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            found.update([str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)])
-    return found
-
-
 @pytest.mark.parametrize("module", MODULES)
 def test_a_library_is_imported_only_where_it_may_be(module: str) -> None:
     used = {name for name in MAY_IMPORT if any(f"{i}.".startswith(f"{name}.") for i in imports(module))}
@@ -53,27 +32,30 @@ def test_a_library_is_imported_only_where_it_may_be(module: str) -> None:
     assert not wrong, f"{module} imports {wrong}"
 
 
-def test_modules_import_only_downwards() -> None:
-    graph = {module: imports(module) & set(MODULES) - {module} for module in MODULES}
-    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_module_has_a_room(package: str) -> None:
+    assert {room(module) for module in modules(package)} - {""} == set(ROOMS[package])
 
 
-def bench_room(module: str) -> int:
-    """Its floor, from the ground up; -1 for the house itself."""
-    room = module.split(".")[1:2]
-    return BENCH_ROOMS.index(room[0]) if room else -1
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_only_from_those_below(package: str) -> None:
+    assert not upward(package)
 
 
-@pytest.mark.parametrize("module", BENCH)
-def test_the_bench_imports_only_downwards(module: str) -> None:
-    used = imports(module) & set(BENCH) - {"bench"}
-    wrong = sorted(other for other in used if bench_room(other) > bench_room(module))
-    assert not wrong, f"{module} imports {wrong}"
+@pytest.mark.parametrize("package", ROOMS)
+def test_modules_have_no_circle(package: str) -> None:
+    graph = {module: imports(module) & set(modules(package)) - {module} for module in modules(package)}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
-def test_the_bench_has_no_circle() -> None:
-    graph = {module: imports(module) & set(BENCH) - {module} for module in BENCH}
-    list(graphlib.TopologicalSorter(graph).static_order())
+def test_an_import_that_goes_up_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROOMS, "cadcpp", tuple(reversed(ROOMS["cadcpp"])))
+    assert "runtime -> native" in upward("cadcpp")
+
+
+def test_the_picture_can_be_printed() -> None:
+    lines = table("cadcpp").splitlines()
+    assert lines[0].startswith("__main__") and lines[-1].endswith("0 of them up")
 
 
 @pytest.mark.parametrize("path", [*BENCH.values(), *COMMANDS], ids=lambda path: str(path.relative_to(ROOT)))

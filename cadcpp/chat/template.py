@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
@@ -11,13 +11,15 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from cadcpp.errors import ConfigError, ModelError
-from cadcpp.native.model import Model
+
+if TYPE_CHECKING:
+    from cadcpp.native.model import Model
 
 
 class Template:
     """The model's own Jinja chat template, in the environment that Transformers defines for such templates."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: "Model") -> None:
         source = model.chat_template
         if source is None:
             raise ModelError(

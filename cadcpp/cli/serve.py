@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,8 @@ import click
 
 from cadcpp.cli.options import MODEL_OPTIONS, always_staged, default_ctx, session_config
 from cadcpp.cli.terminal import note
-from cadcpp.errors import ConfigError, ModelError, ToolError
+from cadcpp.errors import ConfigError, ModelError
+from cadcpp.util.extras import require
 
 if TYPE_CHECKING:
     import socket
@@ -77,9 +77,7 @@ def command(
 
 
 def _check(port: int, api_key: str | None) -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise ToolError(f"cadcpp serve needs {missing[0]}, which is not installed: pip install 'cadcpp[server]'")
+    require("server", "cadcpp serve", *_NEEDED)
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port must be between 0 and 65535, got {port}")
     if api_key is not None and not api_key.strip():

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import logging
 import sys
@@ -57,7 +58,16 @@ def last_error(default: str) -> str:
     return " ".join(line.split(": ", 1)[-1].split())[:_MOST_LETTERS]
 
 
-def _load_base() -> Any:
+@functools.cache
+def ggml_base() -> Any:
+    """The library, loaded on first use: what only computes must be importable without it."""
+    library = _load()
+    library.ggml_log_set(on_log, None)
+    library.ggml_type_name.restype, library.ggml_type_name.argtypes = ctypes.c_char_p, (ctypes.c_int,)
+    return library
+
+
+def _load() -> Any:
     # Through libllama where that is loaded: the same library from another of its file names would be a second copy,
     # with a log of its own. The other way round the loader notices that libllama's dependency is there.
     library = getattr(sys.modules.get("llama_cpp.llama_cpp"), "_lib", None)
@@ -68,12 +78,6 @@ def _load_base() -> Any:
     return ctypes.CDLL(str(found[0]))
 
 
-ggml_base = _load_base()
-ggml_base.ggml_log_set(on_log, None)
-_type_name = ggml_base.ggml_type_name
-_type_name.restype, _type_name.argtypes = ctypes.c_char_p, (ctypes.c_int,)
-
-
 def type_name(kind: int) -> str:
     """The name of a tensor type, such as ``q8_0``."""
-    return str(_type_name(kind).decode())
+    return str(ggml_base().ggml_type_name(kind).decode())

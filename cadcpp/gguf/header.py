@@ -5,7 +5,7 @@ import mmap
 import re
 import reprlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 
 from cadcpp.errors import ModelError
 from cadcpp.gguf import arrays
-from cadcpp.gguf.ggml_base import ggml_base, last_error
+from cadcpp.gguf.ggml_base import last_error
+from cadcpp.gguf.parser import InitParams, parser
 
 MAGIC = b"GGUF"
 TOKEN_NORMAL, TOKEN_BYTE = 1, 6  # kinds of tokens that stand for text; others are control tokens, padding, ...
@@ -21,50 +22,6 @@ _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 DAMAGED = "it is damaged, download or copy it again"
 # More than any model has. ggml takes eight bytes for each of the header, and compares every name with all others.
 _HEADER_BYTES, _MOST_TENSORS, _MOST_VALUES = 32 << 20, 1 << 14, 1 << 12
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = [("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p)]
-
-
-def _declare(lib: Any, name: str, result: Any, *arguments: Any) -> Any:
-    function = getattr(lib, f"gguf_{name}")
-    function.restype, function.argtypes = result, arguments
-    return function
-
-
-_ptr, _i64, _size, _str = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t, ctypes.c_char_p
-_open = _declare(ggml_base, "init_from_buffer", _ptr, _ptr, _size, _InitParams)
-_free = _declare(ggml_base, "free", None, _ptr)
-_n_kv = _declare(ggml_base, "get_n_kv", _i64, _ptr)
-_key = _declare(ggml_base, "get_key", _str, _ptr, _i64)
-_kv_type = _declare(ggml_base, "get_kv_type", ctypes.c_int, _ptr, _i64)
-_data_offset = _declare(ggml_base, "get_data_offset", _size, _ptr)
-_n_tensors = _declare(ggml_base, "get_n_tensors", _i64, _ptr)
-_tensor_name = _declare(ggml_base, "get_tensor_name", _str, _ptr, _i64)
-_tensor_offset = _declare(ggml_base, "get_tensor_offset", _size, _ptr, _i64)
-_tensor_size = _declare(ggml_base, "get_tensor_size", _size, _ptr, _i64)
-_tensor_ne = _declare(ggml_base, "get_tensor_ne", ctypes.POINTER(_i64), _ptr, _i64)
-_tensor_type = _declare(ggml_base, "get_tensor_type", ctypes.c_int, _ptr, _i64)
-
-# One reader per value type; asking for another type than the key has would abort the process.
-_READERS: dict[int, Callable[..., Any]] = {
-    code: _declare(ggml_base, f"get_val_{name}", result, _ptr, _i64)
-    for code, name, result in [
-        (0, "u8", ctypes.c_uint8),
-        (1, "i8", ctypes.c_int8),
-        (2, "u16", ctypes.c_uint16),
-        (3, "i16", ctypes.c_int16),
-        (4, "u32", ctypes.c_uint32),
-        (5, "i32", ctypes.c_int32),
-        (6, "f32", ctypes.c_float),
-        (7, "bool", ctypes.c_bool),
-        (8, "str", ctypes.c_char_p),
-        (10, "u64", ctypes.c_uint64),
-        (11, "i64", ctypes.c_int64),
-        (12, "f64", ctypes.c_double),
-    ]
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +117,16 @@ def _opened(path: Path) -> Iterator[int]:
     try:
         yield handle
     finally:
-        _free(handle)
+        parser().free(handle)
 
 
 def _parse(path: Path) -> int | None:
     n_bytes = min(path.stat().st_size, _HEADER_BYTES)
     with path.open("rb") as file, mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_COPY) as data:
         _check_counts(path, data[:24])
-        handle: int | None = _open((ctypes.c_char * n_bytes).from_buffer(data), n_bytes, _InitParams(True, None))
+        handle: int | None = parser().init_from_buffer(
+            (ctypes.c_char * n_bytes).from_buffer(data), n_bytes, InitParams(True, None)
+        )
         return handle
 
 
@@ -194,7 +153,7 @@ def _read_part(path: Path, part: int) -> Header:
     _check_magic(path)
     with _opened(path) as handle:
         n_bytes = path.stat().st_size
-        parts = (Part(path, n_bytes, _data_offset(handle)),)
+        parts = (Part(path, n_bytes, parser().get_data_offset(handle)),)
         header = Header(path, n_bytes, _metadata(handle), _tensors(handle, part), parts, _array_names(handle))
     _check_whole(header)
     return header
@@ -217,34 +176,38 @@ def _check_magic(path: Path) -> None:
 
 
 def _metadata(handle: int) -> dict[str, Any]:
-    values = {}
-    for i in range(_n_kv(handle)):
-        reader = _READERS.get(_kv_type(handle, i))
+    gguf, values = parser(), {}
+    for i in range(gguf.get_n_kv(handle)):
+        reader = gguf.readers.get(gguf.get_kv_type(handle, i))
         if reader is not None:
             value = reader(handle, i)
-            values[_key(handle, i).decode("utf-8", "replace")] = (
+            values[gguf.get_key(handle, i).decode("utf-8", "replace")] = (
                 value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             )
     return values
 
 
 def _array_names(handle: int) -> frozenset[str]:
-    names = (_key(handle, i) for i in range(_n_kv(handle)) if _kv_type(handle, i) not in _READERS)
+    gguf = parser()
+    names = (
+        gguf.get_key(handle, i) for i in range(gguf.get_n_kv(handle)) if gguf.get_kv_type(handle, i) not in gguf.readers
+    )
     return frozenset(name.decode("utf-8", "replace") for name in names)
 
 
 def _tensors(handle: int, part: int) -> tuple[Tensor, ...]:
-    start = _data_offset(handle)
+    gguf = parser()
+    start = gguf.get_data_offset(handle)
     return tuple(
         Tensor(
-            _tensor_name(handle, i).decode("utf-8", "replace"),
-            _tensor_type(handle, i),
-            start + _tensor_offset(handle, i),
-            _tensor_size(handle, i),
-            tuple(_tensor_ne(handle, i)[:4]),
+            gguf.get_tensor_name(handle, i).decode("utf-8", "replace"),
+            gguf.get_tensor_type(handle, i),
+            start + gguf.get_tensor_offset(handle, i),
+            gguf.get_tensor_size(handle, i),
+            tuple(gguf.get_tensor_ne(handle, i)[:4]),
             part,
         )
-        for i in range(_n_tensors(handle))
+        for i in range(gguf.get_n_tensors(handle))
     )
 
 

@@ -1,11 +1,14 @@
 """Book-keeping for one KV cache: a trunk of text in position order, and branches on it."""
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from cadcpp.errors import ConfigError
-from cadcpp.native.context import Context
 from cadcpp.telemetry.progress import Progress, within
 from cadcpp.util.prefix import common_prefix
+
+if TYPE_CHECKING:
+    from cadcpp.native.context import Context
 
 
 class Cache:
@@ -15,7 +18,7 @@ class Cache:
     Other sequences keep their share of the trunk between rounds, so that a round copies only what is new.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: "Context") -> None:
         self.context = context
         self.tokens: list[int] = []
         self._shared = [0] * context.shape.n_seq  # trunk positions that each sequence holds; unused for sequence 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from cadcpp.errors import ConfigError
 from cadcpp.models import smollm2
 from cadcpp.models.edit.quantize import check_type, requantize
+from cadcpp.models.edit.rewrite import require_gguf
 from cadcpp.models.edit.widen_ffn import Widenable
 from cadcpp.util.byte_size import format_size
 from cadcpp.util.files import reported, require_space, scratch_directory, sweep
@@ -87,6 +88,7 @@ def smollm2_as(type_name: str, directory: Path, *, progress: Progress = lambda w
 
 
 def _make_pair(pair: DemoPair, size_bytes: int, type_name: str, draft_type: str, progress: Progress) -> None:
+    require_gguf()
     needs_draft, needs_verifier = not pair.draft.is_file(), not pair.verifier.is_file()
     n_bytes = needs_draft * _PLAIN_BYTES + needs_verifier * (_PLAIN_BYTES + size_bytes)
     source = _source(pair.draft.parent, n_bytes, progress)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ToolError
+from cadcpp.util.extras import require
 from cadcpp.util.files import reported, require_space
 
 _SPLIT = re.compile(r"(.*)-00001-of-(\d{5})\.gguf")
@@ -73,12 +74,11 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def _client() -> Any:
-    try:
-        import huggingface_hub
-        import huggingface_hub.file_download
-        import huggingface_hub.utils
-    except ImportError:
-        raise ToolError("fetching needs huggingface_hub: pip install 'cadcpp[pull]'") from None
+    require("pull", "fetching", "huggingface_hub")
+    import huggingface_hub
+    import huggingface_hub.file_download
+    import huggingface_hub.utils
+
     return huggingface_hub
 
 

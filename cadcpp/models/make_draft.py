@@ -13,6 +13,7 @@ from cadcpp.models.draft_quality import Drafting, Text, agreement, measure, writ
 from cadcpp.models.edit.drop_layers import drop_layers, silenced
 from cadcpp.models.edit.narrow_ffn import narrow
 from cadcpp.models.edit.quantize import requantize
+from cadcpp.models.edit.rewrite import require_gguf
 from cadcpp.native.model import Model
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.pass_cost import PassCost
@@ -71,6 +72,7 @@ def make_draft(
 
     Raises ToolError if none fits into memory, or if plain decoding is expected to be as fast.
     """
+    require_gguf()
     Model(verifier, stub=True).close()  # one that cannot be a verifier is refused before anything is made of it
     with scratch_directory(target.parent) as scratch, reported(target):
         workshop = _Workshop(verifier, scratch, place, progress)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 else:
     api = _api
 
-__all__ = ["api", "last_error", "listening", "ggml_base", "read_tensor", "tensor_name"]
+__all__ = ["api", "last_error", "listening", "read_tensor", "tensor_name"]
 
 
 def quiet() -> None:
@@ -47,11 +47,12 @@ def quiet() -> None:
     api.llama_log_set(on_log, ctypes.c_void_p(0))
 
 
-tensor_name = ggml_base.ggml_get_name
+_base = ggml_base()
+tensor_name = _base.ggml_get_name
 tensor_name.restype, tensor_name.argtypes = ctypes.c_char_p, (ctypes.c_void_p,)
-_n_bytes = ggml_base.ggml_nbytes
+_n_bytes = _base.ggml_nbytes
 _n_bytes.restype, _n_bytes.argtypes = ctypes.c_size_t, (ctypes.c_void_p,)
-_get = ggml_base.ggml_backend_tensor_get
+_get = _base.ggml_backend_tensor_get
 _get.restype, _get.argtypes = None, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
 
 

@@ -1,6 +1,5 @@
 """`cadcpp models list` and `pull`, against a hub on this machine."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,13 +65,6 @@ def test_a_file_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
 def test_a_name_that_no_repository_has(hub: Hub, tmp_path: Path) -> None:
     done = run("models", "pull", "a/b/c", "small.gguf", "--dir", tmp_path)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith("Check both names")
-
-
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    result = CliRunner().invoke(main, ["models", "pull", "qwen3-8b"])
-    assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == ("cadcpp: fetching needs huggingface_hub: pip install 'cadcpp[pull]'")
 
 
 def test_an_unknown_name_points_to_the_list() -> None:

@@ -108,12 +108,6 @@ def test_a_server_that_cannot_work(arguments: Sequence[str], words: Sequence[str
     check(result.exit_code, result.stdout, result.stderr, WRONG_ARGUMENT, *words)
 
 
-def test_a_server_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cadcpp.cli.serve.find_spec", lambda name: None if name == "uvicorn" else name)
-    result = CliRunner().invoke(main, ["serve", "-m", "none.gguf"])
-    check(result.exit_code, result.stdout, result.stderr, WRONG_FILE, "uvicorn", "pip install 'cadcpp[server]'")
-
-
 # Prompts. ---------------------------------------------------------------------------------------------
 
 

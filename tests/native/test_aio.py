@@ -52,6 +52,11 @@ def plain(session: Session, n: int = 30) -> list[int]:
     return [t for chunk in session.stream(PROMPT, SAMPLING, n) for t in chunk.tokens]
 
 
+@pytest.fixture(scope="module")
+def whole(session: Session) -> list[int]:
+    return plain(session)
+
+
 async def read(session: Session, n: int = 30) -> list[int]:
     return [t async for chunk in aio.stream(session, PROMPT, SAMPLING, n) for t in chunk.tokens]
 
@@ -72,8 +77,7 @@ def test_the_loop_goes_on_meanwhile(session: Session) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_cancelling_at_any_point_leaves_the_session_right(session: Session, seed: int) -> None:
-    whole = plain(session)
+def test_cancelling_at_any_point_leaves_the_session_right(session: Session, whole: list[int], seed: int) -> None:
     delays = random.Random(seed)
 
     async def cancelled() -> None:
@@ -89,8 +93,7 @@ def test_cancelling_at_any_point_leaves_the_session_right(session: Session, seed
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_ctrl_c_at_any_point_leaves_the_session_right(session: Session, seed: int) -> None:
-    whole = plain(session)
+def test_ctrl_c_at_any_point_leaves_the_session_right(session: Session, whole: list[int], seed: int) -> None:
     timer = threading.Timer(random.Random(seed).uniform(0, 0.3), _thread.interrupt_main)
     with suppress(KeyboardInterrupt):
         timer.start()

@@ -112,7 +112,7 @@ def test_a_kept_tree_is_the_one_that_would_be_grown_anew(
     for seed in range(4):
         ids = random_text(seed, 40)
         whole = ids + write(rig.engine(), rig, ids, N)
-        for at in range(len(ids), len(whole) - 8, 1 + seed % 3):
+        for at in range(len(ids), len(whole) - 8, 2 + seed % 3):
             tree = drafter.grow(whole[:at], limits).tree
             drafter.ahead(lambda: True, 24)
             if drafter.kept[-1] > 1:

@@ -57,9 +57,9 @@ class Device:
     def run(self, n_rounds: int, policy: CostModel | None = None, fixed: int | None = None) -> CostModel:
         """Rounds with the policy's chains, or with chains of a fixed number of rows."""
         policy, rng = policy or CostModel(), np.random.default_rng(self.seed)
+        same = self._grow(DraftBudget(max_size=fixed, max_depth=ROWS)) if fixed else None
         for _ in range(n_rounds):
-            budget = DraftBudget(max_size=fixed, max_depth=ROWS) if fixed else policy.plan(self.state())
-            tree, n_nodes = self._grow(budget) if budget else (TokenTree.root(0), 0)
+            tree, n_nodes = same or self._planned(policy)
             rows = len(tree)
             right = int(np.argmin(np.append(rng.random(ROWS)[: rows - 1] < self.agrees, False)))
             draft_s, compute_s = self.node_s * n_nodes, self.pass_s(rows)
@@ -89,6 +89,10 @@ class Device:
     def budget(self, n_rounds: int, max_size: int = ROWS, streamed: int = 0) -> DraftBudget:
         """What a policy allows after some rounds."""
         return planned(self.run(n_rounds), self.state(max_size, streamed))
+
+    def _planned(self, policy: CostModel) -> tuple[TokenTree, int]:
+        budget = policy.plan(self.state())
+        return self._grow(budget) if budget else (TokenTree.root(0), 0)
 
     def _grow(self, budget: DraftBudget) -> tuple[TokenTree, int]:
         """A chain, since the draft knows of one next token only; and how many nodes were evaluated."""

@@ -134,7 +134,7 @@ def test_a_size_below_smollm2_itself_is_refused_with_the_least(place: Path) -> N
 
 
 def test_the_least_size_is_accepted(place: Path, smollm2: Callable[[str], Path]) -> None:
-    pair = make_demo(place, size_bytes=smollm2("Q8_0").stat().st_size)
+    pair = make_demo(place, size_bytes=smollm2("Q8_0").stat().st_size, draft_type="Q8_0")
     assert Widenable(pair.verifier).n_ff == 1536
 
 

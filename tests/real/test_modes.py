@@ -33,7 +33,7 @@ MODES = [
 
 @pytest.fixture(scope="module")
 def plain(smollm2: Callable[[str], Path]) -> Iterator[Session]:
-    with Session(smollm2("Q8_0"), None, SessionConfig(n_ctx=1024, speculative="off")) as session:
+    with Session(smollm2("Q8_0"), None, SessionConfig(n_ctx=1024, n_threads=1, speculative="off")) as session:
         yield session
 
 
@@ -61,7 +61,7 @@ def test_the_text_is_that_of_plain_decoding(
     mode: Speculative,
     fallback: Fallback,
 ) -> None:
-    config = SessionConfig(n_ctx=1024, speculative=mode, fallback=fallback, tree=TreeLimits(max_size=16))
+    config = SessionConfig(n_ctx=1024, n_threads=1, speculative=mode, fallback=fallback, tree=TreeLimits(max_size=16))
     with Session(smollm2("Q8_0"), demo.draft, config) as session:
         assert texts(session) == expected
 
@@ -69,7 +69,8 @@ def test_the_text_is_that_of_plain_decoding(
 def test_the_second_stage_saves_decodes_where_text_repeats(smollm2: Callable[[str], Path], demo: DemoPair) -> None:
     decodes, passes = {}, {}
     for mode in ("draft", "staged"):
-        config = SessionConfig(n_ctx=1024, speculative=mode, fallback="none", tree=TreeLimits(max_size=32))
+        limits = TreeLimits(max_size=32)
+        config = SessionConfig(n_ctx=1024, n_threads=1, speculative=mode, fallback="none", tree=limits)
         with Session(smollm2("Q8_0"), demo.draft, config) as session:
             stats = Stats()
             list(session.stream(session.model.tokenize(COPY), SAMPLINGS["greedy"], 60, stats=stats))

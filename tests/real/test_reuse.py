@@ -148,8 +148,8 @@ def test_n_is_kept_exactly(session: Session, prompt: list[int], n: int) -> None:
 
 
 @pytest.mark.parametrize("room", [1, 2, 5, 30])
-def test_the_context_ends_the_text(session: Session, prompt: list[int], room: int) -> None:
-    ids = (prompt * 6)[: N_CTX - room]
+def test_the_context_ends_the_text(session: Session, room: int) -> None:
+    ids = (session.model.tokenize(STORY) * 6)[: N_CTX - room]
     chunks = write(session, ids, 1000)
     assert (len(tokens(chunks)), chunks[-1].finish) == (room, "length")
 

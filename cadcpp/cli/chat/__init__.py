@@ -17,6 +17,7 @@ from cadcpp.cli.progress import loading
 from cadcpp.cli.renamed import Renamed
 from cadcpp.cli.terminal import is_terminal, note
 from cadcpp.errors import ConfigError
+from cadcpp.util.extras import require
 
 if TYPE_CHECKING:
     from cadcpp.cli.chat.live_chat import Talk
@@ -59,6 +60,8 @@ def command(
     """
     from cadcpp.cli.chat.settings import Settings
 
+    if _is_interactive():
+        require("chat", "a chat at a terminal", "prompt_toolkit")
     settings = Settings(make_sampling(**sampling), n_predict, show is not None)
     earlier = _earlier() if resume else None
     pair = model_options["model"], model_options["draft"]

@@ -10,6 +10,7 @@ from typing import Any
 from cadcpp.errors import ToolError
 from cadcpp.gguf.header import DAMAGED, read_header
 from cadcpp.gguf.validate import check_generative
+from cadcpp.util.extras import require
 
 Progress = Callable[[float], None]
 
@@ -24,8 +25,14 @@ class NewTensor:
     data: Callable[[], Any]  # an array of that shape, made when it is written
 
 
+def require_gguf() -> None:
+    """Raise ToolError if models cannot be made here; for what does long work before it makes one."""
+    require("models", "making models", "gguf")
+
+
 def open_gguf(src: Path) -> Any:
     """The gguf package's reader of a language model's file."""
+    require_gguf()
     import gguf
 
     check_generative(read_header(src))

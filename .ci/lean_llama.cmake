@@ -1,0 +1,4 @@
+# For llama-cpp-python's build: llama.cpp without what cadcpp leaves alone, which is over half of the work.
+# These are normal variables, since the cached ones are forced on there and a normal one goes before them.
+set(LLAMA_BUILD_COMMON OFF)  # the library of llama.cpp's own programs
+set(LLAVA_BUILD OFF)         # images and sound
