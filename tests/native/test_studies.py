@@ -2,12 +2,14 @@
 
 import json
 import random
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.matrix.systems import LOOKUP, PLAIN, Task, command, parse
 from bench.measure import record
 from bench.studies import acceptance, round_profile, soak
 from bench.studies.soak_request import Reply, Request
@@ -64,3 +66,14 @@ def test_the_soak_notes_requests_texts_that_differ_and_what_is_held(
     request, held, different, after = lines(results / "soak.jsonl")
     assert request["mode"] == "draft" and held["between"]["rss"] > 0 and after["between"]["rss"] > 0
     assert different["different"]["request"]["sampling"]["temperature"] == 0.0
+
+
+def test_baselines_write_the_same_text_and_tell_the_same_figures(tiny: Callable[..., Path]) -> None:
+    model, figures = tiny(type_name="Q8_0"), []
+    for kind in (PLAIN, LOOKUP, "off"):
+        task = Task(prompt="the cat and the", n=6, ctx=256, ram=None, draft=model, verifier=model)
+        argv = command(kind, task)
+        figures.append(parse(subprocess.run(argv, capture_output=True, text=True, check=True, cwd=record.ROOT)))
+    assert [found["tokens"] for found in figures] == [figures[0]["tokens"]] * 3 and figures[0]["n"] == 6
+    for found in figures:
+        assert {"s_per_token", "first_s", "load_s", "cpu_per_token", "read_per_token", "read_per_pass"} <= found.keys()
