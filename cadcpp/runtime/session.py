@@ -163,7 +163,7 @@ class Session:
     def count_paging(self, stats: Stats, before: PagerState) -> None:
         """Write into ``stats`` what the pager has done since ``before``."""
         now = self.pager.state()
-        stats.pinned_bytes = now.pinned_bytes
+        stats.pinned_bytes, stats.layers_reported = now.pinned_bytes, now.layers_reported
         stats.stall_seconds = now.stall_seconds - before.stall_seconds
         routed = (now.expert_bytes - before.expert_bytes) // max(now.passes - before.passes, 1)
         stats.streamed_bytes_per_pass = now.pass_bytes + routed
