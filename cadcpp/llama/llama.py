@@ -7,12 +7,12 @@ from contextlib import ExitStack, closing
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cadcpp.errors import ConfigError, ContextFull, RecurrentError
+from cadcpp.errors import ConfigError, RecurrentError
+from cadcpp.llama.context_owner import ContextOwner
 from cadcpp.llama.draft_adapter import DraftAdapter
 from cadcpp.llama.options import Settings, n_ctx_of, signature, sort_out
-from cadcpp.llama.upstream import State, Upstream, construct, own_parts, session_parts
+from cadcpp.llama.upstream import Upstream, construct, own_parts, session_parts
 from cadcpp.native.context import Context, Stopped
 from cadcpp.native.sampler import check_grammar, draw
 from cadcpp.residency.memory_plan import Plan
@@ -25,6 +25,7 @@ from cadcpp.telemetry.stats import Stats
 from cadcpp.verify.text_state import TextState
 
 _GENERATE = inspect.signature(Upstream.generate)
+_COMPLETE = inspect.signature(Upstream.create_completion)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -38,7 +39,7 @@ def _as(theirs: Callable[..., Any]) -> Callable[[_F], _F]:
     return shown
 
 
-class Llama(Upstream):  # type: ignore[misc]
+class Llama(ContextOwner):
     """`llama_cpp.Llama` with speculative decoding, for models that may be larger than memory.
 
     Every argument and method of upstream's class is there and gives what upstream gives when it is made with
@@ -70,11 +71,9 @@ class Llama(Upstream):  # type: ignore[misc]
 
     def __init__(self, model_path: str, *, on_round: Callable[[Round], None] | None = None, **options: Any) -> None:
         self._stack = ExitStack()  # upstream's __del__ closes it, whatever happens here
-        self._session: Session | None = None
-        self._writer: TokenWriter | None = None  # whose text the context holds
-        self._n_logits = 0  # tokens at the text's end that the context has the logits of
+        super().__init__()
         self._n_wanted = 0  # tokens that the call under way will take at most; 0: nobody knows
-        self._stopped = self._closed = False
+        self._stopped = False
         self._options, self.on_round, self.last_stats = options, on_round, Stats()
         settings, upstream = sort_out(options)
         draft_model = upstream.pop("draft_model")
@@ -145,12 +144,22 @@ class Llama(Upstream):  # type: ignore[misc]
             if not 0 <= token < self._n_vocab:
                 raise ConfigError(f"there is no token {token}: they go from 0 to {self._n_vocab - 1}")
 
-    # writing ----------------------------------------------------------------------------------------------
+    @_as(Upstream.create_completion)
+    def create_completion(self, *args: Any, **kwargs: Any) -> Any:
+        call = _COMPLETE.bind(self, *args, **kwargs)
+        call.apply_defaults()
+        chunks = self._complete(call.arguments, args, kwargs)
+        return chunks if call.arguments["stream"] else next(chunks)
 
-    def _create_completion(self, *args: Any, max_tokens: int | None = 16, **kwargs: Any) -> Iterator[Any]:
-        self._check_tokens(map(int, kwargs.get("logit_bias") or ()))  # upstream would print an error for each token
-        self._n_wanted = max(max_tokens or 0, 0)  # so that no tree is larger than what is left to write
-        yield from super()._create_completion(*args, max_tokens=max_tokens, **kwargs)
+    def _complete(self, wanted: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+        """Upstream's chunks, or its one answer; nothing is done before the first of them is asked for."""
+        self._check_tokens(map(int, wanted["logit_bias"] or ()))  # upstream would print an error for each token
+        self._n_wanted = max(wanted["max_tokens"] or 0, 0)  # so that no tree is larger than what is left to write
+        found = super().create_completion(*args, **kwargs)
+        if not wanted["stream"]:
+            yield found
+            return
+        yield from found
 
     @_as(Upstream.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
@@ -224,105 +233,6 @@ class Llama(Upstream):  # type: ignore[misc]
             self._replace(writer.text())
             self._writer = writer
 
-    def _replace(self, text: Sequence[int]) -> None:
-        self.n_tokens = 0
-        self._extend(text)
-
-    def _extend(self, tokens: Sequence[int]) -> None:
-        stop = self.n_tokens + len(tokens)
-        if stop >= len(self.input_ids):
-            raise ContextFull(f"a text of {stop} tokens exceeds the context of {len(self.input_ids) - 1}: raise n_ctx")
-        self.input_ids[self.n_tokens : stop] = tokens
-        self.n_tokens = stop
-
-    def _keep_logits(self, position: int, rows: NDArray[np.float32]) -> None:
-        self.scores[position : position + len(rows)] = rows
-        self._n_logits = len(rows)
-
     def _tell(self, result: Round) -> None:
         if self.on_round is not None:
             self.on_round(result)
-
-    # the context ------------------------------------------------------------------------------------------
-
-    def _started(self) -> Session:
-        if self._closed or self._session is None:
-            raise RuntimeError("this Llama is closed: make another one")
-        return self._session
-
-    def _take(self) -> Session:
-        """The session, for something else than the text that was being written."""
-        session = self._started()
-        self._end_round()
-        self._writer = None
-        return session
-
-    def _end_round(self) -> None:
-        """End the open round, and take into account what others have done to the context."""
-        if self._writer is not None:
-            self._writer.end_round()
-        session = self._started()
-        session.engine.rollback()
-        verifier = session.engine.verifier
-        n_held = verifier.context.n_held()
-        if n_held != len(verifier.cache):
-            verifier.cache.assume(self.input_ids[:n_held].tolist())
-
-    def reset(self) -> None:
-        """Start a new text."""
-        if self._session is not None:
-            self._take()
-        super().reset()
-
-    def eval(self, tokens: Sequence[int]) -> None:
-        """Evaluate tokens after those that there are. Raises ContextFull if they do not fit."""
-        if self._session is None:
-            super().eval(tokens)
-            return
-        engine = self._take().engine
-        start = self.n_tokens
-        self._extend(tokens)
-        try:
-            complete(engine.read(self._input_ids.tolist(), self._keep_logits if self._logits_all else None))
-        except BaseException:
-            self.n_tokens = start
-            raise
-        self._n_logits = self._n_logits if self._logits_all else 1
-
-    def sample(self, *args: Any, idx: int | None = None, **kwargs: Any) -> int:
-        """Sample a token from the logits at ``idx``, by default those of the last token."""
-        if self._session is not None and self.n_tokens:
-            self._need_logits(1 if idx is None else self.n_tokens - idx)
-        return int(super().sample(*args, idx=idx, **kwargs))
-
-    def _need_logits(self, n_back: int) -> None:
-        """See to it that the context has the logits of the text's last tokens."""
-        self._end_round()
-        if self._n_logits == 0:
-            self.eval([])
-        if not 1 <= n_back <= self._n_logits:
-            raise ConfigError(f"the logits of the last {self._n_logits} tokens are there, not those {n_back} back")
-
-    # states -----------------------------------------------------------------------------------------------
-
-    def save_state(self) -> Any:
-        """The text and what the model has made of it, for `load_state`."""
-        if self._session is None:
-            return super().save_state()
-        self._end_round()
-        verifier = self._session.engine.verifier
-        verifier.cache.align([*self._input_ids.tolist(), -1])  # what was held beyond the text is nobody's
-        data = bytes(verifier.context.save())
-        return State(self.input_ids.copy(), self._scores.copy(), self.n_tokens, data, len(data), self._seed)
-
-    def load_state(self, state: Any) -> None:
-        """Go on from where `save_state` was called. Raises ContextFull if the text does not fit."""
-        if self._session is None:
-            super().load_state(state)
-            return
-        cache = self._take().engine.verifier.cache
-        self._replace(state.input_ids[: state.n_tokens])
-        if self._logits_all:
-            self.scores[: len(state.scores)] = state.scores
-        self._n_logits, self._seed = 0, state.seed
-        cache.load(state.llama_state, self._input_ids.tolist())

@@ -75,7 +75,7 @@ def test_completions_take_their_tokens_from_generate_alone() -> None:
     used = attributes(Upstream._create_completion, "self")
     assert "generate" in used, "llama/llama.py overrides generate(), so that completions are the engine's"
     assert not used & {"eval", "sample"}, "a completion decodes by itself: see llama/llama.py"
-    assert "_create_completion" in attributes(Upstream.create_completion, "self"), "llama/llama.py overrides it"
+    assert "create_completion" in attributes(Upstream.__call__, "self"), "llama/llama.py overrides it"
 
 
 def test_generate_is_called_with_what_a_sampler_is_made_of() -> None:
