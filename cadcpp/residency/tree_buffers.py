@@ -10,6 +10,7 @@ from cadcpp.gguf.header import Header
 from cadcpp.policy.base import Disk
 from cadcpp.residency.context_shape import draft_shape, verifier_shape
 from cadcpp.residency.memory_plan import PYTHON, Plan, make_plan
+from cadcpp.residency.pager import PagerState
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.prices import FIRST_ROWS, SIZES, Floats
 
@@ -100,6 +101,16 @@ def expected(plan: Plan, tree_buffers: TreeBuffers, byte_s: float) -> Disk:
         stream_s=plan.read_bytes * byte_s,
         beyond_s=byte_s * tree_buffers.beyond(SIZES),
         ahead_s=plan.window * byte_s,
+    )
+
+
+def measured(pager: PagerState, tree_buffers: TreeBuffers) -> Disk:
+    """What the next pass will wait for, as far as a pager has measured it."""
+    return Disk(
+        byte_s=pager.byte_seconds,
+        stream_s=pager.pass_seconds,
+        beyond_s=pager.byte_seconds * tree_buffers.beyond(SIZES),
+        ahead_s=pager.ahead_seconds,
     )
 
 

@@ -11,18 +11,19 @@ import numpy as np
 from cadcpp.draft.base import DraftedTree, Drafter
 from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
-from cadcpp.policy.base import Disk, FixedSize, Policy, RoundState
+from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.draft_temperature import DraftTemperature
 from cadcpp.residency.pager import NullPager, Pager
-from cadcpp.residency.tree_buffers import TreeBuffers
+from cadcpp.residency.tree_buffers import TreeBuffers, measured
 from cadcpp.runtime.accounting import Accounting
+from cadcpp.runtime.gate import Gate
 from cadcpp.runtime.round import DraftRecord, OpenRound, PassRecord, Round, RoundRecord
 from cadcpp.runtime.stages import Step, Steps, finish, in_background, run, stage
 from cadcpp.telemetry.progress import Progress
 from cadcpp.telemetry.stats import Stats
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.limits import DraftBudget, TreeLimits
-from cadcpp.tree.prices import SIZES, TEXT_ROWS, hidden_rows
+from cadcpp.tree.prices import TEXT_ROWS, hidden_rows
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import Accepted, Walk
 from cadcpp.verify.text_state import TextState
@@ -30,7 +31,6 @@ from cadcpp.verify.verifier import Draw, OnLogits, Verifier
 
 T = TypeVar("T")
 P = ParamSpec("P")
-_NOTICE_S = 0.02  # within which the end of a pass is noticed beside it
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class Engine:
         progress: Progress | None = None,
     ) -> Steps[Round]:
         """What `rounds` does, in steps. Closing it ends a pass that is under way."""
-        self._check(prompt, n)
+        _check(prompt, n, self.n_ctx)
         limit = min(len(prompt) + n, self.n_ctx)
         generation = Generation(TextState(list(prompt)), sampler.draw, limit, accounting, progress)
         try:
@@ -145,16 +145,6 @@ class Engine:
         self.drafter.close()
         self.verifier.close()
 
-    def _check(self, prompt: Sequence[int], n: int) -> None:
-        if not prompt:
-            raise ConfigError("the prompt is empty: give at least one token")
-        if n < 1:
-            raise ConfigError(f"n must be at least 1, got {n}")
-        if len(prompt) >= self.n_ctx:
-            raise ContextFull(
-                f"the prompt has {len(prompt)} tokens, the context {self.n_ctx}: shorten it or raise --ctx"
-            )
-
     def _round(self, generation: Generation) -> Step[Round]:
         with (yield from self.open_round(generation)) as opened:
             return (yield from self._stage(opened.complete))
@@ -194,19 +184,12 @@ class Engine:
         return record
 
     def _state(self, text: TextState, max_depth: int) -> RoundState:
-        now = self.pager.state()
-        disk = Disk(
-            byte_s=now.byte_seconds,
-            stream_s=now.pass_seconds,
-            beyond_s=now.byte_seconds * self.tree_buffers.beyond(SIZES),
-            ahead_s=now.ahead_seconds,
-        )
         return RoundState(
             limits=self.limits.up_to(self.verifier.room(text)),
             max_depth=max_depth,
             n_uncached=text.n_uncached,
             temperature=self.draft_temperature.temperature,
-            disk=disk,
+            disk=measured(self.pager.state(), self.tree_buffers),
         )
 
     def _grow(self, text: TextState, budget: DraftBudget | None) -> DraftedTree:
@@ -255,22 +238,10 @@ class Engine:
         self.policy.observe(record.observation())
 
 
-@dataclass(slots=True)
-class Gate:
-    """Open while a pass waits for the disk. Asked before each decode of the draft, so it knows when they run."""
-
-    pager: Pager
-    over: Callable[[], bool]  # whether the pass is
-    trace: Trace | None
-    opened: float | None = None
-
-    def __call__(self) -> bool:
-        """Wait until it opens; False when the pass is over."""
-        if self.trace is not None and self.opened is not None:
-            self.trace.span("draft", "ahead", self.opened, time.perf_counter())
-        self.opened = None
-        while not self.over():
-            if self.pager.wait_for_stall(_NOTICE_S):
-                self.opened = time.perf_counter()
-                return True
-        return False
+def _check(prompt: Sequence[int], n: int, n_ctx: int) -> None:
+    if not prompt:
+        raise ConfigError("the prompt is empty: give at least one token")
+    if n < 1:
+        raise ConfigError(f"n must be at least 1, got {n}")
+    if len(prompt) >= n_ctx:
+        raise ContextFull(f"the prompt has {len(prompt)} tokens, the context {n_ctx}: shorten it or raise --ctx")
