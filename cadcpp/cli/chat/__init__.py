@@ -1,7 +1,7 @@
 """`cadcpp chat`: a conversation in the terminal."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import click
 
 from cadcpp.chat.transcript import Message, load
 from cadcpp.cli.chat.banner import Pair, screen
+from cadcpp.cli.chat.keyboard import silent_keyboard
 from cadcpp.cli.chat.reader import Lines, Pipe
 from cadcpp.cli.chat.state_dir import cache_of, history, last_chat, state_dir
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
@@ -76,7 +77,7 @@ def command(
         from cadcpp.cli.chat.repl import Repl
 
         lines = _lines()
-        with talk.interrupts:
+        with talk.interrupts, silent_keyboard() if lines.interactive else nullcontext():
             Repl(talk, lines).run()
 
 
