@@ -74,11 +74,7 @@ def command(
             _resume(talk, *earlier, system)
         if save_kv_cache:
             stack.callback(talk.save_kv_cache)
-        from cadcpp.cli.chat.repl import Repl
-
-        lines = _lines()
-        with talk.interrupts, silent_keyboard() if lines.interactive else nullcontext():
-            Repl(talk, lines).run()
+        _run(talk)
 
 
 def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | None) -> "Talk":
@@ -88,6 +84,14 @@ def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | No
 
     conversation = Conversation(Template(session.model), system)
     return Talk(session, conversation, settings, lambda: screen(session.plan, session.config, pair))
+
+
+def _run(talk: "Talk") -> None:
+    from cadcpp.cli.chat.repl import Repl
+
+    lines = _lines()
+    with talk.interrupts, silent_keyboard() if lines.interactive else nullcontext():
+        Repl(talk, lines).run()
 
 
 def _resume(talk: "Talk", path: Path, messages: list[Message], system: str | None) -> None:

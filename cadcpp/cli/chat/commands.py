@@ -1,4 +1,4 @@
-"""What begins with a slash, and what users of other programs type in its place."""
+"""Commands of a chat: what begins with a slash, and what users of other programs type in its place."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

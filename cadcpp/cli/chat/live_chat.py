@@ -1,4 +1,4 @@
-"""One conversation: asks the session, shows its replies, and keeps both on disk as they come."""
+"""A chat that is under way: asks the session, shows its replies, and keeps both on disk as they come."""
 
 from collections.abc import Callable
 from contextlib import closing
