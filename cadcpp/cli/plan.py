@@ -1,13 +1,18 @@
 """`cadcpp plan`: where the memory would go, and how fast it would be; loads nothing."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cadcpp.cli.options import PAIR_OPTIONS, default_ctx
 from cadcpp.cli.terminal import say
+
+if TYPE_CHECKING:
+    from cadcpp.residency.memory_plan import Plan
+    from cadcpp.residency.tree_buffers import TreeBuffers
 
 
 @click.command("plan")
@@ -32,20 +37,34 @@ def command(
     Lists what would stay in memory, what every pass of the verifier would read from the disk, and how long that
     takes at least. Loads no weights.
     """
+    from cadcpp.util.byte_size import parse_size
+
+    plan, tree_buffers = _plan(model, draft, ctx, max_tree_size, parse_size(ram) if ram is not None else None)
+    values = _values(plan, tree_buffers, parse_size(disk_speed) if disk_speed else None, model)
+    say(json.dumps(values) if as_json else _table(values))
+
+
+def _plan(
+    model: Path, draft: Path | None, ctx: int | None, max_tree_size: int | None, ram: int | None
+) -> "tuple[Plan, TreeBuffers]":
     from cadcpp.config import SessionConfig
     from cadcpp.gguf.header import read_header
     from cadcpp.residency.tree_buffers import plan_session
-    from cadcpp.system.disk_speed import disk_bytes_per_s
-    from cadcpp.system.memory_limits import lockable_bytes
     from cadcpp.tree.limits import limit_tree
-    from cadcpp.util.byte_size import parse_size
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
-    size = parse_size(ram) if ram is not None else None
-    config = SessionConfig(n_ctx=default_ctx(model) if ctx is None else ctx, ram=size, tree=limit_tree(max_tree_size))
-    plan, tree_buffers = plan_session(config.resolve(draft is not None), verifier, drafter)
-    speed = parse_size(disk_speed) if disk_speed else disk_bytes_per_s(model)
-    values = plan.to_dict() | {
+    n_ctx = default_ctx(model) if ctx is None else ctx
+    config = SessionConfig(n_ctx=n_ctx, ram=ram, tree=limit_tree(max_tree_size))
+    return plan_session(config.resolve(draft is not None), verifier, drafter)
+
+
+def _values(plan: "Plan", tree_buffers: "TreeBuffers", disk_speed: int | None, model: Path) -> dict[str, Any]:
+    """What --json prints; the disk is measured on the model's file, if nobody says how fast it is."""
+    from cadcpp.system.disk_speed import disk_bytes_per_s
+    from cadcpp.system.memory_limits import lockable_bytes
+
+    speed = disk_bytes_per_s(model) if disk_speed is None else disk_speed
+    return plan.to_dict() | {
         "disk_bytes_per_second": round(speed),
         "streams": plan.streams,
         "seconds_per_pass_at_least": round(plan.read_bytes / max(speed, 1), 4),
@@ -54,7 +73,6 @@ def command(
         "rows_bytes": tree_buffers.bytes_for(tree_buffers.most),
         "lockable": min(lockable_bytes(), plan.layout.pinned_bytes),
     }
-    say(json.dumps(values) if as_json else _table(values))
 
 
 _ROWS = (
@@ -79,26 +97,37 @@ def _table(values: dict[str, Any]) -> str:
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
     if not values["streams"]:
         return "\n".join([*lines, "", "Everything fits: nothing is read after loading."])
+    return "\n".join([*lines, *_remarks({key: format_size(round(value)) for key, value in values.items()}, values)])
+
+
+def _remarks(size: dict[str, str], values: dict[str, Any]) -> Iterator[str]:
+    """Sentences about weights that are streamed; ``size`` has what is in bytes as text."""
     if values["lockable"] < values["pinned"]:
-        lines.append(
-            f"{format_size(values['lockable'])} of it may be locked in memory (RLIMIT_MEMLOCK); the rest stays as long "
-            "as nothing else presses."
+        yield (
+            f"{size['lockable']} of it may be locked in memory (RLIMIT_MEMLOCK); the rest stays as long as nothing "
+            "else presses."
         )
-    read, speed = format_size(values["read_bytes_per_pass"]), format_size(values["disk_bytes_per_second"])
-    seconds = values["seconds_per_pass_at_least"]
-    lines += ["", f"A pass of one row reads {read} at {speed}/s: {seconds:.2f} s or more."]
-    if not values["all_experts"]:
-        lines.append(f"That is {seconds:.2f} s a token without a draft, {seconds / 5:.2f} s at 5 tokens a pass.")
-    else:
-        lines.append(
-            f"Of {format_size(values['all_experts'])} of experts a row uses {format_size(values['routed'])}: a pass "
-            f"reads what its rows are routed to, and those used most stay in {format_size(values['experts'])}."
-        )
+    yield from _remarks_on_speed(size, values)
     if values["rows_bytes"]:
-        lines.append(
+        yield (
             f"Memory is reserved for draft trees of {values['rows']} nodes. They grow to {values['rows_at_most']} "
-            f"where that is faster; {format_size(values['rows_bytes'])} of the resident weights are then streamed."
+            f"where that is faster; {size['rows_bytes']} of the resident weights are then streamed."
         )
     if values["sparse"]:
-        lines.append(f"{format_size(values['sparse'])} of embeddings are read row by row as they are needed.")
-    return "\n".join(lines)
+        yield f"{size['sparse']} of embeddings are read row by row as they are needed."
+
+
+def _remarks_on_speed(size: dict[str, str], values: dict[str, Any]) -> Iterator[str]:
+    seconds = values["seconds_per_pass_at_least"]
+    yield ""
+    yield (
+        f"A pass over one token reads {size['read_bytes_per_pass']} at {size['disk_bytes_per_second']}/s: "
+        f"{seconds:.2f} s or more."
+    )
+    if not values["all_experts"]:
+        yield f"That is {seconds:.2f} s a token without a draft, {seconds / 5:.2f} s at 5 tokens a pass."
+        return
+    yield (
+        f"Of {size['all_experts']} of experts a token uses {size['routed']}: a pass reads what its tokens are routed "
+        f"to, and those used most stay in {size['experts']}."
+    )

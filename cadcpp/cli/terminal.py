@@ -2,12 +2,9 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
-
-if TYPE_CHECKING:
-    pass
 
 # Control characters become pictures of themselves: neither a model nor a file may steer the terminal.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
@@ -22,6 +19,14 @@ def printable(text: str) -> str:
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether somebody looks at a stream, or types into it; a closed one is None."""
     return stream is not None and stream.isatty()
+
+
+def columns(stream: TextIO) -> int:
+    """How wide a terminal is at the moment; 0 if it does not tell."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        return 0
 
 
 def answer(text: str, colour: str | None = None) -> None:

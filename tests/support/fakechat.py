@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import Accepted
 
 Step = Chunk | Exception | Callable[[Callable[[int, int], None]], None]
+PROSE = "Weights are read in the same order on every pass, so that a cache evicts each page right before it is needed."
 WORDS = "a reply that goes on and on, word by word, until somebody ends it".split()
 
 
@@ -126,14 +128,25 @@ def _read(progress: Callable[[int, int], None]) -> None:
         time.sleep(0.05)
 
 
+def _wait(_progress: Callable[[int, int], None]) -> None:
+    """Until the test makes a file."""
+    while not Path(os.environ["WAIT_FOR"]).exists():
+        time.sleep(0.01)
+
+
 REPLIES: dict[str, Callable[[], Iterable[Step]]] = {
     "slow": _slowly,
     "endless": _endlessly,
     "long": lambda: [_read, *say("Yes.")],
+    "waits": lambda: [chunk("one "), _wait, *say("two")],
+    "fails": lambda: [chunk("one tw"), _wait, RuntimeError("a mistake in the program")],
+    "prose": lambda: say(*(f" {word}" for word in PROSE.split())),
     "red": lambda: say("\x1b[31mr\u00e9d", "\x9b1m\r\x07."),
     "split": lambda: say("\x1b", "]0;mine", "\x07", "\x9b", "2J", "\x1b", "[", "2J", "."),
 }
 
 if __name__ == "__main__":  # `python -m tests.support.fakechat KIND ...`: a chat for terminals and for being killed
     replace_session(FakeSession(iter(REPLIES[sys.argv[1]], None)), setattr)
+    if os.environ.get("ECHO"):  # as if nobody had switched it off
+        cadcpp.cli.chat.silent_keyboard = nullcontext
     main(["chat", "-m", "fake.gguf", *sys.argv[2:]])

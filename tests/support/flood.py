@@ -47,5 +47,5 @@ if __name__ == "__main__":  # `python -m tests.support.flood usual|default chat|
     if how == "default":  # Python's own way with Ctrl-C, which one in the last lines shows
         ending._take_signals = lambda: None
     replace_session(FakeSession([_reply()]), setattr)
-    setattr(cadcpp.cli.generate, "answer", _answer)  # noqa: B010  which is imported there
+    setattr(cadcpp.cli.generate, "answer", _answer)  # noqa: B010
     main(arguments)

@@ -1,7 +1,7 @@
 """`cadcpp chat`: a conversation in the terminal."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import click
 
 from cadcpp.chat.transcript import Message, load
 from cadcpp.cli.chat.banner import Pair, screen
+from cadcpp.cli.chat.keyboard import silent_keyboard
 from cadcpp.cli.chat.reader import Lines, Pipe
 from cadcpp.cli.chat.state_dir import cache_of, history, last_chat, state_dir
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
@@ -76,11 +77,7 @@ def command(
             _resume(talk, *earlier, system)
         if save_kv_cache:
             stack.callback(talk.save_kv_cache)
-        from cadcpp.cli.chat.repl import Repl
-
-        lines = _lines()
-        with talk.interrupts:
-            Repl(talk, lines).run()
+        _run(talk)
 
 
 def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | None) -> "Talk":
@@ -90,6 +87,14 @@ def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | No
 
     conversation = Conversation(Template(session.model), system)
     return Talk(session, conversation, settings, lambda: screen(session.plan, session.config, pair))
+
+
+def _run(talk: "Talk") -> None:
+    from cadcpp.cli.chat.repl import Repl
+
+    lines = _lines()
+    with talk.interrupts, silent_keyboard() if lines.interactive else nullcontext():
+        Repl(talk, lines).run()
 
 
 def _resume(talk: "Talk", path: Path, messages: list[Message], system: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What will run, on one screen, before it is loaded."""
+"""The banner: what will run, on one screen, before it is loaded."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What begins with a slash, and what users of other programs type in its place."""
+"""Commands of a chat: what begins with a slash, and what users of other programs type in its place."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ import click
 from cadcpp.chat.transcript import Transcript, is_transcript, load
 from cadcpp.cli.chat.colours import LEGEND
 from cadcpp.cli.chat.footer import table
+from cadcpp.cli.chat.keyboard import usual_keyboard
 from cadcpp.cli.chat.live_chat import Talk, resumed
 from cadcpp.errors import ConfigError
 from cadcpp.util.text_file import read_text
@@ -78,7 +79,8 @@ def _edit(talk: Talk, rest: str) -> str:
 
 def _editor(talk: Talk, rest: str) -> str:
     try:
-        text = (click.edit(rest) or "").strip()
+        with usual_keyboard():
+            text = (click.edit(rest) or "").strip()
     except click.ClickException as error:
         raise ConfigError(f"{error.format_message()}: set EDITOR to an editor that is installed") from None
     if text:

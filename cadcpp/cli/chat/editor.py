@@ -1,4 +1,4 @@
-"""Typing at a terminal: line editing, history and completion, by prompt_toolkit."""
+"""The line editor of a terminal: editing, history and completion, by prompt_toolkit."""
 
 import os
 import sys

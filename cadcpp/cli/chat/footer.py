@@ -1,4 +1,4 @@
-"""What a reply cost, in a line and in full."""
+"""The footer of a reply: what it cost, in a line and in full."""
 
 from typing import Any
 

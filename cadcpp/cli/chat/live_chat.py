@@ -1,4 +1,4 @@
-"""One conversation: asks the session, shows its replies, and keeps both on disk as they come."""
+"""A chat that is under way: asks the session, shows its replies, and keeps both on disk as they come."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -95,8 +95,9 @@ class Talk:
 
     def _show(self, ids: list[int], recorder: GenerationRecord) -> bool:
         """Whether the reply came to its end."""
-        painter, settings = Painter(self.session.model.piece, self.settings.show), self.settings
+        settings = self.settings
         with (
+            Painter(self.session.model.piece, settings.show) as painter,
             prefill_progress(recorder) as progress,
             stall_note(lambda: self.session.pager.state().waiting_seconds),
             closing(

@@ -1,4 +1,4 @@
-"""Where messages come from, and how several lines make one."""
+"""Reads messages: where their lines come from, and how several make one."""
 
 import sys
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reads lines, answers them, and never dies of one bad line."""
+"""The loop of a chat: reads lines, answers them, and never dies of one bad line."""
 
 from cadcpp.cli.chat.commands import Leave, find
 from cadcpp.cli.chat.live_chat import Talk
