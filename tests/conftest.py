@@ -1,8 +1,10 @@
 """Models that tests run on."""
 
+import fcntl
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +42,34 @@ def models_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo(models_dir: Path) -> DemoPair:
-    """The demo pair of the default size."""
-    return make_demo(models_dir)
+def making(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], AbstractContextManager[None]]:
+    """One worker at a time makes models: what it makes, the others need as well."""
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        with (tmp_path_factory.getbasetemp().parent / "making").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    return alone
 
 
 @pytest.fixture(scope="session")
-def smollm2(models_dir: Path) -> Callable[[str], Path]:
+def demo(models_dir: Path, making: Callable[[], AbstractContextManager[None]]) -> DemoPair:
+    """The demo pair of the default size."""
+    with making():
+        return make_demo(models_dir)
+
+
+@pytest.fixture(scope="session")
+def smollm2(models_dir: Path, making: Callable[[], AbstractContextManager[None]]) -> Callable[[str], Path]:
     """SmolLM2 itself with its weights in a given type, such as ``smollm2("Q4_0")``."""
-    return lambda type_name: smollm2_as(type_name, models_dir)
+
+    def make(type_name: str) -> Path:
+        with making():
+            return smollm2_as(type_name, models_dir)
+
+    return make
 
 
 @pytest.fixture(scope="session")

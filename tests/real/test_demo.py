@@ -53,14 +53,14 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "llama_model_default_params", params)
 
 
-def greedy(path: Path, prompt: str) -> tuple[list[int], NDArray[np.float32]]:
-    """The most likely 64 tokens after ``prompt``, and the logits of every position."""
+def greedy(path: Path, prompt: str, n: int = N_TOKENS) -> tuple[list[int], NDArray[np.float32]]:
+    """The most likely ``n`` tokens after ``prompt``, and the logits of every position."""
     from llama_cpp import Llama
 
     model = Llama(str(path), n_ctx=256, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
     try:
         model.eval(model.tokenize(prompt.encode()))
-        for _ in range(N_TOKENS):
+        for _ in range(n):
             model.eval([int(np.argmax(model.scores[model.n_tokens - 1]))])
         return model.input_ids[: model.n_tokens].tolist(), model.scores[: model.n_tokens].copy()
     finally:
@@ -88,7 +88,9 @@ def test_widening_keeps_the_function(smollm2: Callable[[str], Path], tmp_path: P
 
 def test_the_demo_verifier_writes_what_smollm2_writes(demo: DemoPair, smollm2: Callable[[str], Path]) -> None:
     prompt = "<|im_start|>user\nTell me about the sea.<|im_end|>\n<|im_start|>assistant\n"
-    (plain_ids, plain_logits), (wide_ids, wide_logits) = greedy(smollm2("Q8_0"), prompt), greedy(demo.verifier, prompt)
+    (plain_ids, plain_logits), (wide_ids, wide_logits) = (
+        greedy(path, prompt, N_TOKENS // 2) for path in (smollm2("Q8_0"), demo.verifier)
+    )
     difference = np.abs(plain_logits - wide_logits).max()
     assert wide_ids == plain_ids
     assert difference < 1e-3, f"largest logit difference {difference}"

@@ -191,7 +191,7 @@ def test_control_cells_out_of_order(bench: Callable[[str], Bench], type_name: st
     assert any(
         case.through_trees(name, sampling, n, 24, verifier=OutOfOrder, side=0.5) != case.reference(name, sampling, n)
         for sampling in SAMPLINGS
-        for name in ("story", "tips", "sky")
+        for name in ("tips", "story", "sky")  # the first is the quickest to tip
     )
 
 
