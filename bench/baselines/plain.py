@@ -7,16 +7,62 @@ import argparse
 import ctypes
 import json
 import os
-import time
 
 os.environ.setdefault("GGML_CPU_TILED_MM", "0")
 
 import numpy as np  # noqa: E402
 from llama_cpp import llama_cpp as api  # noqa: E402
 
-from cadcpp.system.memory_limits import read_bytes  # noqa: E402
+from bench.baselines.token_times import TokenTimes  # noqa: E402
 
 _N_BATCH = 512
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-m", required=True)
+    parser.add_argument("-p", required=True)
+    parser.add_argument("-n", type=int, default=16)
+    parser.add_argument("--ctx", type=int, default=2048)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    times = TokenTimes()
+    model = _model(options.m)
+    context = _context(model, options.ctx, options.threads)
+    times.loaded()
+    vocab = api.llama_model_get_vocab(model)
+    prompt = _tokenize(vocab, options.p.encode())
+    tokens = write(context, vocab, prompt, options.n, times)
+    print(json.dumps(times.record(tokens, len(prompt))))
+
+
+def write(context: int, vocab: int, prompt: list[int], n: int, times: TokenTimes) -> list[int]:
+    """Up to ``n`` tokens after ``prompt``."""
+    batch, tokens = prompt, list[int]()
+    while len(tokens) < n:
+        token = _next(context, vocab, batch)
+        times.add()
+        if api.llama_vocab_is_eog(vocab, token):
+            break
+        tokens.append(token)
+        batch = [token]
+    return tokens
+
+
+def _next(context: int, vocab: int, batch: list[int]) -> int:
+    """The likeliest token after ``batch``."""
+    for part in (batch[i : i + _N_BATCH] for i in range(0, len(batch), _N_BATCH)):
+        array = (ctypes.c_int32 * len(part))(*part)
+        if api.llama_decode(context, api.llama_batch_get_one(array, len(part))) != 0:
+            raise SystemExit("llama_decode failed")
+    logits = np.ctypeslib.as_array(api.llama_get_logits_ith(context, -1), (api.llama_vocab_n_tokens(vocab),))
+    return int(np.argmax(logits))
+
+
+def _model(path: str) -> int:
+    params = api.llama_model_default_params()
+    params.use_extra_bufts = False
+    return int(api.llama_model_load_from_file(path.encode(), params))
 
 
 def _context(model: int, n_ctx: int, threads: int) -> int:
@@ -29,56 +75,10 @@ def _context(model: int, n_ctx: int, threads: int) -> int:
     return int(api.llama_init_from_model(model, params))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("-m", required=True)
-    parser.add_argument("-p", required=True)
-    parser.add_argument("-n", type=int, default=16)
-    parser.add_argument("--ctx", type=int, default=2048)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    options = parser.parse_args()
-
-    start = time.perf_counter()
-    params = api.llama_model_default_params()
-    params.use_extra_bufts = False
-    model = api.llama_model_load_from_file(options.m.encode(), params)
-    vocab = api.llama_model_get_vocab(model)
-    n_vocab = api.llama_vocab_n_tokens(vocab)
-    context = _context(model, options.ctx, options.threads)
-    loaded = time.perf_counter()
-
-    prompt = options.p.encode()
-    buffer = (ctypes.c_int32 * (len(prompt) + 8))()
-    n = api.llama_tokenize(vocab, prompt, len(prompt), buffer, len(buffer), True, True)
-    batch, tokens, times, read, cpu_s = list(buffer[:n]), list[int](), list[float](), 0, 0.0
-    while len(tokens) < options.n:
-        for part in (batch[i : i + _N_BATCH] for i in range(0, len(batch), _N_BATCH)):
-            array = (ctypes.c_int32 * len(part))(*part)
-            if api.llama_decode(context, api.llama_batch_get_one(array, len(part))) != 0:
-                raise SystemExit("llama_decode failed")
-        logits = np.ctypeslib.as_array(api.llama_get_logits_ith(context, -1), (n_vocab,))
-        token = int(np.argmax(logits))
-        times.append(time.perf_counter())
-        if len(times) == 1:
-            read, cpu_s = read_bytes(), time.process_time()
-        if api.llama_vocab_is_eog(vocab, token):
-            break
-        tokens.append(token)
-        batch = [token]
-    rest = (times[-1] - times[0]) / max(len(times) - 1, 1)
-    print(
-        json.dumps(
-            {
-                "tokens": tokens,
-                "load_seconds": loaded - start,
-                "first_seconds": times[0] - start,
-                "seconds_per_token": rest,
-                "cpu_seconds_per_token": (time.process_time() - cpu_s) / max(len(times) - 1, 1),
-                "read_bytes_per_token": (read_bytes() - read) // max(len(times) - 1, 1),
-                "prompt_tokens": n,
-            }
-        )
-    )
+def _tokenize(vocab: int, text: bytes) -> list[int]:
+    buffer = (ctypes.c_int32 * (len(text) + 8))()
+    n = api.llama_tokenize(vocab, text, len(text), buffer, len(buffer), True, True)
+    return list(buffer[:n])
 
 
 if __name__ == "__main__":

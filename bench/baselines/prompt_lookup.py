@@ -3,13 +3,13 @@
 import argparse
 import json
 import os
-import time
 from pathlib import Path
+from typing import Any
 
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
 from bench.baselines import upstream
-from cadcpp.system.memory_limits import read_bytes
+from bench.baselines.token_times import TokenTimes
 
 
 def main() -> None:
@@ -19,38 +19,34 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=16)
     parser.add_argument("--ctx", type=int, default=2048)
     options = parser.parse_args()
-    start = time.perf_counter()
-    llama = upstream.load(
-        options.m,
-        n_ctx=options.ctx,
+    times = TokenTimes()
+    llama = _load(options.m, options.ctx)
+    times.loaded()
+    prompt = llama.tokenize(options.p.encode(), special=True)
+    tokens = write(llama, prompt, options.n, times)
+    print(json.dumps(times.record(tokens, len(prompt))))
+
+
+def _load(path: Path, n_ctx: int) -> Any:
+    return upstream.load(
+        path,
+        n_ctx=n_ctx,
         n_batch=64,
         n_threads=os.cpu_count(),
         draft_model=LlamaPromptLookupDecoding(num_pred_tokens=8),
         logits_all=True,  # else it crashes once a text is longer than one batch
     )
-    loaded = time.perf_counter()
-    prompt, tokens, times = llama.tokenize(options.p.encode(), special=True), list[int](), list[float]()
-    read, cpu_s = 0, 0.0
+
+
+def write(llama: Any, prompt: list[int], n: int, times: TokenTimes) -> list[int]:
+    """Up to ``n`` tokens after ``prompt``."""
+    tokens = list[int]()
     for token in llama.generate(prompt, temp=0.0):
-        times.append(time.perf_counter())
-        if len(times) == 1:
-            read, cpu_s = read_bytes(), time.process_time()
-        if token == llama.token_eos() or len(tokens) >= options.n:
+        times.add()
+        if token == llama.token_eos() or len(tokens) >= n:
             break
         tokens.append(token)
-    print(
-        json.dumps(
-            {
-                "tokens": tokens,
-                "load_seconds": loaded - start,
-                "first_seconds": times[0] - start,
-                "seconds_per_token": (times[-1] - times[0]) / max(len(times) - 1, 1),
-                "cpu_seconds_per_token": (time.process_time() - cpu_s) / max(len(times) - 1, 1),
-                "read_bytes_per_token": (read_bytes() - read) // max(len(times) - 1, 1),
-                "prompt_tokens": len(prompt),
-            }
-        )
-    )
+    return tokens
 
 
 if __name__ == "__main__":

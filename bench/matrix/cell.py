@@ -18,7 +18,7 @@ from bench.matrix.systems import CHAIN, Task, command, is_steady, models_of, nam
 from bench.matrix.workloads import CASES, COPIES, in_template, long_prompt
 from bench.measure import record
 from bench.measure.energy import Meter
-from bench.measure.memory_wall import Wall, why_not
+from bench.measure.memory_wall import Limits, why_not
 
 MIB = 1 << 20
 _TIMEOUT_S = 1200.0  # 8192 tokens of context take more than 400 s to read
@@ -39,8 +39,8 @@ class Place:
         return (f"{self.ram}MiB" if self.ram else "memory") + (f"@{self.disk}" if self.disk else "")
 
     @property
-    def wall(self) -> Wall:
-        return Wall(self.ram * MIB if self.ram else None, self.disk * MIB if self.disk else None)
+    def limits(self) -> Limits:
+        return Limits(self.ram * MIB if self.ram else None, self.disk * MIB if self.disk else None)
 
     @property
     def disk_name(self) -> str:
@@ -112,7 +112,7 @@ class Cell:
         if self.kind == CHAIN and not llama_speculative.BINARY.exists():
             return "llama.cpp's own speculation is not built: make bench-chain"
         if self.place != MEMORY and (reason := why_not()):
-            return f"no wall here: {reason}"
+            return f"no memory limit here: {reason}"
         return None
 
     def run(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Cell:
             models.make(path)
         sizes = dict(zip(("verifier_bytes", "draft_bytes"), (f.stat().st_size for f in self.files), strict=True))
         argv = command(self.kind, self.task)
-        return self.record(argv, sizes | measure(self.place.wall, argv, self.files[0]))
+        return self.record(argv, sizes | measure(self.place.limits, argv, self.files[0]))
 
     def record(self, argv: list[str], found: dict[str, Any]) -> dict[str, Any]:
         settings = {"id": self.id, **asdict(self), "place": self.place.key, "steady": self.steady}
@@ -130,12 +130,12 @@ class Cell:
         return {**settings, "command": [python, *shown], **found}
 
 
-def measure(wall: Wall, argv: list[str], disk: Path) -> dict[str, Any]:
+def measure(limits: Limits, argv: list[str], disk: Path) -> dict[str, Any]:
     """One run of a command: what it says of itself, and what the kernel counted; or an error."""
     before = _cpu_seconds()
     try:
         with Meter() as meter:
-            done, usage = wall.run(argv, disk, _TIMEOUT_S)
+            done, usage = limits.run(argv, disk, _TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return {"error": f"not done after {_TIMEOUT_S:.0f} s"}
     counted = {**asdict(usage), "cpu_s": _cpu_seconds() - before, "joules": meter.joules}

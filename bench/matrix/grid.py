@@ -47,7 +47,7 @@ def tokens(place: Place, kind: str) -> int:
 def sections(quick: bool = False, n: int | None = None) -> list[Section]:
     """All of them; ``n`` tokens at most in every cell, for trying things out."""
     makers = {
-        "wall": ("Behind the wall", 905, wall),
+        "wall": ("With a memory limit (cgroup)", 905, limited),
         "overcommit": ("How cost grows with overcommit", 190, overcommit),
         "ram": ("In memory", 345, in_memory),
         "ablation": ("What each piece is worth", 245, ablation),
@@ -75,7 +75,7 @@ def all_cells(n: int | None = None) -> list[Cell]:
     return list({cell.id: cell for section in sections(n=n) for cell in section.cells}.values())
 
 
-def wall(quick: bool) -> Iterator[Cell]:
+def limited(quick: bool) -> Iterator[Cell]:
     cases = ("chat",) if quick else ("chat", "code", "story", "summary")
     for place, kinds in {AS_IS: ALL, MEDIUM: (PLAIN, OURS) if quick else ALL}.items():
         for case, kind in product(cases, kinds):

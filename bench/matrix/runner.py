@@ -59,7 +59,7 @@ def _measure_one(path: Path, cell: Cell, turn: int, deadline: float) -> None:
 def run_one(cell: Cell) -> dict[str, Any]:
     try:
         return cell.run()
-    except (CadError, OSError) as error:  # of the files it needs, or of the wall; the other cells go on
+    except (CadError, OSError) as error:  # of the files it needs, or of the limits; the other cells go on
         return {"id": cell.id, "error": str(error)}
 
 

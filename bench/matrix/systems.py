@@ -106,7 +106,7 @@ def is_steady(kind: str, in_memory: bool) -> bool:
         return True
     name = kind.partition("-")[0]
     if name in ("rows", "agree", "tree", "stages"):
-        return in_memory  # behind the wall the draft goes on while the disk is slow
+        return in_memory  # with a memory limit the draft goes on while the disk is slow
     return name == "chain" or kind in ("kernel", "turns-steady")
 
 

@@ -1,1 +1,1 @@
-"""Runs behind limits, and records of them."""
+"""Runs within limits, and records of them."""

@@ -1,6 +1,6 @@
-"""A memory wall on one machine: a memory limit, a disk speed, and exact counters of what a run used.
+"""A memory limit and a disk speed (cgroup) for one command, and exact counters of what it used.
 
-As root a control group (v1 or v2) makes the wall; without rights `systemd-run --user` is the way, or none.
+Root makes the control group (v1 or v2); without rights `systemd-run --user` is the way, or none.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Wall:
+class Limits:
     """Limits for a command; None is no limit."""
 
     ram_bytes: int | None = None
@@ -34,36 +34,35 @@ class Wall:
 
     @contextlib.contextmanager
     def groups(self, disk: Path) -> Iterator[Callable[[], None]]:
-        """Inside the wall stands; a new process goes behind it by calling what this yields."""
+        """Inside the control groups exist; a new process enters them by calling what this yields."""
         with _groups(self, _device(disk)) as groups:
             yield lambda: _enter(groups)
 
     def run(
         self, command: list[str], disk: Path, timeout_s: float | None = None
     ) -> tuple[subprocess.CompletedProcess[str], Usage]:
-        """Run ``command`` behind the wall with cold caches; ``disk`` is a file on the throttled disk.
+        """Run ``command`` within the limits, with cold caches; ``disk`` is a file on the throttled disk.
 
-        Without the rights to build a wall the command runs without one, and nothing is counted. Raises
+        Without the rights to set limits the command runs without any, and nothing is counted. Raises
         subprocess.TimeoutExpired if it takes longer than ``timeout_s``.
         """
         if why_not():
-            start = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
-            return done, Usage(time.perf_counter() - start, 0, 0, False)
+            done, seconds = _timed(command, timeout_s)
+            return done, Usage(seconds, 0, 0, False)
         device = _device(disk)
         with _groups(self, device) as groups:
             drop_caches()
-            start = time.perf_counter()
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                preexec_fn=lambda: _enter(groups),
-                check=False,
-                timeout=timeout_s,
-            )
-            seconds = time.perf_counter() - start
+            done, seconds = _timed(command, timeout_s, lambda: _enter(groups))
             return done, Usage(seconds, _read(groups, device), _peak(groups), done.returncode == -9)
+
+
+def _timed(
+    command: list[str], timeout_s: float | None, enter: Callable[[], None] | None = None
+) -> tuple[subprocess.CompletedProcess[str], float]:
+    """A run, and the seconds that it took."""
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=enter, check=False, timeout=timeout_s)
+    return done, time.perf_counter() - start
 
 
 def drop_caches() -> None:
@@ -74,7 +73,7 @@ def drop_caches() -> None:
 
 
 def why_not() -> str | None:
-    """Why no wall can be built here, or None."""
+    """Why no limit can be set here, or None."""
     if os.geteuid() != 0:
         return "control groups need root; as a user: systemd-run --user --scope -p MemoryMax=... "
     if not (_v1() or _v2()):
@@ -91,37 +90,37 @@ def _v2() -> bool:
 
 
 @contextlib.contextmanager
-def _groups(wall: Wall, device: str) -> Iterator[list[Path]]:
-    groups = [_ROOT / kind / wall.name for kind in ("memory", "blkio")] if _v1() else [_ROOT / wall.name]
+def _groups(limits: Limits, device: str) -> Iterator[list[Path]]:
+    groups = [_ROOT / kind / limits.name for kind in ("memory", "blkio")] if _v1() else [_ROOT / limits.name]
     for group in groups:
         if group.exists():  # of a bench that was killed; its limits must not live on
             _remove(group)
         group.mkdir(exist_ok=True)
     try:
-        (_limit_v1 if _v1() else _limit_v2)(wall, device, groups)
+        (_limit_v1 if _v1() else _limit_v2)(limits, device, groups)
         yield groups
     finally:
         for group in groups:
             _remove(group)
 
 
-def _limit_v1(wall: Wall, device: str, groups: list[Path]) -> None:
+def _limit_v1(limits: Limits, device: str, groups: list[Path]) -> None:
     memory, blkio = groups
-    if wall.ram_bytes:
-        (memory / "memory.limit_in_bytes").write_text(str(wall.ram_bytes))
+    if limits.ram_bytes:
+        (memory / "memory.limit_in_bytes").write_text(str(limits.ram_bytes))
         (memory / "memory.max_usage_in_bytes").write_text("0")
-    if wall.disk_bytes_per_s:
-        (blkio / "blkio.throttle.read_bps_device").write_text(f"{device} {wall.disk_bytes_per_s}")
+    if limits.disk_bytes_per_s:
+        (blkio / "blkio.throttle.read_bps_device").write_text(f"{device} {limits.disk_bytes_per_s}")
 
 
-def _limit_v2(wall: Wall, device: str, groups: list[Path]) -> None:
+def _limit_v2(limits: Limits, device: str, groups: list[Path]) -> None:
     (group,) = groups
     (_ROOT / "cgroup.subtree_control").write_text("+memory +io")
-    if wall.ram_bytes:
-        (group / "memory.max").write_text(str(wall.ram_bytes))
+    if limits.ram_bytes:
+        (group / "memory.max").write_text(str(limits.ram_bytes))
         (group / "memory.swap.max").write_text("0")
-    if wall.disk_bytes_per_s:
-        (group / "io.max").write_text(f"{device} rbps={wall.disk_bytes_per_s}")
+    if limits.disk_bytes_per_s:
+        (group / "io.max").write_text(f"{device} rbps={limits.disk_bytes_per_s}")
 
 
 def _enter(groups: list[Path]) -> None:

@@ -1,6 +1,6 @@
-"""`python -m bench.measure.run_limited SIZE COMMAND...`: a command in so much memory, page cache included.
+"""`python -m bench.measure.run_limited SIZE COMMAND...`: a command in so much memory (cgroup), page cache included.
 
-Root makes the wall.
+The limit needs root.
 """
 
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.measure.memory_wall import Wall, why_not
+from bench.measure.memory_wall import Limits, why_not
 from cadcpp.util.byte_size import parse_size
 
 
@@ -20,14 +20,14 @@ def main() -> None:
 
 
 def run(size: str, command: list[str]) -> int:
-    """The command's exit code. Without the rights to build a wall it takes this process's place."""
+    """The command's exit code. Without the rights to set a limit it takes this process's place."""
     if (reason := why_not()) is not None:
-        print(f"no wall around this ({reason})", file=sys.stderr)
+        print(f"no memory limit ({reason})", file=sys.stderr)
         os.execvp(command[0], command)
-    with Wall(ram_bytes=parse_size(size), name=f"cadcpp-room-{os.getpid()}").groups(Path(command[0])) as enter:
+    with Limits(ram_bytes=parse_size(size), name=f"cadcpp-room-{os.getpid()}").groups(Path(command[0])) as enter:
         process = subprocess.Popen(command, preexec_fn=enter)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # or the wall would stay
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # or the control group would stay
         return process.wait()
 
 

@@ -84,16 +84,16 @@ def disk_as_is() -> float:
     return float(run["stats"]["streamed_bytes_per_pass"] / run["s_per_token"])
 
 
-def _runs(behind: str, inside: str) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
-    """Place, what was measured there with a system behind the wall or in memory, and its forecast."""
+def _runs(limited: str, in_memory: str) -> Iterator[tuple[str, dict[str, Any], Forecast]]:
+    """Place, what was measured there with a system with a memory limit or in memory, and its forecast."""
     headers = read_header(record.demo_verifier()), read_header(record.demo_draft())
     as_is = disk_as_is()
-    for run in (run for run in read("wall") if run["system"] == behind):
+    for run in (run for run in read("wall") if run["system"] == limited):
         ram = _BUDGETS_MIB[run["budget"]] * MIB
         device = host(headers[0], ram, _DISKS[run["disk"]] or as_is)
         yield f"{run['disk']}, {ram // MIB} MiB", run, forecast(*headers, device, DEMO, 2048)
     for run in read("sweep"):
-        if run["place"] == "in memory" and run["system"] == inside:
+        if run["place"] == "in memory" and run["system"] == in_memory:
             yield "in memory", run, forecast(*headers, host(headers[0], _PLENTY, as_is), DEMO, 2048)
 
 

@@ -1,4 +1,5 @@
-"""The cost model beside trees of every fixed size and LLMCad's fallback: all workloads, in memory and behind walls.
+"""The cost model beside trees of every fixed size and LLMCad's fallback: all workloads, in memory and with
+memory limits (cgroup).
 
     python -m bench.studies.fixed_sizes           two hours and a half, as root; goes on where it was ended
     python -m bench.studies.fixed_sizes --show    the tables again

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--after", default="5,16.3,19.9,24.1", help="seconds after which to stop; the load comes first")
     options = parser.parse_args()
     if reason := why_not():
-        sys.exit(f"no wall here: {reason}")
+        sys.exit(f"no memory limit here: {reason}")
     place = Place(BUDGET, options.disk)
     headers = read_header(record.demo_verifier()), read_header(record.demo_draft())
     plan = make_plan(*headers, ram=BUDGET * MIB, n_ctx=2048, rows=64)
@@ -29,7 +29,7 @@ def main() -> None:
     endless = command(OURS, cell(place, "story", OURS, 500).task)
     for after in map(float, options.after.split(",")):
         argv = ["timeout", "-s", "INT", str(after), *endless]
-        done, usage = place.wall.run(argv, record.demo_verifier())
+        done, usage = place.limits.run(argv, record.demo_verifier())
         took, limit = usage.seconds - after, 0.5 + layer_s
         record.append("stop", {"disk": options.disk, "after": after, "took": took, "layer_s": layer_s})
         print(f"stopped after {after:5.1f} s: took {took:.2f} s (limit {limit:.2f}), code {done.returncode}")

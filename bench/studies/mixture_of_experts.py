@@ -1,4 +1,6 @@
-"""A mixture of experts behind the wall: plain llama.cpp and cadcpp, plain decoding both, reads counted by the kernel.
+"""A mixture of experts larger than memory (cgroup): plain llama.cpp and cadcpp, both without drafts.
+
+The kernel counts what is read.
 
 The model is random (1.3 GB, 12 layers, 32 experts of which a token uses 4), so its router spreads tokens evenly: the
 worst case for keeping hot experts, and right for counting reads.
@@ -25,12 +27,12 @@ def main() -> None:
     parser.add_argument("--overcommit", type=float, default=1.3)
     options = parser.parse_args()
     if reason := why_not():
-        sys.exit(f"no wall here: {reason}")
+        sys.exit(f"no memory limit here: {reason}")
     model = make(record.models() / "mixture-1.3GB-Q8_0.gguf")
     place = Place(int(model.stat().st_size / options.overcommit) // MIB, options.disk or None)
     print(f"{'system':<20}{'s/token':>9}{'read, all MB':>14}{'peak MiB':>10}   ({place})")
     for name, command in commands(model, place, options.tokens).items():
-        results = [measure(place.wall, command, model) for _ in range(options.runs)]
+        results = [measure(place.limits, command, model) for _ in range(options.runs)]
         for result in results:
             record.append("mixture", {"place": place.key, "system": name, **result})
             if "error" in result:

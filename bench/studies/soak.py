@@ -2,9 +2,10 @@
 
     python -m bench.studies.soak --minutes 60 --seed 1
 
-Behind the wall (as root) sessions in changing modes answer requests of all sizes, some of which are ended in the middle
-of a pass. A sample is written again by plain decoding. bench/results/soak.jsonl has a line for every request. The exit
-code is 1 if a text differs, or if memory, open handles or threads grow; a request that hangs is ended with a traceback.
+With a memory limit (cgroup, as root) sessions in changing modes answer requests of all sizes. Some of them are ended in
+the middle of a pass, and a sample is written again by plain decoding. bench/results/soak.jsonl has a line for every
+request. The exit code is 1 if a text differs, or if memory, open handles or threads grow. A request that hangs is ended
+with a traceback.
 """
 
 import argparse

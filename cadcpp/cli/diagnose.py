@@ -20,6 +20,7 @@ _SLOW_DISK = 100_000_000  # bytes per second; SD cards are slower
 _READ_AHEAD_KB = 128  # the kernel's default
 _REBUILD = "CMAKE_ARGS=-DGGML_NATIVE=ON pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python "
 _REBUILD += "llama-cpp-python"
+_TESTED = "0.3.36"  # a version that reports its layers
 # What the processor has, as the kernel calls it, and the name under which llama.cpp tells that it uses it.
 _UNITS = {"avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "asimddp": "DOTPROD", "i8mm": "MATMUL_INT8"}
 
@@ -37,7 +38,10 @@ class Finding:
 
 def examine(models: Path, root: Path = Path("/")) -> Iterator[Finding]:
     """Look at everything; ``models`` is where models are, ``root`` where /proc and /sys are."""
-    yield from _binding(root)
+    binding = _binding(root)
+    yield binding
+    if binding.state != "wrong":
+        yield _reports()
     yield _hub()
     yield from _environment()
     yield _memory()
@@ -49,18 +53,35 @@ def examine(models: Path, root: Path = Path("/")) -> Iterator[Finding]:
     yield from _governor(root)
 
 
-def _binding(root: Path) -> Iterator[Finding]:
-    # In a process of its own, which a build for another processor may end.
-    code = "from cadcpp.native.lib import api; print(api.llama_print_system_info().decode())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, errors="replace")
+def _binding(root: Path) -> Finding:
+    done = _python("from cadcpp.native.lib import api; print(api.llama_print_system_info().decode())")
+    return _broken(done, "llama.cpp starts", "llama.cpp does not load") or _units(done.stdout, root)
+
+
+def _python(code: str) -> "subprocess.CompletedProcess[str]":
+    """Run code in a process of its own, which a build for another processor may end."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, errors="replace")
+
+
+def _broken(done: "subprocess.CompletedProcess[str]", works: str, fails: str) -> Finding | None:
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        yield Finding("wrong", f"llama.cpp starts and is ended by {name}: it was built for another processor", _REBUILD)
-    elif done.returncode:
+        return Finding("wrong", f"{works} and is ended by {name}: it was built for another processor", _REBUILD)
+    if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        yield Finding("wrong", f"llama.cpp does not load: {reason}", "pip install --force-reinstall llama-cpp-python")
-    else:
-        yield _units(done.stdout, root)
+        return Finding("wrong", f"{fails}: {reason}", "pip install --force-reinstall llama-cpp-python")
+    return None
+
+
+def _reports() -> Finding:
+    """A pass through a tiny model of the llama architecture; others are watched when they are first used."""
+    done = _python("from cadcpp.models.probe import unreported; print(*unreported())")
+    if broken := _broken(done, "llama.cpp computes", "llama.cpp does not compute"):
+        return broken
+    if lacking := done.stdout.split():
+        shown = f"llama.cpp does not report its {' and '.join(lacking)}: what exceeds memory is read by page faults"
+        return Finding("slow", shown, f"pip install llama-cpp-python=={_TESTED}")
+    return Finding("ok", "llama.cpp reports its layers and routers, which streaming rests on")
 
 
 def _units(info: str, root: Path) -> Finding:

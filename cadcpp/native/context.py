@@ -20,6 +20,8 @@ from cadcpp.system.heap import empty
 # without a word of Python, which would cost more than some of the operations.
 _NOT_EMPTY = ctypes.cast(ctypes.CDLL(None).strlen, api.ggml_abort_callback)
 _ABORTED = 2  # what llama_decode then returns
+# llama.cpp's names of what is left when a layer is done, and of a mixture's experts in the order of their use.
+_LAYER, _ROUTER = "l_out-{}", "ffn_moe_argsort-{}"
 OnLayer = Callable[[float], None]  # share of a pass that is done
 
 
@@ -36,7 +38,9 @@ class Watcher(Protocol):
 
     def layer_done(self, layer: int) -> None: ...
 
-    def end_pass(self) -> None: ...
+    def end_pass(self, whole: bool) -> None:
+        """A pass is over; ``whole`` if it ran to its end."""
+        ...
 
 
 class Context:
@@ -115,7 +119,7 @@ class Context:
         self._reports.on_layer = on_layer
         watcher.start_pass()
         code = api.llama_decode(self.handle, self.batch.struct)
-        watcher.end_pass()
+        watcher.end_pass(code == 0 and not self._reports.failed)
         self._reports.raise_error()
         return int(code)
 
@@ -196,11 +200,16 @@ class _LayerReports:
     def __init__(self, watcher: Watcher, model: Model) -> None:
         self._watcher, self._model = watcher, model
         self._n_experts, self._n_used = (model.header.number(f"expert_{s}") for s in ("count", "used_count"))
-        self._layers = {f"l_out-{i}".encode(): i for i in range(model.n_layer)}
-        self._routers = {f"ffn_moe_argsort-{i}".encode(): i for i in range(model.n_layer if self._n_experts else 0)}
+        self._layers = {_LAYER.format(i).encode(): i for i in range(model.n_layer)}
+        self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_layer if self._n_experts else 0)}
         self._error: BaseException | None = None
         self.on_layer: OnLayer | None = None
         self.callback = api.ggml_backend_sched_eval_callback(self._on_node)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a report raised something during the last decode."""
+        return self._error is not None
 
     def raise_error(self) -> None:
         """Raise what a report raised during the last decode."""

@@ -33,7 +33,7 @@ class ContextShape:
 
     def buffer_bytes(self, header: Header) -> int:
         """Of the buffers that a decode computes in, its logits included."""
-        return compute_bytes(header, self.n_batch, self.n_outputs)
+        return compute_bytes(header, self.n_batch, self.n_outputs, whole_cells(self.n_cells))
 
     def n_bytes(self, header: Header) -> int:
         """All that the context takes."""

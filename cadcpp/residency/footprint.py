@@ -4,7 +4,8 @@ from cadcpp.gguf.header import Header
 from cadcpp.residency.layout import lay_out
 
 _Q8_0 = 34 / 32  # bytes per element of the KV caches
-_PER_TOKEN = 350  # bytes that llama.cpp keeps for each token of a vocabulary, measured
+_PER_TOKEN = 160  # bytes that llama.cpp keeps for each token of a vocabulary, measured
+_PER_MERGE = 190  # ... and for each of its merges, of which there are about as many
 _CELLS = 256  # llama.cpp rounds the number of KV cells up to this
 
 
@@ -34,16 +35,27 @@ def cache_bytes(header: Header, n_cells: int) -> int:
     return int(header.number("block_count", 1) * kv_heads * width * n_cells * _Q8_0)
 
 
-def compute_bytes(header: Header, n_rows: int, n_outputs: int) -> int:
-    """Buffers of one context for ``n_rows`` at once, of which ``n_outputs`` ask for logits (held twice)."""
+def compute_bytes(header: Header, n_rows: int, n_outputs: int, n_cells: int) -> int:
+    """Buffers of one context for ``n_rows`` at once, of which ``n_outputs`` ask for logits (held twice).
+
+    The widest point of llama.cpp's graph, as its log gave it for dense models and mixtures of many shapes.
+    """
+    n_embd, logits = header.number("embedding_length"), 4 * n_outputs * header.n_vocab
+    mask = 2 * n_rows * n_cells
+    layer = 4 * n_rows * _widest(header, n_embd)
+    head = logits + 4 * n_rows * n_embd
+    return mask + max(layer, head) + logits
+
+
+def _widest(header: Header, n_embd: int) -> int:
+    """Numbers that a row has in the widest place of a layer."""
     n_used = header.number("expert_used_count") or 1
     ups = (t for t in header.tensors if "ffn_up" in t.name)
     n_ff = max((t.shape[1] * (n_used if "_exps" in t.name else 1) for t in ups), default=0)
-    n_embd = header.number("embedding_length")
-    activations = 4 * n_rows * max(3 * n_ff + 4 * n_embd, 12 * n_embd)
-    logits = 4 * n_outputs * header.n_vocab
-    return max(activations, logits) + logits
+    return max(3 * n_ff + 4 * n_embd, 2 * (n_used + 1) * n_embd, 12 * n_embd)
 
 
 def vocabulary_bytes(header: Header) -> int:
-    return _PER_TOKEN * header.n_vocab
+    """What llama.cpp keeps of a vocabulary."""
+    each = _PER_TOKEN + (_PER_MERGE if "tokenizer.ggml.merges" in header.arrays else 0)
+    return each * header.n_vocab

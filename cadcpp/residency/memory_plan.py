@@ -55,8 +55,9 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Predicted memory in use, page cache included."""
-        return self.fixed - self.margin + self.layout.pinned_bytes + self.window + self.experts
+        """Predicted memory in use, page cache included; a model that fits is read whole, its sparse rows too."""
+        sparse = 0 if self.streams else self.layout.sparse_bytes
+        return self.fixed - self.margin + self.layout.pinned_bytes + self.window + self.experts + sparse
 
     def wide_shape(self, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape:
         """Of a short-lived context for a text that does not fit into a pass; the pinned part makes room for it."""

@@ -21,6 +21,7 @@ class PagerState:
     pass_bytes: int = 0  # streamed by a pass: what is planned, and pinned chunks evicted, borrowed or reserved
     byte_seconds: float = 0.0  # of reading one byte, as measured
     ahead_seconds: float = 0.0  # how long the disk has work between two passes
+    layers_reported: bool | None = None  # by llama.cpp, in the first pass; None before it and where that is not needed
 
     @property
     def pass_seconds(self) -> float:
@@ -40,7 +41,9 @@ class Pager(Protocol):
 
     def layer_done(self, layer: int) -> None: ...
 
-    def end_pass(self) -> None: ...
+    def end_pass(self, whole: bool) -> None:
+        """The pass is over; ``whole`` if it ran to its end."""
+        ...
 
     def borrow(self, n_bytes: int) -> AbstractContextManager[None]:
         """Inside, ``n_bytes`` fewer are kept in memory, so that somebody else can have them."""
@@ -71,7 +74,7 @@ class NullPager:
     def layer_done(self, layer: int) -> None:
         pass
 
-    def end_pass(self) -> None:
+    def end_pass(self, whole: bool) -> None:
         pass
 
     def borrow(self, n_bytes: int) -> AbstractContextManager[None]:

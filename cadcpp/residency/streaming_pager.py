@@ -1,11 +1,13 @@
 """The pager: keeps part of the verifier in memory and streams the rest past an exact compute cursor."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from cadcpp.errors import ModelError
+from cadcpp.residency.cursor_check import CursorCheck
 from cadcpp.residency.expert_cache import ExpertCache
+from cadcpp.residency.expert_reader import ExpertReader
 from cadcpp.residency.layout import CHUNK, HUGE, Extent, Layout
 from cadcpp.residency.pager import PagerState
 from cadcpp.residency.pinned_set import PinnedSet
@@ -14,6 +16,8 @@ from cadcpp.residency.read_queue import ReadQueue
 from cadcpp.system.mapping import Mapping
 from cadcpp.system.memory_limits import give_back, is_limited, spare_bytes
 from cadcpp.telemetry.trace import Trace
+
+logger = logging.getLogger(__name__)
 
 _NOTABLE_S = 1e-4  # shorter waits are not worth a line in a trace
 _SWEEP = 16  # passes after which embedding rows read by faults are dropped
@@ -45,7 +49,8 @@ class StreamingPager:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
-        self._experts, self._expert_bytes = ExpertCache(layout.experts, expert_bytes), 0
+        self._experts = ExpertReader(mapping, ExpertCache(layout.experts, expert_bytes), trace)
+        self._cursor = CursorCheck(routers=bool(layout.experts))
         self._streamed, self._pinned = _chunks(layout.streamed), PinnedSet(_chunks(layout.pinned))
         queue = ReadQueue(self._order, layout.n_layers, self._window_room(), ahead=ahead)
         # A limit that is lowered beneath what is locked kills; without a limit locking keeps others off.
@@ -60,34 +65,26 @@ class StreamingPager:
 
     def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
         """A layer's rows are routed to ``experts``: read those that are not in memory, all at once."""
-        chunks = _chunks(self._experts.choose(layer, experts))
-        start, n_bytes = time.perf_counter(), sum(map(len, chunks))
-        for chunk in chunks:
-            self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
-        try:
-            for chunk in chunks:
-                self._mapping.populate(chunk.part, chunk.start, chunk.stop)
-        except ModelError:
-            self._experts.unread(layer)
-            raise
-        self._expert_bytes += n_bytes
-        if self._trace is not None and chunks:
-            self._trace.span("idle", "experts", start, time.perf_counter(), layer=layer, bytes=n_bytes)
+        self._cursor.experts_chosen()
+        self._experts.read(layer, experts)
 
     def layer_done(self, layer: int) -> None:
         """A layer is computed: drop what it used, and wait for what the next one needs."""
+        self._cursor.layer_done()
         if layer <= self._reads.at_layer:  # llama.cpp has begun another pass for the same batch
             self.start_pass()
-        self._drop(self._experts.evict(layer))
+        self._experts.drop(layer)
         self._reads.layer_done(layer)
         self._look()
         self._wait_for(layer + 1)
 
-    def end_pass(self) -> None:
+    def end_pass(self, whole: bool) -> None:
         """The pass is over: everything streamed can go, and at times the rows of embeddings that it left."""
         if self._reads.n_passes % _SWEEP == 0:
             self._drop(self._layout.sparse)
         self._reads.end_pass()
+        if (complaint := self._cursor.end_pass(whole)) is not None:
+            logger.warning("cadcpp: %s", complaint)
 
     @contextmanager
     def borrow(self, n_bytes: int) -> Iterator[None]:
@@ -115,13 +112,14 @@ class StreamingPager:
                 pinned_bytes=self._pinned.resident_bytes,
                 locked_bytes=self._pinned.locked_bytes,
                 streamed_bytes=self._reads.streamed_bytes,
-                expert_bytes=self._expert_bytes,
+                expert_bytes=self._experts.n_bytes,
                 stall_seconds=self._reads.stall_seconds,
                 passes=self._reads.n_passes,
                 waiting_seconds=self._reads.waiting_seconds,
                 pass_bytes=self._layout.streamed_bytes + self._pinned.streamed_bytes,
                 byte_seconds=self._reads.byte_seconds,
                 ahead_seconds=self._window_bytes * self._reads.byte_seconds * self._ahead,
+                layers_reported=self._cursor.reported,
             )
 
     def close(self) -> None:

@@ -79,9 +79,12 @@ def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) 
         return plan(rows=rows), TreeBuffers.fixed(rows)
     first = min(FIRST_ROWS, rows)
     narrow = plan(rows=first)
-    n_bytes = _bytes_by_rows(verifier, draft, max(rows, config.tree.max_size_streamed) if narrow.streams else rows)
+    n_bytes = _bytes_by_rows(
+        verifier, draft, config.n_ctx, max(rows, config.tree.max_size_streamed) if narrow.streams else rows
+    )
     least = plan(rows=first, n_prompt=0)
-    lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else least.ram - least.peak - least.margin
+    spare = least.ram - least.fixed - least.layout.pinned_bytes - least.experts
+    lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else spare
     most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
     if not narrow.streams:
         return plan(rows=most), TreeBuffers.fixed(most)
@@ -100,12 +103,12 @@ def expected(plan: Plan, tree_buffers: TreeBuffers, byte_s: float) -> Disk:
     )
 
 
-def _bytes_by_rows(verifier: Header, draft: Header | None, most: int) -> Floats:
+def _bytes_by_rows(verifier: Header, draft: Header | None, n_ctx: int, most: int) -> Floats:
     """Buffers for trees of 0, 1, ... rows, [most + 1]."""
     steps = np.arange(0, most + _STEP, _STEP)
-    return np.interp(np.arange(most + 1), steps, [_bytes_of(verifier, draft, max(int(n), 1)) for n in steps])
+    return np.interp(np.arange(most + 1), steps, [_bytes_of(verifier, draft, n_ctx, max(int(n), 1)) for n in steps])
 
 
-def _bytes_of(verifier: Header, draft: Header | None, rows: int) -> int:
-    n_draft = draft_shape(1, rows).buffer_bytes(draft) if draft else 0
-    return verifier_shape(1, rows).buffer_bytes(verifier) + n_draft
+def _bytes_of(verifier: Header, draft: Header | None, n_ctx: int, rows: int) -> int:
+    n_draft = draft_shape(n_ctx, rows).buffer_bytes(draft) if draft else 0
+    return verifier_shape(n_ctx, rows).buffer_bytes(verifier) + n_draft

@@ -44,7 +44,7 @@ class Accounting:
 
     def _count_paging(self) -> None:
         stats, now, before = self.stats, self._pager.state(), self._before
-        stats.pinned_bytes = now.pinned_bytes
+        stats.pinned_bytes, stats.layers_reported = now.pinned_bytes, now.layers_reported
         stats.stall_seconds = now.stall_seconds - before.stall_seconds
         routed = (now.expert_bytes - before.expert_bytes) // max(now.passes - before.passes, 1)
         stats.streamed_bytes_per_pass = now.pass_bytes + routed

@@ -21,6 +21,7 @@ class Stats:
     read_bytes_per_token: int = 0
     pinned_bytes: int = 0
     streamed_bytes_per_pass: int = 0
+    layers_reported: bool | None = None  # by llama.cpp, without which streaming is slow; None: nothing is streamed
     peak_rss_bytes: int = 0
     load_seconds: float = 0.0
 

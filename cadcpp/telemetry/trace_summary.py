@@ -29,7 +29,7 @@ _NO_TRACE = "{} is not a trace: record one with --trace FILE"
 
 
 def summarize(path: Path) -> Summary:
-    """DecayedRatio of a trace. Raises ConfigError for a file that is none."""
+    """Shares of a trace. Raises ConfigError for a file that is none."""
     events = _events(path)
     try:
         spans = [event for event in events if event.get("ph") == "X" and event["dur"] > 0]

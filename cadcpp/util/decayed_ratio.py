@@ -1,4 +1,4 @@
-"""DecayedRatio learned from what happens, one observation at a time."""
+"""Ratios learned from what happens, one observation at a time."""
 
 from dataclasses import dataclass
 

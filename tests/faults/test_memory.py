@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure.memory_wall import Wall, why_not
+from bench.measure.memory_wall import Limits, why_not
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import give_back
@@ -57,7 +57,7 @@ def test_a_limit_lowered_in_mid_reply(model: Path, half: int, mib: int) -> None:
     free = disturb(arguments, lambda _: None, seed=0)
     forget(model)
     name = f"cadcpp-faults-{os.getpid()}"
-    with Wall(ram_bytes=half, name=name).groups(model) as enter:
+    with Limits(ram_bytes=half, name=name).groups(model) as enter:
         walled = disturb(arguments, lambda _: lower(name, mib * MIB), seed=mib, within_s=1.0, enter=enter)
     assert (walled.code, hashlib.sha256(walled.out).hexdigest()) == (0, hashlib.sha256(free.out).hexdigest())
 
@@ -70,7 +70,7 @@ def test_another_process_takes_the_memory_in_mid_reply(model: Path, half: int, m
     arguments += ["--ram", f"{half}B", "-p", "hello there", "-n", 200]
     free = disturb(arguments, lambda _: None, seed=0)
     forget(model)
-    with Wall(ram_bytes=half + TAKER, name=f"cadcpp-faults-{os.getpid()}").groups(model) as enter:
+    with Limits(ram_bytes=half + TAKER, name=f"cadcpp-faults-{os.getpid()}").groups(model) as enter:
         taken = []
         walled = disturb(arguments, lambda _: taken.append(take(mib * MIB, enter)), seed=mib, enter=enter)
     assert (walled.code, hashlib.sha256(walled.out).hexdigest()) == (0, hashlib.sha256(free.out).hexdigest())

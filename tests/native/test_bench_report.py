@@ -112,9 +112,9 @@ def test_an_empty_run_renders() -> None:
 
 def test_what_failed_stands_in_the_report() -> None:
     failed = {"id": OURS_CHAT.id, "turn": 0, "error": "too little memory"}
-    left = {"id": PLAIN_CHAT.id, "turn": 0, "left_out": "no wall here"}
+    left = {"id": PLAIN_CHAT.id, "turn": 0, "left_out": "no limit here"}
     text, _ = build.render(run_of(failed, left))
-    assert f"- too little memory: `{OURS_CHAT.id}`" in text and "**no wall here**" in row_of(text, PLAIN_CHAT.id)
+    assert f"- too little memory: `{OURS_CHAT.id}`" in text and "**no limit here**" in row_of(text, PLAIN_CHAT.id)
 
 
 @pytest.mark.parametrize(("value", "at_least", "reached"), [(1.0, True, True), (0.9, True, False), (0.9, False, True)])

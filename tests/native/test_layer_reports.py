@@ -32,8 +32,8 @@ class Diary:
         if self.error is not None:
             raise self.error
 
-    def end_pass(self) -> None:
-        self.told.append("end")
+    def end_pass(self, whole: bool) -> None:
+        self.told.append("end" if whole else "cut")
 
 
 def logits(context: Context) -> NDArray[np.float32]:
@@ -62,7 +62,7 @@ def test_an_error_ends_the_pass_and_the_next_one_is_right(
         diary.told, diary.error = [], error
         with pytest.raises(type(error)):
             logits(watched)
-        assert diary.told == ["start", 0, "end"]  # stopped within one layer
+        assert diary.told == ["start", 0, "cut"]  # stopped within one layer
         diary.error = None
         np.testing.assert_array_equal(logits(watched), before)
     assert capfd.readouterr().err == ""

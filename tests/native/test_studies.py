@@ -2,15 +2,19 @@
 
 import json
 import random
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from bench.matrix.systems import LOOKUP, OPTIONS, PLAIN, Task, command, parse
 from bench.measure import record
 from bench.studies import acceptance, round_profile, soak
 from bench.studies.soak_request import Reply, Request
+from cadcpp.cli import main as cli
 from cadcpp.config import SamplingConfig
 
 CHAT = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
@@ -64,3 +68,22 @@ def test_the_soak_notes_requests_texts_that_differ_and_what_is_held(
     request, held, different, after = lines(results / "soak.jsonl")
     assert request["mode"] == "draft" and held["between"]["rss"] > 0 and after["between"]["rss"] > 0
     assert different["different"]["request"]["sampling"]["temperature"] == 0.0
+
+
+def test_baselines_write_the_same_text_and_tell_the_same_figures(tiny: Callable[..., Path]) -> None:
+    model, figures = tiny(type_name="Q8_0"), []
+    for kind in (PLAIN, LOOKUP, "off"):
+        task = Task(prompt="the cat and the", n=6, ctx=256, ram=None, draft=model, verifier=model)
+        argv = command(kind, task)
+        figures.append(parse(subprocess.run(argv, capture_output=True, text=True, check=True, cwd=record.ROOT)))
+    assert [found["tokens"] for found in figures] == [figures[0]["tokens"]] * 3 and figures[0]["n"] == 6
+    for found in figures:
+        assert {"s_per_token", "first_s", "load_s", "cpu_per_token", "read_per_token", "read_per_pass"} <= found.keys()
+
+
+@pytest.mark.parametrize("kind", [*OPTIONS, "rows-8"])
+def test_what_a_cell_asks_of_generate_it_understands(tiny: Callable[..., Path], kind: str) -> None:
+    task = Task(prompt="a", n=6, ctx=256, ram=900, draft=tiny(), verifier=tiny(), sampling="top-k")
+    generate = cli.get_command(click.Context(cli), "generate")
+    assert generate is not None
+    generate.make_context("generate", command(kind, task)[4:])  # raises UsageError

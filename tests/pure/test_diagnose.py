@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from cadcpp.cli import diagnose, main
 from cadcpp.cli.diagnose import Finding, examine
 
+UNITS = "AVX2 = 1 | F16C = 1 | FMA = 1 |"
+
 
 @pytest.fixture
 def healthy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
@@ -21,7 +23,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(diagnose, "available_bytes", lambda: 2_000_000_000)
     monkeypatch.setattr(diagnose, "lockable_bytes", lambda: 1 << 60)
     monkeypatch.setattr(diagnose, "disk_bytes_per_s", lambda path: 4e8)
-    starts(monkeypatch, 0, "AVX2 = 1 | F16C = 1 | FMA = 1 |")
+    starts(monkeypatch, 0, UNITS)
     for name in ("OMP_WAIT_POLICY", "GGML_CPU_TILED_MM"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -32,8 +34,16 @@ def write(root: Path, name: str, text: str) -> None:
     (root / name).write_text(text)
 
 
-def starts(monkeypatch: pytest.MonkeyPatch, code: int, out: str, err: str = "") -> None:
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], code, out, err))
+def starts(
+    monkeypatch: pytest.MonkeyPatch, code: int, out: str, err: str = "", probed: tuple[int, str] = (0, "")
+) -> None:
+    """What the process says that loads llama.cpp, and the one that computes with it."""
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        result = (*probed, err) if "probe" in command[-1] else (code, out, err)
+        return subprocess.CompletedProcess([], *result)
+
+    monkeypatch.setattr(subprocess, "run", run)
 
 
 def complaints(root: Path) -> list[Finding]:
@@ -59,6 +69,20 @@ def test_a_build_that_leaves_units_unused(healthy: Path, monkeypatch: pytest.Mon
 def test_a_build_that_does_not_run(healthy: Path, monkeypatch: pytest.MonkeyPatch, code: int, word: str) -> None:
     starts(monkeypatch, code, "", "Traceback\nImportError: no such library")
     assert only(healthy).state == "wrong" and word in only(healthy).what
+
+
+@pytest.mark.parametrize(("code", "word"), [(-4, "computes and is ended by SIGILL"), (1, "no such operation")])
+def test_a_build_that_does_not_compute(healthy: Path, monkeypatch: pytest.MonkeyPatch, code: int, word: str) -> None:
+    starts(monkeypatch, 0, UNITS, "Traceback\nNativeError: no such operation", probed=(code, ""))
+    assert only(healthy).state == "wrong" and word in only(healthy).what
+
+
+@pytest.mark.parametrize(
+    ("lacking", "word"), [("layers", "its layers:"), ("layers routers", "its layers and routers:")]
+)
+def test_a_build_that_reports_nothing(healthy: Path, monkeypatch: pytest.MonkeyPatch, lacking: str, word: str) -> None:
+    starts(monkeypatch, 0, UNITS, probed=(0, lacking + "\n"))
+    assert only(healthy).state == "slow" and word in only(healthy).what
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def one_pass(pager: StreamingPager, mapping: FakeMapping, plan: Layout, stop: in
         assert all(mapping.has(e) for e in (*plan.streamed, *plan.pinned) if e.layer == layer)
         pager.layer_done(layer)
     if stop is None:
-        pager.end_pass()
+        pager.end_pass(True)
 
 
 def test_every_layer_finds_its_weights_and_a_pass_reads_them_once() -> None:
@@ -119,7 +119,7 @@ def test_a_batch_of_several_passes_is_followed() -> None:
         for _ in range(3):
             for layer in range(6):
                 pager.layer_done(layer)
-        pager.end_pass()
+        pager.end_pass(True)
         assert pager.state().passes == 3
 
 
@@ -167,7 +167,7 @@ def test_a_failing_disk_stops_the_pager_and_not_the_decode() -> None:
         pager.start_pass()
         for layer in range(6):
             pager.layer_done(layer)
-        pager.end_pass()
+        pager.end_pass(True)
 
 
 def test_nothing_to_stream_is_nothing_to_wait_for() -> None:

@@ -64,15 +64,15 @@ def test_where_all_fits_trees_have_what_is_left() -> None:
     whole, tree_buffers = plan(30 * GB)
     assert not whole.streams and (tree_buffers.most, tree_buffers.bytes_for(tree_buffers.most)) == (64, 0)
     least = make_plan(*HEADERS, ram=30 * GB, n_ctx=4096, rows=64)
-    tight, tree_buffers = plan(least.peak + least.margin - 30_000_000)
+    tight, tree_buffers = plan(least.fixed + least.layout.pinned_bytes - 30_000_000)
     assert not tight.streams and FIRST_ROWS <= tree_buffers.most < 64
-    assert tight.peak + tight.margin <= tight.ram
+    assert tight.fixed + tight.layout.pinned_bytes <= tight.ram
 
 
 def test_where_all_fits_prompts_are_read_in_passes_as_large_as_fit() -> None:
     least = make_plan(*HEADERS, ram=30 * GB, n_ctx=4096, rows=64)
     rows = []
-    for spare in (0, least.layout.sparse_bytes + 60_000_000, 10 * GB):
+    for spare in (0, 60_000_000, 10 * GB):
         tight, _ = plan(least.peak + least.margin + spare)
         assert not tight.streams and tight.peak + tight.margin <= tight.ram
         assert tight.draft_shape is not None and tight.draft_shape.n_batch <= tight.verifier_shape.n_batch

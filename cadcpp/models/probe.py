@@ -1,0 +1,93 @@
+"""A model of a few kilobytes, to see whether llama.cpp reports what streaming rests on."""
+
+import math
+import struct
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from cadcpp.native.context import Context
+from cadcpp.native.model import Model
+from cadcpp.residency.context_shape import ContextShape
+
+_N, _N_EXPERTS, _ALIGNMENT = 32, 4, 32  # all sides of its matrices; a q8_0 cache needs 32
+_SETTINGS = {
+    "block_count": 1,
+    "context_length": 256,
+    "embedding_length": _N,
+    "feed_forward_length": _N,
+    "attention.head_count": 1,
+    "attention.head_count_kv": 1,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    "rope.dimension_count": _N,
+    "expert_count": _N_EXPERTS,
+    "expert_used_count": 2,
+    "vocab_size": _N,
+}
+_SHAPES: dict[str, tuple[int, ...]] = {
+    "token_embd": (_N, _N),
+    **{f"blk.0.{name}_norm": (_N,) for name in ("attn", "ffn")},
+    **{f"blk.0.attn_{name}": (_N, _N) for name in ("q", "k", "v", "output")},
+    "blk.0.ffn_gate_inp": (_N, _N_EXPERTS),
+    **{f"blk.0.ffn_{name}_exps": (_N, _N, _N_EXPERTS) for name in ("gate", "up", "down")},
+    "output_norm": (_N,),
+    "output": (_N, _N),
+}
+_U32, _F32, _STRING = 4, 6, 8  # GGUF's types of values
+
+
+class _Diary:
+    """Counts what it is told of a pass."""
+
+    def __init__(self) -> None:
+        self.n_layers = self.n_routers = 0
+
+    def start_pass(self) -> None:
+        pass
+
+    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
+        self.n_routers += 1
+
+    def layer_done(self, layer: int) -> None:
+        self.n_layers += 1
+
+    def end_pass(self, whole: bool) -> None:
+        pass
+
+
+def unreported() -> list[str]:
+    """Which of "layers" and "routers" llama.cpp does not report in a pass through a mixture of one layer."""
+    diary, shape = _Diary(), ContextShape(n_cells=256, n_batch=1, n_outputs=1, n_seq=1)
+    with tempfile.TemporaryDirectory(prefix="cadcpp-") as folder:
+        path = Path(folder) / "probe.gguf"
+        write_probe(path)
+        # As a draft, since it has no vocabulary.
+        with closing(Model(path, draft=True)) as model, closing(Context(model, shape, 1, diary)) as context:
+            context.batch.add([0], 0, 0, 1, True)
+            context.decode()
+    return [name for name, n in (("layers", diary.n_layers), ("routers", diary.n_routers)) if n == 0]
+
+
+def write_probe(path: Path) -> None:
+    """Write the model: a mixture of the llama architecture, of which all weights are 0."""
+    header = b"GGUF" + struct.pack("<IQQ", 3, len(_SHAPES), len(_SETTINGS) + 2)
+    header += _value("general.architecture", "llama") + _value("tokenizer.ggml.model", "none")
+    header += b"".join(_value(f"llama.{key}", value) for key, value in _SETTINGS.items())
+    offset = 0
+    for name, shape in _SHAPES.items():
+        header += _string(f"{name}.weight") + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset)
+        offset += 4 * math.prod(shape)  # all are multiples of the alignment
+    start = -(-len(header) // _ALIGNMENT) * _ALIGNMENT
+    path.write_bytes(header.ljust(start + offset, b"\0"))
+
+
+def _value(key: str, value: str | float) -> bytes:
+    if isinstance(value, str):
+        return _string(key) + struct.pack("<I", _STRING) + _string(value)
+    kind, letter = (_U32, "I") if isinstance(value, int) else (_F32, "f")
+    return _string(key) + struct.pack(f"<I{letter}", kind, value)
+
+
+def _string(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
