@@ -1,1 +1,1 @@
-"""The one room that speaks to llama.cpp: its handles, batches, caches and headers."""
+"""What speaks to llama.cpp: its models, contexts, batches and samplers."""

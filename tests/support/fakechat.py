@@ -148,5 +148,5 @@ REPLIES: dict[str, Callable[[], Iterable[Step]]] = {
 if __name__ == "__main__":  # `python -m tests.support.fakechat KIND ...`: a chat for terminals and for being killed
     replace_session(FakeSession(iter(REPLIES[sys.argv[1]], None)), setattr)
     if os.environ.get("ECHO"):  # as if nobody had switched it off
-        cadcpp.cli.chat.silent_keyboard = nullcontext
+        setattr(cadcpp.cli.chat, "silent_keyboard", nullcontext)  # noqa: B010
     main(["chat", "-m", "fake.gguf", *sys.argv[2:]])
