@@ -7,7 +7,7 @@ NGRAM := $(MODELS)/smollm2-135m.ngram
 PARTS := wall overcommit ablation sweep staged agreement first context size
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help setup chat chat-wall ngram test test-fast test-slow coverage lint type bench bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
+.PHONY: help setup chat chat-limited chat-wall ngram test test-fast test-slow coverage lint type bench bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z][a-z -]*:.*  ## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +34,10 @@ $(DRAFT): | $(VERIFIER)
 chat: setup  ## talk with the demo pair
 	$(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT)
 
-chat-wall: setup  ## the same in 900 MiB, which root makes a wall; ARGS="--speculative off" is plain decoding
+chat-limited: setup  ## the same with a memory limit of 900 MiB, as root; ARGS="--speculative off" is plain decoding
 	$(BIN)/python -m bench.measure.run_limited 900MiB $(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT) --ram 900MiB $(ARGS)
+
+chat-wall: chat-limited
 
 ngram: $(NGRAM)  ## an n-gram model of what the demo draft writes; a minute or two
 $(NGRAM): | $(VERIFIER) $(DRAFT)
@@ -68,7 +70,7 @@ lint: .venv/ready  ## ruff's rules and its formatting
 type: .venv/ready  ## mypy, strict
 	$(BIN)/mypy
 
-bench: setup .venv/charts  ## everything, in under an hour, into bench/report.md; root makes the wall; goes on if it was ended
+bench: setup .venv/charts  ## everything, in under an hour, into bench/report.md; memory limits need root; goes on where it was ended
 	$(BIN)/python -m bench.run
 
 bench-quick: setup .venv/charts  ## a part of it, in under ten minutes, into bench/results/quick.md
@@ -87,7 +89,7 @@ $(PARTS:%=bench-%): setup .venv/charts
 bench-acceptance: setup  ## tokens a pass, by kind of text; exact
 	$(BIN)/python -m bench.studies.acceptance
 
-bench-mixture: setup  ## a mixture of experts behind the wall
+bench-mixture: setup  ## a mixture of experts larger than memory
 	$(BIN)/python -m bench.studies.mixture_of_experts
 
 bench-memory: setup  ## what the drop-in class holds in memory, beside upstream's
@@ -96,7 +98,7 @@ bench-memory: setup  ## what the drop-in class holds in memory, beside upstream'
 bench-chain: setup  ## llama.cpp's own speculation, for `make bench` to compare with; needs cmake
 	$(BIN)/python -m bench.baselines.llama_speculative
 
-bench-fixed: setup  ## the cost model beside trees of every fixed size, all workloads, all walls; two hours and a half
+bench-fixed: setup  ## the cost model beside trees of every fixed size, all workloads, all limits; two hours and a half
 	$(BIN)/python -m bench.studies.fixed_sizes
 
 bench-soak: setup  ## random requests to one process, ARGS="--minutes 60"; 1 if a text differs or something grows

@@ -49,7 +49,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # of `cadcpp generate`, by the kind of 
     "turns-steady": (*TURNS, *STEADY),
     "turns-llmcad": (*TURNS, "--fallback", "llmcad"),
     "turns": TURNS,
-    "agree": ("--speculative", "draft", "--rows", "2", *STEADY),
+    "agree": ("--speculative", "draft", "--max-tree-size", "2", *STEADY),
     "tree": ("--speculative", "draft", *STEADY),
     "stages": ("--speculative", "staged", *STEADY),
     "first": (),
@@ -93,7 +93,7 @@ def command(kind: str, task: Task) -> list[str]:
         piece = ["--rows", str(int(rest) + 1), "--without", "branches"] if name == "chain" else ["--without", rest]
         budget = ["--ram", *ram] if ram else []
         return [*_PYTHON, "bench.matrix.ablations", *pair, *text, "--sampling", task.sampling, *budget, *piece]
-    options = ("--rows", rest, *STEADY) if name == "rows" else OPTIONS[kind]
+    options = ("--max-tree-size", rest, *STEADY) if name == "rows" else OPTIONS[kind]
     budget = ["--ram", f"{task.ram}MiB"] if task.ram else []
     models_of = verifier if kind in ("off", "ngram") else pair
     shared = [*models_of, *text, "--ctx", str(task.ctx), *budget, *SAMPLINGS[task.sampling], "--json"]

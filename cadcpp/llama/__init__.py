@@ -1,1 +1,1 @@
-"""The drop-in class for `llama_cpp.Llama`, and its asynchronous twin."""
+"""The drop-in class for `llama_cpp.Llama`, and one like it for asyncio."""

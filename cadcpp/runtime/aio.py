@@ -27,7 +27,7 @@ def stream(
     """`Session.stream` with ``async for``. One reply at a time per session.
 
     Cancelling it, or closing it, at any await leaves the session ready for the next reply: a pass that is
-    under way is ended, behind the wall within one layer, before the cancellation goes on.
+    under way is ended, where weights are streamed within one layer, before the cancellation goes on.
     """
     return run(session.steps(prompt, sampling, n, stop=stop, stats=stats, progress=progress))
 

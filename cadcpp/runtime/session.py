@@ -87,7 +87,7 @@ class Session:
     ) -> Generator[Chunk, None, None]:
         """Write up to ``n`` tokens after ``prompt``, a chunk per round; nothing of a stop string is shown.
 
-        ``progress`` is told how much of the text is evaluated, behind the wall after every layer; what it
+        ``progress`` is told how much of the text is evaluated, where weights are streamed after every layer; what it
         raises ends the pass. Closing the generator ends it as well, within a layer.
         """
         return run(self.steps(prompt, sampling, n, stop=stop, stats=stats, progress=progress))

@@ -47,9 +47,9 @@ class OneModel(LlamaProxy):  # type: ignore[misc]
 
 def make_app(llama: Llama, name: str, api_key: str | None = None) -> FastAPI:
     """Upstream's application, serving ``llama`` as ``name``; one per process."""
-    twin = AsyncLlama(llama)
+    async_llama = AsyncLlama(llama)
     upstream.LlamaProxy = partial(OneModel, llama)
-    upstream.run_in_threadpool, upstream.iterate_in_threadpool = twin.call, twin.read
+    upstream.run_in_threadpool, upstream.iterate_in_threadpool = async_llama.call, async_llama.read
     RouteErrorHandler.error_message_wrapper = lambda _route, error, body=None: describe(error)
     os.environ.pop("CONFIG_FILE", None)  # upstream would take its settings from there
     model = ModelSettings.model_construct(model=str(llama.model_path), model_alias=name)
