@@ -12,6 +12,7 @@ from typing import Any
 
 import cadcpp.chat.template
 import cadcpp.cli.chat
+import cadcpp.cli.chat.keyboard
 from cadcpp.cli import main
 from cadcpp.errors import ConfigError
 from cadcpp.residency.pager import NullPager
@@ -148,5 +149,5 @@ REPLIES: dict[str, Callable[[], Iterable[Step]]] = {
 if __name__ == "__main__":  # `python -m tests.support.fakechat KIND ...`: a chat for terminals and for being killed
     replace_session(FakeSession(iter(REPLIES[sys.argv[1]], None)), setattr)
     if os.environ.get("ECHO"):  # as if nobody had switched it off
-        setattr(cadcpp.cli.chat, "silent_keyboard", nullcontext)  # noqa: B010
+        setattr(cadcpp.cli.chat.keyboard, "silent_keyboard", nullcontext)  # noqa: B010
     main(["chat", "-m", "fake.gguf", *sys.argv[2:]])

@@ -10,7 +10,6 @@ import click
 
 from cadcpp.chat.transcript import Message, load
 from cadcpp.cli.chat.banner import Pair, screen
-from cadcpp.cli.chat.keyboard import silent_keyboard
 from cadcpp.cli.chat.reader import Lines, Pipe
 from cadcpp.cli.chat.state_dir import cache_of, history, last_chat, state_dir
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
@@ -90,10 +89,11 @@ def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | No
 
 
 def _run(talk: "Talk") -> None:
+    from cadcpp.cli.chat import keyboard
     from cadcpp.cli.chat.repl import Repl
 
     lines = _lines()
-    with talk.interrupts, silent_keyboard() if lines.interactive else nullcontext():
+    with talk.interrupts, keyboard.silent_keyboard() if lines.interactive else nullcontext():
         Repl(talk, lines).run()
 
 
