@@ -37,7 +37,7 @@ chat: setup  ## talk with the demo pair
 chat-limited: setup  ## the same with a memory limit of 900 MiB, as root; ARGS="--speculative off" is plain decoding
 	$(BIN)/python -m bench.measure.run_limited 900MiB $(BIN)/cadcpp chat -m $(VERIFIER) -d $(DRAFT) --ram 900MiB $(ARGS)
 
-chat-wall: chat-limited
+chat-wall: chat-limited  ## the name of chat-limited before
 
 ngram: $(NGRAM)  ## an n-gram model of what the demo draft writes; a minute or two
 $(NGRAM): | $(VERIFIER) $(DRAFT)

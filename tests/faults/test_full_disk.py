@@ -21,6 +21,12 @@ if sys.platform == "win32":
 OPTIONS = ("--temp", 0, "--ctx", 512, "--threads", 1, "--speculative", "off")
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is covered could not be written down either, and would be one more complaint."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 def limit(n_bytes: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
 
