@@ -55,6 +55,15 @@ def test_files_of_the_code_that_are_named_exist(page: Path) -> None:
     assert not gone
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_targets_that_are_named_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    parts = re.findall(r"^PARTS := (.*)$", makefile, re.MULTILINE)[0].split()
+    targets = {*re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE), *(f"bench-{part}" for part in parts)}
+    named = set(re.findall(r"(?:`|^    (?:\$ )?)make ([a-z][a-z-]*)", page.read_text("utf-8"), re.MULTILINE))
+    assert named <= targets
+
+
 def test_the_architecture_has_every_room_in_order() -> None:
     rooms = re.findall(r"^\| `(\w+)` \|", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
     assert [room for room in rooms if room in ROOMS["cadcpp"]] == [*reversed(ROOMS["cadcpp"])][1:]
