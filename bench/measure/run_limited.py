@@ -4,6 +4,7 @@ The limit needs root.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,11 +25,19 @@ def run(size: str, command: list[str]) -> int:
     if (reason := why_not()) is not None:
         print(f"no memory limit ({reason})", file=sys.stderr)
         os.execvp(command[0], command)
-    with Limits(ram_bytes=parse_size(size), name=f"cadcpp-room-{os.getpid()}").groups(Path(command[0])) as enter:
+    with Limits(ram_bytes=parse_size(size), name=f"cadcpp-room-{os.getpid()}").groups(_program(command[0])) as enter:
         process = subprocess.Popen(command, preexec_fn=enter)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # or the control group would stay
         return process.wait()
+
+
+def _program(name: str) -> Path:
+    """Where a command lies, whose disk is the one that counts."""
+    found = shutil.which(name)
+    if found is None:
+        sys.exit(f"no command {name}: give its path")
+    return Path(found)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ _LEAST = 1e-30  # a probability whose logarithm can still be taken
 class StagedDrafter(ModelDrafter):
     """A draft model with a draft of its own (Staged Speculative Decoding, arXiv 2308.04623, section 3.2).
 
-    Tokens that n-grams, or the model itself a while ago, held for likely guess_row along with the nodes that the
+    Tokens that n-grams, or the model itself a while ago, held for likely go along with the nodes that the
     model evaluates, each in its node's sequence. Where the tree has a use for them, nodes are evaluated that
     would have taken decodes of their own. The model's and the n-grams' opinion are mixed for every evaluated
     node; below these n-grams alone go on, which costs no decode.

@@ -33,7 +33,7 @@ def stream(
 
 
 async def run(steps: Steps[T]) -> AsyncGenerator[T, None]:
-    """The results of ``steps``, for a caller that awaits; `pipeline.run` for asyncio."""
+    """The results of ``steps``, for a caller that awaits; `stages.run` for asyncio."""
     try:
         for step in steps:
             if isinstance(step, Future):

@@ -163,7 +163,7 @@ def test_a_number_means_what_it_meant(name: str, value: int) -> None:
 
 
 def test_there_are_as_many_sequences_as_a_batch_points_to() -> None:
-    assert api.llama_max_parallel_sequences() == MAX_SEQ, "native/batch.py MAX_SEQ"
+    assert api.llama_max_parallel_sequences() == MAX_SEQ, "residency/context_shape.py MAX_SEQ"
 
 
 # llama.cpp's libraries. -----------------------------------------------------------------------------------
