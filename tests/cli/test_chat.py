@@ -25,7 +25,6 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Chat:
     ticks = count()
     clock = SimpleNamespace(perf_counter=lambda: next(ticks) / 2, process_time=float)
     monkeypatch.setattr(cadcpp.runtime.generation_record, "time", clock)
-    monkeypatch.setattr(cadcpp.runtime.generation_record, "read_bytes", lambda: 0)
 
     def run(lines: str | bytes, *replies: Iterable[Step], options: Sequence[str] = ()) -> tuple[Result, FakeSession]:
         session = FakeSession(replies)
