@@ -59,11 +59,12 @@ class PinnedSet:
 
 def _spread(chunks: Sequence[Extent], n_bytes: int) -> set[Extent]:
     """Chunks of at least ``n_bytes``, from all layers alike."""
-    share = min(n_bytes / max(sum(map(len, chunks)), 1), 1.0)
+    total = sum(map(len, chunks))
+    wanted = min(n_bytes, total)
     chosen, passed, taken = set[Extent](), 0, 0
     for chunk in chunks:
         passed += len(chunk)
-        if taken < share * passed:
+        if taken * total < wanted * passed:  # in whole numbers: a rounded share would take a chunk too many
             chosen.add(chunk)
             taken += len(chunk)
     return chosen

@@ -5,8 +5,9 @@ synthetic drafter proposes the trees, so that every weight type, way of drawing,
 turn in minutes; the slow tests do all combinations with the real draft.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ import pytest
 from cadcpp.config import SamplingConfig
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.models.demo import DemoPair
-from cadcpp.native.context import Context
-from cadcpp.telemetry.progress import Progress
+from cadcpp.runtime import engine as engine_module
 from cadcpp.tree.token_tree import TokenTree
-from cadcpp.verify import verifier as verifier_module
 from cadcpp.verify.accept import Accepted, accept
+from cadcpp.verify.text_state import TextState
 from cadcpp.verify.verifier import Verifier
 from tests.support.plain import PlainLoop, Settings
 from tests.support.prompts import LONG, PROMPTS, prompt
@@ -147,22 +147,30 @@ def test_the_text_is_the_same_with_two_threads(smollm2: Callable[[str], Path]) -
 class OutOfOrder(Verifier):
     """Keeps an accepted side branch's cells where they are, behind the gap that the rest of the tree leaves."""
 
-    def check(
-        self,
-        ids: Sequence[int],
-        tree: TokenTree,
-        draw: Callable[[Context, int], int],
-        progress: Progress | None = None,
-    ) -> Accepted:
-        self.cache.align(ids)
-        tail = list(ids[len(self.cache) :])
-        n_seq = self._decode(tail, tree)
-        accepted = accept(tree, lambda row: draw(self.context, len(tail) - 1 + row))
-        self.cache.extend(tail, n_seq)
+    def commit(self, text: TextState, tree: TokenTree, accepted: Accepted) -> None:
+        self.cache.extend(text.uncached, self._n_seq)
         branch = int(tree.spans()[0][accepted.rows[-1]])
         self.cache.adopt(branch, tree.token[accepted.rows[1:]].tolist())
         self.cache.rollback()
-        return accepted
+        text.ids += accepted.tokens(tree)
+
+
+class WholeWalk:
+    """A walk that is made at once, by a function that gives its outcome."""
+
+    def __init__(self, walk: Callable[..., Accepted], tree: TokenTree, choose: Callable[[int], int]) -> None:
+        self._make, self._made = partial(walk, tree, choose), list[Accepted]()
+
+    @property
+    def over(self) -> bool:
+        return bool(self._made)
+
+    def step(self) -> int:
+        self._made.append(self._make())
+        return self._made[0].bonus
+
+    def accepted(self) -> Accepted:
+        return self._made[0]
 
 
 def unchecked(tree: TokenTree, choose: Callable[[int], int]) -> Accepted:
@@ -202,7 +210,7 @@ def test_control_cells_out_of_order(bench: Callable[[str], Bench], type_name: st
 def test_control_wrong_walk(
     bench: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, walk: Callable[..., Accepted], sampling: str
 ) -> None:
-    monkeypatch.setattr(verifier_module, "accept", walk)
+    monkeypatch.setattr(engine_module, "Walk", partial(WholeWalk, walk))
     case = bench("Q8_0")
     assert case.through_trees("story", sampling, 60, 8, side=0.5) != case.reference("story", sampling, 60)
 

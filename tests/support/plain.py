@@ -1,6 +1,6 @@
 """Plain decoding straight on llama.cpp's C API: the reference that cadcpp's text must equal.
 
-DecayedRatio no line with cadcpp: one token at a time from the first token of the prompt on, its own batches and its own
+Shares no line with cadcpp: one token at a time from the first token of the prompt on, its own batches and its own
 sampler chain. Configured alike, since llama.cpp's defaults round differently in a batch than for a single token.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GGML_CPU_TILED_MM", "0")
 
@@ -83,17 +84,17 @@ class PlainLoop:
         assert api.llama_decode(self.context, api.llama_batch_get_one(one, 1)) == 0
         self._held.append(token)
 
-    def _sampler(self, settings: Settings) -> int:
+    def _sampler(self, settings: Settings) -> Any:
         chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
         add, n_vocab = api.llama_sampler_chain_add, api.llama_vocab_n_tokens(self.vocab)
         if settings.penalty != 1.0:
             add(chain, api.llama_sampler_init_penalties(n_vocab, settings.last_n, settings.penalty, 0.0, 0.0))
         if settings.temperature == 0.0:
             add(chain, api.llama_sampler_init_greedy())
-            return int(chain)
+            return chain
         add(chain, api.llama_sampler_init_top_k(settings.top_k))
         add(chain, api.llama_sampler_init_top_p(settings.top_p, 1))
         add(chain, api.llama_sampler_init_min_p(settings.min_p, 1))
         add(chain, api.llama_sampler_init_temp(settings.temperature))
         add(chain, api.llama_sampler_init_dist(settings.seed))
-        return int(chain)
+        return chain
