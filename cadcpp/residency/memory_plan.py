@@ -98,8 +98,9 @@ def make_plan(
     Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
     """
     whole = lay_out(verifier, verifier.n_bytes)
+    common = {"ram": ram, "python": python, "routed": _routed_bytes(verifier, whole)}
     for n in _prompt_sizes(n_prompt):
-        budget = _budget(verifier, draft, n_ctx, rows, n, logits_all) | {"ram": ram, "python": python}
+        budget = _budget(verifier, draft, n_ctx, rows, n, logits_all) | common
         room = ram - _fixed(budget)
         if room >= whole.pinned_bytes + whole.expert_bytes + whole.sparse_bytes:
             return Plan(window=0, experts=whole.expert_bytes, layout=whole, **budget)
@@ -140,7 +141,6 @@ def _budget(
         "cache": mine.cache_bytes(verifier),
         "compute": mine.buffer_bytes(verifier),
         "margin": _MARGIN,
-        "routed": _routed_bytes(verifier),
     }
 
 
@@ -165,10 +165,10 @@ def _expert_room(whole: Layout, room: int) -> int:
     return min(max(room - whole.pinned_bytes, min(one_layer, room // 2), 0), whole.expert_bytes)
 
 
-def _routed_bytes(header: Header) -> int:
+def _routed_bytes(header: Header, whole: Layout) -> int:
     """Of all experts' bytes, those that one row uses."""
     n_used, n_experts = (header.number(key) for key in ("expert_used_count", "expert_count"))
-    return lay_out(header, 0).expert_bytes * n_used // n_experts if n_experts else 0
+    return whole.expert_bytes * n_used // n_experts if n_experts else 0
 
 
 def _always(header: Header) -> int:

@@ -83,15 +83,18 @@ def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) 
     n_bytes = _bytes_by_rows(
         verifier, draft, config.n_ctx, max(rows, config.tree.max_size_streamed) if narrow.streams else rows
     )
-    least = plan(rows=first, n_prompt=0)
-    spare = least.ram - least.fixed - least.layout.pinned_bytes - least.experts
-    lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else spare
+    lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else _spare(plan(rows=first, n_prompt=0))
     most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
     if not narrow.streams:
         return plan(rows=most), TreeBuffers.fixed(most)
     wide, wide_draft = verifier_shape(config.n_ctx, most), draft_shape(config.n_ctx, most)
     narrow = replace(narrow, verifier_shape=wide, draft_shape=wide_draft if draft else None)
     return narrow, TreeBuffers(n_bytes[: most + 1], first, first)
+
+
+def _spare(plan: Plan) -> int:
+    """Bytes that nothing takes where everything fits."""
+    return plan.ram - plan.fixed - plan.layout.pinned_bytes - plan.experts
 
 
 def expected(plan: Plan, tree_buffers: TreeBuffers, byte_s: float) -> Disk:
