@@ -123,7 +123,12 @@ class Cache:
         self.tokens, self._shared = [], [0] * len(self._shared)
 
     def rollback(self) -> None:
-        """Drop every cell that is not trunk. Leaves the cache valid after anything, at any time."""
+        """Drop every cell that is not trunk. Leaves the cache valid after anything, at any time.
+
+        A text that is given up after its session was closed has nothing to leave.
+        """
+        if self.context.closed:
+            return
         self.context.trim(0, len(self))
         for seq in range(1, self._n_seq):
             self.context.trim(seq, self._shared[seq])

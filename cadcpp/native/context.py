@@ -52,11 +52,10 @@ class Context:
             raise ConfigError(f"n_threads must be at least 1, got {n_threads}")
         self.model, self.shape, self.n_threads, self._watcher = model, shape, n_threads, watcher
         self._stack = ExitStack()
-        self.handle = api.llama_init_from_model(model.handle, self._params())
-        if not self.handle:
+        self._handle: int | None = api.llama_init_from_model(model.handle, self._params())
+        if not self._handle:
             raise NativeError(f"llama.cpp made no context for {model.path}: {last_error('out of memory?')}")
-        self._stack.callback(api.llama_free, self.handle)
-        self.memory = api.llama_get_memory(self.handle)
+        self._stack.callback(api.llama_free, self._handle)
         self._empty_logits()
         self.batch = Batch(shape.n_batch)
         self._stop = ctypes.create_string_buffer(2)
@@ -84,8 +83,25 @@ class Context:
         empty(ctypes.cast(logits, ctypes.c_void_p).value or 0, 4 * self.shape.n_seq * self.model.n_vocab)
 
     def close(self) -> None:
-        """Free the cache and the buffers. May be called twice."""
+        """Free the cache and the buffers; whatever else is asked of it then is refused. May be called twice."""
+        self._handle = None
         self._stack.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._handle is None
+
+    @property
+    def handle(self) -> int:
+        """llama.cpp's own. Raises NativeError once it is freed."""
+        if self._handle is None:
+            raise NativeError(f"the session on {self.model.path} is closed: open another one")
+        return self._handle
+
+    @property
+    def memory(self) -> int:
+        """llama.cpp's KV cache. Raises NativeError once it is freed."""
+        return int(api.llama_get_memory(self.handle))
 
     # compute --------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.runtime.assembly import Assembly, Parts
 from cadcpp.runtime.detokenizer import Detokenizer
 from cadcpp.runtime.round import Round
-from cadcpp.runtime.stages import Steps, run
+from cadcpp.runtime.stages import Steps, finish, run
 from cadcpp.system.heap import bound_heap, trim_heap
 from cadcpp.telemetry.progress import Progress
 from cadcpp.telemetry.stats import Stats
@@ -63,8 +63,8 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Free contexts, then models. May be called twice."""
-        self._stack.close()
+        """Free contexts, then models, when nothing computes with them any more. May be called twice."""
+        finish(self._stack.close)
         trim_heap()
 
     @property

@@ -4,10 +4,10 @@ Work is written once, as a generator of steps: it yields a future where it has t
 it has one. `run` drives such a generator for a caller that blocks, `aio.run` for one that awaits.
 """
 
+import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from threading import Event
+from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -19,7 +19,8 @@ Step = Generator[Future[Any], None, T]
 # One thread computes, for all sessions of the process. OpenMP keeps a team for each thread that computes, and with
 # more threads than cores their members sleep between operations instead of spinning: a draft then takes three times
 # as long. So what runs beside it must compute on a single thread, without a team.
-COMPUTE = ThreadPoolExecutor(1, "cadcpp-compute")
+_here = threading.local()
+COMPUTE = ThreadPoolExecutor(1, "cadcpp-compute", initializer=lambda: setattr(_here, "computes", True))
 BACKGROUND = ThreadPoolExecutor(1, "cadcpp-beside")
 
 _AGAIN_S = 0.05
@@ -38,11 +39,12 @@ def stage_on(
     thread: ThreadPoolExecutor, stop: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> Step[T]:
     """`stage` on a thread of the caller's."""
-    future = thread.submit(work, *args, **kwargs)
+    future = None
     try:
+        future = thread.submit(work, *args, **kwargs)
         yield future
-    except BaseException:
-        _wait_for(future, stop)
+    except BaseException:  # of a signal's handler it may come before the future is known
+        _wait_for(future or thread.submit(lambda: None), stop)
         raise
     return future.result()
 
@@ -61,18 +63,31 @@ def apart(work: Callable[[], C]) -> C:
     return future.result()
 
 
-def finish(work: Callable[[], None]) -> None:
-    """``work`` on the computing thread, after whatever runs there."""
-    future = COMPUTE.submit(work)
+def finish(work: Callable[[], object]) -> None:
+    """``work`` on the computing thread, after whatever runs there; it runs to its end whatever a signal raises."""
+    if getattr(_here, "computes", False):
+        work()
+        return
+    try:
+        future = COMPUTE.submit(work)
+    except RuntimeError:  # the interpreter is ending, and has waited for that thread
+        work()
+        return
     _wait_for(future, lambda: None)
     future.result()
 
 
 def _wait_for(future: "Future[Any]", stop: Callable[[], None]) -> None:
+    """Wait for the end of a work that ``stop`` makes shorter, then raise what a signal's handler raised meanwhile."""
+    interrupted: BaseException | None = None
     while not future.done():
-        with suppress(KeyboardInterrupt):  # a second Ctrl-C cannot make it faster
+        try:
             stop()  # again and again, since a stage may be between two decodes
             wait((future,), _AGAIN_S)
+        except BaseException as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 @contextmanager
@@ -80,7 +95,7 @@ def in_background(
     work: Callable[Concatenate[Callable[[], bool], P], None], *args: P.args, **kwargs: P.kwargs
 ) -> Iterator[None]:
     """Inside, ``work`` runs on the other thread; its first argument tells, when asked, whether it is time to end."""
-    over = Event()
+    over = threading.Event()
     future = BACKGROUND.submit(work, over.is_set, *args, **kwargs)
     try:
         yield

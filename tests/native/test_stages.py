@@ -1,5 +1,8 @@
 """Drafting on while a pass waits: what is kept, what is dropped, and a text that knows nothing of it."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cadcpp.config import SamplingConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.base import DraftedTree
 from cadcpp.draft.best_first import BestFirstGrowth
 from cadcpp.draft.branch_pacer import BranchPacer
 from cadcpp.draft.model_drafter import ModelDrafter, StartGrowth
+from cadcpp.errors import NativeError
 from cadcpp.native.context import Stopped
 from cadcpp.policy.base import FixedSize, Policy
 from cadcpp.policy.cost_model import CostModel
@@ -22,8 +26,10 @@ from cadcpp.policy.llmcad import AdaptiveFallback
 from cadcpp.residency.pager import NullPager
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.round import Round
-from cadcpp.runtime.stages import Steps, in_background, run, stage
+from cadcpp.runtime.session import Session
+from cadcpp.runtime.stages import Steps, finish, in_background, run, stage
 from cadcpp.tree.limits import DraftBudget
+from tests.support.command import ROOT
 from tests.support.growing import budget
 from tests.support.rig import Rig
 from tests.support.vocab import random_text
@@ -191,6 +197,47 @@ def test_closing_stops_the_stage_and_waits_for_it() -> None:
     assert isinstance(next(made), Future)
     made.close()
     assert stop.is_set() and ended == [True]
+
+
+def test_work_that_leaves_all_valid_runs_to_its_end_whatever_a_signal_raises() -> None:
+    go_on, ended = threading.Event(), list[bool]()
+
+    def work() -> None:
+        go_on.wait(10)
+        ended.append(True)
+
+    class Interrupting(Exception):
+        """What a signal's handler raises."""
+
+    def raise_in_time(_number: int, _frame: object) -> None:
+        go_on.set()
+        raise Interrupting
+
+    before = signal.signal(signal.SIGALRM, raise_in_time)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(Interrupting):
+            finish(work)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert ended == [True]
+
+
+def test_a_signal_at_any_line_of_a_reply_frees_nothing_that_is_in_use(tiny: Callable[..., Path]) -> None:
+    command = [sys.executable, "-m", "tests.support.sweep", str(tiny("llama"))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    n_lines, *faults = done.stdout.split(maxsplit=1)
+    assert done.returncode == 0 and int(n_lines) > 100 and not faults, done.stderr
+
+
+def test_a_stream_may_outlive_its_session(tiny: Callable[..., Path]) -> None:
+    with Session(tiny("llama"), None, SessionConfig(n_ctx=64)) as session:
+        read, left = (session.stream([1, 2, 3], GREEDY, 20) for _ in range(2))
+        next(left)
+        next(read)
+    with pytest.raises(NativeError, match="is closed"):
+        next(read)
+    left.close()
 
 
 def test_beside_ends_with_the_block() -> None:
