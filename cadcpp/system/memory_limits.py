@@ -1,5 +1,6 @@
 """How much memory this process may use: control groups, the device, and the limit on locking."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,9 @@ def peak_bytes() -> int:
     """Largest resident set of this process so far."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
+    with contextlib.suppress(OSError, StopIteration):  # getrusage would count what the parent held when it forked
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,6 +14,7 @@ class FakeContext:
     """Sequences as position -> token; decode() writes the batch into them. Records what was asked."""
 
     def __init__(self, n_seq: int = 4, n_batch: int = 4) -> None:
+        self.closed = False
         self.shape = SimpleNamespace(n_seq=n_seq, n_batch=n_batch)
         self.seqs: list[dict[int, int]] = [{} for _ in range(n_seq)]
         self.calls: list[tuple[Any, ...]] = []

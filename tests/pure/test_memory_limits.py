@@ -1,10 +1,13 @@
 """What control groups leave: version 1, version 2, nested, in a container, and none."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cadcpp.system.memory_limits import is_limited, spare_bytes
+from cadcpp.system.memory_limits import is_limited, peak_bytes, spare_bytes
 
 MIB = 1 << 20
 
@@ -68,3 +71,10 @@ def test_no_limit(tmp_path: Path, groups: str) -> None:
     none = {**v1("a", 0x7FFFFFFFFFFFF000, 90, cached=30), **v2("a", 90, cached=30, max="max", high="max")}
     root = device(tmp_path, groups, none if groups != "nonsense::" else {})
     assert (is_limited(root), spare_bytes(root) > 0) == (False, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counted by Linux")
+def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    held = np.ones(40 << 20, np.float64)  # 320 MiB
+    command = [sys.executable, "-c", "from cadcpp.system.memory_limits import peak_bytes; print(peak_bytes())"]
+    assert int(subprocess.run(command, capture_output=True, check=True).stdout) < held.nbytes < peak_bytes()

@@ -13,7 +13,8 @@ from cadcpp.models.demo import DemoPair
 
 pytestmark = pytest.mark.real
 
-N_PROMPT, N_CTX = 2000, 4096
+N_CTX = 4096
+SHORT, LONG = 600, 2000  # tokens of a prompt; the short one too has a pass as wide as they get
 PROCESS = """
 import json, sys
 from cadcpp import SamplingConfig, Session, SessionConfig
@@ -28,16 +29,17 @@ with Session(verifier, draft, SessionConfig(n_ctx=int(n_ctx), fallback=fallback)
 """
 
 
-def measure(verifier: Path, draft: Path, fallback: str) -> dict[str, Any]:
-    command = [sys.executable, "-c", PROCESS, str(verifier), str(draft), str(N_PROMPT), str(N_CTX), fallback]
+def measure(verifier: Path, draft: Path, fallback: str, n_prompt: int) -> dict[str, Any]:
+    command = [sys.executable, "-c", PROCESS, str(verifier), str(draft), str(n_prompt), str(N_CTX), fallback]
     found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     print(f"{verifier.name}, {fallback}: {found}")
     assert not found["streams"]
     return found
 
 
-def test_the_demo_pair_takes_what_is_planned(demo: DemoPair) -> None:
-    found = measure(demo.verifier, demo.draft, "cost")
+@pytest.mark.parametrize("n_prompt", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)])
+def test_the_demo_pair_takes_what_is_planned(demo: DemoPair, n_prompt: int) -> None:
+    found = measure(demo.verifier, demo.draft, "cost", n_prompt)
     assert found["measured"] == pytest.approx(found["planned"], rel=0.03)
 
 
@@ -46,7 +48,7 @@ def test_a_pair_with_a_large_vocabulary_takes_what_is_planned(tiny: Callable[...
     """Its logits are the most of its buffers, so trees have all the nodes that there is memory for."""
     verifier = tiny("llama", n_layer=12, n_embd=1024, n_head=16, n_head_kv=4, n_ff=4096, **VOCABULARY)
     draft = tiny("llama", n_layer=4, n_embd=256, n_head=4, n_head_kv=2, n_ff=1024, **VOCABULARY)
-    found = measure(verifier, draft, "none")
+    found = measure(verifier, draft, "none", LONG)
     assert found["measured"] == pytest.approx(found["planned"], rel=0.03)
 
 
