@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cadcpp.errors import ConfigError
-from cadcpp.modes import Fallback, Speculative
+from cadcpp.modes import Exact, Fallback, Speculative
 from cadcpp.tree.limits import TreeLimits
 from cadcpp.util.checks import check
 
@@ -61,6 +61,7 @@ class SessionConfig:
     ngram: Path | None = None  # an n-gram model, to draft with beside or without a draft model
     trace: Path | None = None  # where to write a trace
     fallback: Fallback = "cost"  # what decides the size of a tree; none: it is fixed
+    exact: Exact = "auto"  # strict: refuse a verifier that speculation may change the text of; off: do not look
 
     def __post_init__(self) -> None:
         check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")

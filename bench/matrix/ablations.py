@@ -15,6 +15,7 @@ from pathlib import Path
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import Header
 from cadcpp.residency.footprint import window_bytes
+from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.layout import lay_out
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import Pager
@@ -32,9 +33,11 @@ SAMPLINGS = {
 }
 
 
-def unpinned(config: SessionConfig, verifier: Header, draft: Header | None) -> tuple[Plan, TreeBuffers]:
+def unpinned(
+    config: SessionConfig, verifier: Header, draft: Header | None, kernels: KernelModes
+) -> tuple[Plan, TreeBuffers]:
     """The memory that pinning would take goes into the window."""
-    plan, buffers = plan_session(config, verifier, draft)
+    plan, buffers = plan_session(config, verifier, draft, kernels)
     layout = lay_out(verifier, 0)
     room = plan.layout.pinned_bytes + plan.window - layout.pinned_bytes - buffers.bytes_for(buffers.most)
     window = max(room, window_bytes(verifier, 0))

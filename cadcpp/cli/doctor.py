@@ -20,17 +20,25 @@ _WRONG = 1
     metavar="DIRECTORY",
     help="Where models are: the disk under it is measured. CADCPP_MODELS in the environment sets it too.",
 )
+@click.option(
+    "--exact",
+    "verifier",
+    type=Path,
+    metavar="V.gguf",
+    help="Look at this model instead: whether speculation keeps its text here. Writes some of it, with and without.",
+)
 @click.pass_context
-def command(ctx: click.Context, models: Path) -> None:
+def command(ctx: click.Context, models: Path, verifier: Path | None) -> None:
     """Check the installation and the device, and say what helps.
 
     Looks at llama.cpp, memory, swap, disk and processor. Each line begins with ok, note, slow or wrong. The exit code
     is 1 if something is wrong; what is only slow does not count.
     """
     from cadcpp.cli.diagnose import examine
+    from cadcpp.cli.exactness import try_model
 
     states = set()
-    for finding in examine(models):
+    for finding in examine(models) if verifier is None else try_model(verifier):
         states.add(finding.state)
         say(f"{finding.state:<6} {finding.what}")
         if finding.remedy:

@@ -11,7 +11,7 @@ import click
 
 from cadcpp.cli.renamed import Renamed
 from cadcpp.errors import ConfigError
-from cadcpp.modes import Fallback, Speculative
+from cadcpp.modes import Exact, Fallback, Speculative
 
 if TYPE_CHECKING:
     from cadcpp.config import SamplingConfig, SessionConfig
@@ -85,6 +85,15 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
     ),
 )
 
+EXACT_OPTION: Callable[[F], F] = click.option(
+    "--exact",
+    type=click.Choice(get_args(Exact)),
+    default="auto",
+    show_default=True,
+    help="How sure the text has to be plain decoding's. auto: kernels that were tried on this machine and found exact, "
+    "and a warning if there are none. strict: refuse if there are none. off: the fastest, untried.",
+)
+
 MODEL_OPTIONS: Callable[[F], F] = _stack(
     PAIR_OPTIONS,
     click.option("--threads", type=int, metavar="N", help="Compute threads. [default: one per physical core]"),
@@ -93,9 +102,10 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         type=click.Choice(get_args(Speculative)),
         default="auto",
         show_default=True,
-        help="Where drafts come from. It changes the speed and never the text. draft: the model of -d. ngram: words "
-        "that followed in the text so far (prompt lookup), and --ngram. staged: the model of -d, with n-grams drafting "
-        "for it. auto: staged or ngram, whichever is measured to be faster. off: no drafts, plain decoding.",
+        help="Where drafts come from. It changes the speed and, as far as --exact finds a way, never the text. draft: "
+        "the model of -d. ngram: words that followed in the text so far (prompt lookup), and --ngram. staged: the "
+        "model of -d, with n-grams drafting for it. auto: staged or ngram, whichever is measured to be faster. off: no "
+        "drafts, plain decoding.",
     ),
     click.option(
         "--ngram",
@@ -112,6 +122,7 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         "LLMCad's confidence threshold. none: nothing, trees always have --max-tree-size nodes. llmcad and none decide "
         "on sizes only: with them and -d, --speculative auto is always staged.",
     ),
+    EXACT_OPTION,
     click.option(
         "--no-pipeline",
         is_flag=True,
@@ -211,6 +222,7 @@ def session_config(
     max_tree_size: int | None,
     ram: str | None,
     fallback: Fallback,
+    exact: Exact,
     no_pipeline: bool,
     no_pager: bool,
     trace: Path | None,
@@ -230,6 +242,7 @@ def session_config(
         speculative=speculative,
         trace=trace,
         fallback=fallback,
+        exact=exact,
         tree=limit_tree(max_tree_size),
     )
 

@@ -50,12 +50,13 @@ def _plan(
     from cadcpp.config import SessionConfig
     from cadcpp.gguf.header import read_header
     from cadcpp.residency.tree_buffers import plan_session
+    from cadcpp.runtime.kernel_choice import kernel_modes
     from cadcpp.tree.limits import limit_tree
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
     n_ctx = default_ctx(model) if ctx is None else ctx
     config = SessionConfig(n_ctx=n_ctx, ram=ram, tree=limit_tree(max_tree_size))
-    return plan_session(config.resolve(draft is not None), verifier, drafter)
+    return plan_session(config.resolve(draft is not None), verifier, drafter, kernel_modes(config, verifier))
 
 
 def _values(plan: "Plan", tree_buffers: "TreeBuffers", disk_speed: int | None, model: Path) -> dict[str, Any]:
@@ -95,9 +96,16 @@ def _table(values: dict[str, Any]) -> str:
 
     lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
+    lines += ["", f"Kernels: {values['kernels']}; {_exactness(values)}."]
     if not values["streams"]:
         return "\n".join([*lines, "", "Everything fits: nothing is read after loading."])
     return "\n".join([*lines, *_remarks({key: format_size(round(value)) for key, value in values.items()}, values)])
+
+
+def _exactness(values: dict[str, Any]) -> str:
+    if values["exact"]:
+        return "the text is that of plain decoding"
+    return f"the text may differ from plain decoding's: {values['inexact_because']}"
 
 
 def _remarks(size: dict[str, str], values: dict[str, Any]) -> Iterator[str]:

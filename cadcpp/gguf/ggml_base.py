@@ -1,4 +1,4 @@
-"""ggml's base library by itself: its log, and the door to its GGUF reader. Needs neither numpy nor the binding."""
+"""ggml's base library by itself: its log, its types, and the door to its GGUF reader. Needs no binding, nor numpy."""
 
 import contextlib
 import ctypes
@@ -81,3 +81,10 @@ def _load() -> Any:
 def type_name(kind: int) -> str:
     """The name of a tensor type, such as ``q8_0``."""
     return str(ggml_base().ggml_type_name(kind).decode())
+
+
+def block_size(kind: int) -> int:
+    """Weights that share a scale in a tensor type; 1 where none do."""
+    size = ggml_base().ggml_blck_size
+    size.restype, size.argtypes = ctypes.c_int64, (ctypes.c_int,)
+    return int(size(kind))

@@ -8,8 +8,6 @@ from typing import Any
 from cadcpp.gguf.ggml_base import type_name
 from cadcpp.gguf.header import Header
 
-# Matrices of these types give a row the same logits alone and in a tree, bit for bit.
-EXACT_TYPES = frozenset("f32 q8_0 q4_0 q4_1 q5_0 q5_1 q2_K q3_K q4_K q5_K q6_K".split())
 _CACHE_BLOCK = 32  # elements of a q8_0 cache that share a scale
 
 
@@ -32,11 +30,6 @@ class ModelSummary:
     tokenizer: str
     chat_template: bool
     types: dict[str, int]  # bytes of the matrices, by type, the most first
-
-    @property
-    def inexact_types(self) -> list[str]:
-        """Types of weights with which text may differ from plain decoding's where two tokens are about as likely."""
-        return [name for name in self.types if name not in EXACT_TYPES]
 
     @property
     def cacheable(self) -> bool:

@@ -43,7 +43,7 @@ class Llama(ContextOwner):
     """`llama_cpp.Llama` with speculative decoding, for models that may be larger than memory.
 
     Every argument and method of upstream's class is there and gives what upstream gives when it is made with
-    ``flash_attn=True, type_k=8, type_v=8`` (q8_0) and without repacked weights: exact verification rests on these
+    ``flash_attn=True, type_k=8, type_v=8`` (q8_0) and the kernels of `plan`: exact verification rests on these
     three, so they are always so here, and ``flash_attn`` is not looked at. Neither is what only decides where
     weights lie and how they are computed with: ``n_gpu_layers``, ``split_mode``, ``main_gpu``, ``tensor_split``,
     ``offload_kqv``, ``op_offload``, ``use_mmap``, ``use_mlock``, ``n_ubatch``, ``n_threads_batch``, ``swa_full``,
@@ -54,7 +54,7 @@ class Llama(ContextOwner):
     - ``draft_model_path``: a small GGUF of the same vocabulary. Without one the text itself is drafted from;
     - ``ram``: memory to use in all, in bytes or as in "900MiB"; what does not fit is streamed;
     - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``max_tree_size``, ``fallback``,
-      ``pipeline``, ``pager`` and ``trace``: as the options of ``cadcpp generate``;
+      ``exact``, ``pipeline``, ``pager`` and ``trace``: as the options of ``cadcpp generate``;
     - ``on_round``: called with a `cadcpp.Round` after each pass of the model;
     - ``last_stats``: the `cadcpp.Stats` of the last call.
 

@@ -10,7 +10,7 @@ from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header
 from cadcpp.llama.upstream import Q8_0, Upstream
-from cadcpp.modes import Fallback, Speculative
+from cadcpp.modes import Exact, Fallback, Speculative
 from cadcpp.residency.footprint import whole_cells
 from cadcpp.residency.memory_plan import PYTHON
 from cadcpp.system.memory_limits import resident_bytes
@@ -41,12 +41,14 @@ class Settings:
     ngram: str | Path | None = None
     max_tree_size: int | None = None  # nodes of a draft tree, root included
     fallback: Fallback = "cost"
+    exact: Exact = "auto"
     pipeline: bool = True
     pager: bool = True
     trace: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("speculative", get_args(Speculative)), ("fallback", get_args(Fallback))):
+        choices = {"speculative": Speculative, "fallback": Fallback, "exact": Exact}
+        for name, allowed in ((name, get_args(choice)) for name, choice in choices.items()):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
@@ -66,6 +68,7 @@ class Settings:
             ngram=Path(self.ngram) if self.ngram is not None else None,
             trace=Path(self.trace) if self.trace is not None else None,
             fallback=self.fallback,
+            exact=self.exact,
             logits_all=upstream["logits_all"],
         )
 

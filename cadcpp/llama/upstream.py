@@ -6,7 +6,6 @@ from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from cadcpp.native.lib import quiet
-from cadcpp.native.model import HAS_AMX
 from cadcpp.runtime.session import Session
 
 import llama_cpp  # isort: skip  after cadcpp.native.lib, which sets what has to be set before the library loads
@@ -15,6 +14,8 @@ from llama_cpp import _internals as internals  # isort: skip
 Upstream: Any = llama_cpp.Llama
 State: Any = llama_cpp.LlamaState
 Q8_0 = int(llama_cpp.GGML_TYPE_Q8_0)
+# Some virtual machines announce these units without having them, which ends the process at their first use.
+HAS_AMX = b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info()
 quiet()  # importing llama_cpp took llama.cpp's log for itself
 
 

@@ -25,7 +25,6 @@ def check_fit(verifier: Header, draft: Header) -> Iterator[tuple[str, str]]:
     yield "vocabulary", _vocabulary(verifier, draft)
     yield "special tokens", _special_tokens(verifier, draft)
     yield "chat template", _template(verifier, draft, ours)
-    yield "exactness", _exactness(ours)
     yield "size", _size(ours, theirs)
 
 
@@ -70,15 +69,6 @@ def _template(verifier: Header, draft: Header, ours: ModelSummary) -> str:
     if mine == other:
         return "the same"
     return "differs: the verifier's is used, to which the draft may not be accustomed"
-
-
-def _exactness(ours: ModelSummary) -> str:
-    if not ours.inexact_types:
-        return "the text is plain decoding's, token for token"
-    return (
-        f"{', '.join(ours.inexact_types)} weights are rounded differently in batches: where two tokens are about as "
-        "likely the text may differ from plain decoding's; Q8_0 and the K-quants keep it"
-    )
 
 
 def _size(ours: ModelSummary, theirs: ModelSummary) -> str:

@@ -144,6 +144,9 @@ def _guesses(context: Context, text: Text) -> np.ndarray[tuple[int], np.dtype[np
 def _context(path: Path, texts: Sequence[Text]) -> Iterator[Context]:
     n_cells = max(len(text.prompt) + text.n for text in texts) + 2 * _TREE.max_size
     shape = replace(draft_shape(n_cells, _TREE.max_size, n_prompt=_BATCH), n_outputs=_BATCH)
-    with closing(Model(path, draft=True)) as model, closing(Context(model, shape, default_threads())) as context:
+    with (
+        closing(Model(path, vocabulary=False, repacked=True)) as model,
+        closing(Context(model, shape, default_threads())) as context,
+    ):
         context.batch.clip_tokens(model.n_vocab - 1)
         yield context

@@ -1,17 +1,17 @@
 """A model of a few kilobytes, to see whether llama.cpp reports what streaming rests on."""
 
 import math
-import struct
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from cadcpp.gguf.writer import Weights, write_llama
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
 
-_N, _N_EXPERTS, _ALIGNMENT = 32, 4, 32  # all sides of its matrices; a q8_0 cache needs 32
+_N, _N_EXPERTS, _F32 = 32, 4, 0  # all sides of its matrices; a q8_0 cache needs 32
 _SETTINGS = {
     "block_count": 1,
     "context_length": 256,
@@ -34,7 +34,6 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "output_norm": (_N,),
     "output": (_N, _N),
 }
-_U32, _F32, _STRING = 4, 6, 8  # GGUF's types of values
 
 
 class _Diary:
@@ -63,7 +62,10 @@ def unreported() -> list[str]:
         path = Path(folder) / "probe.gguf"
         write_probe(path)
         # As a draft, since it has no vocabulary.
-        with closing(Model(path, draft=True)) as model, closing(Context(model, shape, 1, diary)) as context:
+        with (
+            closing(Model(path, vocabulary=False, repacked=True)) as model,
+            closing(Context(model, shape, 1, diary)) as context,
+        ):
             context.batch.add([0], 0, 0, 1, True)
             context.decode()
     return [name for name, n in (("layers", diary.n_layers), ("routers", diary.n_routers)) if n == 0]
@@ -71,23 +73,5 @@ def unreported() -> list[str]:
 
 def write_probe(path: Path) -> None:
     """Write the model: a mixture of the llama architecture, of which all weights are 0."""
-    header = b"GGUF" + struct.pack("<IQQ", 3, len(_SHAPES), len(_SETTINGS) + 2)
-    header += _value("general.architecture", "llama") + _value("tokenizer.ggml.model", "none")
-    header += b"".join(_value(f"llama.{key}", value) for key, value in _SETTINGS.items())
-    offset = 0
-    for name, shape in _SHAPES.items():
-        header += _string(f"{name}.weight") + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset)
-        offset += 4 * math.prod(shape)  # all are multiples of the alignment
-    start = -(-len(header) // _ALIGNMENT) * _ALIGNMENT
-    path.write_bytes(header.ljust(start + offset, b"\0"))
-
-
-def _value(key: str, value: str | float) -> bytes:
-    if isinstance(value, str):
-        return _string(key) + struct.pack("<I", _STRING) + _string(value)
-    kind, letter = (_U32, "I") if isinstance(value, int) else (_F32, "f")
-    return _string(key) + struct.pack(f"<I{letter}", kind, value)
-
-
-def _string(text: str) -> bytes:
-    return struct.pack("<Q", len(text)) + text.encode()
+    zeros = {name: Weights(_F32, shape, bytes(4 * math.prod(shape))) for name, shape in _SHAPES.items()}
+    write_llama(path, _SETTINGS, {f"{name}.weight": weights for name, weights in zeros.items()})

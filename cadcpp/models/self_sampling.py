@@ -102,5 +102,8 @@ def _context(path: Path, n_prompt: int, n_steps: int) -> Iterator[Context]:
     shape = ContextShape(
         n_cells=(N_SEQ + 1) * n_each, n_batch=max(N_SEQ, n_prompt), n_outputs=N_SEQ, n_seq=N_SEQ + 1, shared=False
     )
-    with closing(Model(path, draft=True)) as model, closing(Context(model, shape, default_threads())) as context:
+    with (
+        closing(Model(path, vocabulary=False, repacked=True)) as model,
+        closing(Context(model, shape, default_threads())) as context,
+    ):
         yield context

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from cadcpp.errors import ConfigError
 from cadcpp.native.lib import api
 from cadcpp.residency.context_shape import MAX_SEQ
+from cadcpp.tree.granularity import Granularity
 
 
 class Batch:
@@ -64,3 +65,19 @@ class Batch:
         self.n_seq[rows] = np.subtract(hi, lo)
         self.output[rows] = output
         self.n += k
+
+    def pad(self, granularity: Granularity, seq: int) -> int:
+        """Fill the rows up, and those that ask for logits; returns how many came on top.
+
+        They are copies of the first row on sequences ``seq``, ``seq`` + 1, ..., so that a mixture of experts sends them
+        where it sends that row. The last layer and the output weights see only rows that ask for logits, so more rows
+        ask for some if need be.
+        """
+        n, n_outputs = self.n, int(np.count_nonzero(self.output[: self.n]))
+        padding = granularity.whole(n) - n
+        for i in range(padding):
+            self.add(self.token[:1], self.pos[:1], seq + i, seq + i + 1, False)
+        missing = granularity.whole(n_outputs) - n_outputs if n_outputs else 0
+        silent = np.flatnonzero(self.output[: self.n] == 0)
+        self.output[silent[len(silent) - missing :]] = 1
+        return padding

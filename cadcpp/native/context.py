@@ -1,8 +1,8 @@
 """One llama.cpp context: decode batches, read logits, and the verbs of its KV cache."""
 
 import ctypes
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -57,16 +57,15 @@ class Context:
             raise NativeError(f"llama.cpp made no context for {model.path}: {last_error('out of memory?')}")
         self._stack.callback(api.llama_free, self._handle)
         self._empty_logits()
-        self.batch = Batch(shape.n_batch)
+        self.batch = Batch(shape.rows)
         self._stop = ctypes.create_string_buffer(2)
         api.llama_set_abort_callback(self.handle, _NOT_EMPTY, ctypes.cast(self._stop, ctypes.c_void_p))
 
     def _params(self) -> api.llama_context_params:
         shape, params = self.shape, api.llama_context_default_params()
-        params.n_ctx = shape.n_cells
-        params.n_batch = params.n_ubatch = shape.n_batch
-        params.n_seq_max, params.kv_unified = shape.n_seq, shape.shared
-        params.n_outputs_max = max(shape.n_outputs, shape.n_seq)  # fewer would abort the process
+        params.n_ctx = shape.cells
+        params.n_batch = params.n_ubatch = shape.rows
+        params.n_seq_max, params.kv_unified, params.n_outputs_max = shape.sequences, shape.shared, shape.outputs
         params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.type_k = params.type_v = api.GGML_TYPE_Q8_0
@@ -80,7 +79,7 @@ class Context:
     def _empty_logits(self) -> None:
         """llama.cpp fills their buffer with zeros, for as many rows as there are sequences."""
         logits = api.llama_get_logits(self.handle)
-        empty(ctypes.cast(logits, ctypes.c_void_p).value or 0, 4 * self.shape.n_seq * self.model.n_vocab)
+        empty(ctypes.cast(logits, ctypes.c_void_p).value or 0, 4 * self.shape.sequences * self.model.n_vocab)
 
     def close(self) -> None:
         """Free the cache and the buffers; whatever else is asked of it then is refused. May be called twice."""
@@ -117,19 +116,35 @@ class Context:
         n_outputs = int(np.count_nonzero(batch.output[: batch.n]))
         if n_outputs > self.shape.n_outputs:
             raise ConfigError(f"{n_outputs} rows ask for logits, the context was made for {self.shape.n_outputs}")
-        batch.struct.n_tokens = batch.n
         if self.stopped:
             raise Stopped
         self.model.check()
-        if self._watcher is not None:
-            code = self._decode_watched(self._watcher, on_layer)
-        else:
-            code = api.llama_decode(self.handle, batch.struct)
+        with self._padded():
+            batch.struct.n_tokens = batch.n
+            if self._watcher is not None:
+                code = self._decode_watched(self._watcher, on_layer)
+            else:
+                code = api.llama_decode(self.handle, batch.struct)
         self.model.check()
         if code == _ABORTED:
             raise Stopped
         if code != 0:
             raise NativeError(f"llama_decode of {batch.n} rows failed with code {code}: {last_error('cache full?')}")
+
+    @contextmanager
+    def _padded(self) -> Iterator[None]:
+        """Inside, the batch has as many rows as it takes; what they leave in the cache is gone afterwards."""
+        batch, first = self.batch, self.shape.n_seq
+        n, start = batch.n, int(batch.pos[0])
+        padding = batch.pad(self.shape.granularity, first)
+        for seq in range(first, first + padding):
+            self.fork(0, seq, 0, start)
+        try:
+            yield
+        finally:
+            for seq in range(first, first + padding):
+                self.trim(seq, 0)
+            batch.n = n
 
     def _decode_watched(self, watcher: Watcher, on_layer: OnLayer | None) -> int:
         self._reports.on_layer = on_layer
@@ -197,9 +212,9 @@ class Context:
         first = int(api.llama_memory_seq_pos_min(self.memory, 0))
         return first == 0 and self.n_held() == n and api.llama_state_seq_get_size(self.handle, 0) == n_bytes
 
-    def n_held(self) -> int:
-        """How many positions of text sequence 0 holds."""
-        return int(api.llama_memory_seq_pos_max(self.memory, 0)) + 1
+    def n_held(self, seq: int = 0) -> int:
+        """How many positions of text a sequence holds."""
+        return int(api.llama_memory_seq_pos_max(self.memory, seq)) + 1
 
     def clear(self) -> None:
         """Empty the cache."""

@@ -4,6 +4,7 @@ import ctypes
 import importlib
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,12 @@ if TYPE_CHECKING:
 else:
     api = _api
 
-__all__ = ["api", "last_error", "listening", "read_tensor", "tensor_name"]
+__all__ = ["api", "last_error", "library_files", "listening", "read_tensor", "tensor_name"]
+
+
+def library_files() -> list[Path]:
+    """llama.cpp's and ggml's files, which decide what is computed."""
+    return sorted(path for path in (binding_folder() / "lib").iterdir() if path.is_file() and not path.is_symlink())
 
 
 def quiet() -> None:

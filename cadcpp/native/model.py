@@ -12,41 +12,41 @@ from cadcpp.gguf.header import Header, read_header
 from cadcpp.gguf.validate import check_generative, check_vocabulary
 from cadcpp.native.lazy_load import remap, stub_of
 from cadcpp.native.lib import api, last_error, listening
+from cadcpp.native.repacking import Overrides, repackable
 from cadcpp.system.file_guard import Guard
 from cadcpp.system.mapping import Mapping, Segment, forget, mapped
-
-# Some virtual machines announce these units without having them, which ends the process at their first use.
-HAS_AMX = b"AMX_INT8 = 1" in api.llama_print_system_info()
 
 
 class Model:
     """Weights and vocabulary of one GGUF file.
 
-    ``draft`` copies the weights into anonymous memory, in a faster layout, and leaves the vocabulary out,
-    since a draft's tokens are its verifier's; a verifier's logits it would change. ``stub`` loads without
-    reading the weights, where the system allows; `mapping` then controls which of them are in memory.
+    ``repacked`` copies the weights into anonymous memory, in the layout of the fastest kernels. Without ``vocabulary``
+    that is left out: a draft's tokens are its verifier's. ``stub`` loads without reading the weights, where the system
+    allows; `mapping` then controls which of them are in memory.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
-        draft: bool = False,
+        vocabulary: bool = True,
         stub: bool = False,
+        repacked: bool = False,
         header: Header | None = None,
     ) -> None:
         """``header`` is the file's, where it was read already."""
         self.path = Path(path)
         self.header: Header = header or read_header(self.path)
         check_generative(self.header)
-        if not draft:
+        self._vocabulary, self._repacked = vocabulary, repacked
+        if vocabulary:
             check_vocabulary(self.header)
         self._stack = ExitStack()
-        self._guard = Guard(() if draft else self.header.parts)  # a draft has its weights to itself
+        self._guard = Guard(() if repacked else self.header.parts)  # copied weights are its own
         self.mapping: Mapping | None = None
         try:
             segments = self._load_stub() if stub else None
-            self._guard.watch(self._load_mapped(draft) if segments is None else segments)
+            self._guard.watch(self._load_mapped() if segments is None else segments)
             self._check_rollback()
         except BaseException:
             self.close()
@@ -61,10 +61,10 @@ class Model:
         """Raises ModelError if the file was cut or changed since it was loaded, or could not be read."""
         self._guard.check()
 
-    def _load_mapped(self, draft: bool) -> list[Segment]:
+    def _load_mapped(self) -> list[Segment]:
         """Load as llama.cpp does; returns where the file is mapped now."""
         before = mapped(self.header)
-        self._load(self.path, draft)
+        self._load(self.path)
         return [segment for segment in mapped(self.header) if segment not in before]
 
     def _load_stub(self) -> list[Segment] | None:
@@ -73,7 +73,7 @@ class Model:
             if stub is None:
                 return None
             with listening(stub.on_log):
-                self._load(stub.path, draft=False, on_progress=stub.on_progress)
+                self._load(stub.path, on_progress=stub.on_progress)
             segments = remap(self.header, stub.path)
         if segments is None:
             self._stack.close()
@@ -82,13 +82,15 @@ class Model:
         self._stack.callback(self.mapping.close)
         return segments
 
-    def _load(self, path: Path, draft: bool, on_progress: Callable[[], None] | None = None) -> None:
+    def _load(self, path: Path, on_progress: Callable[[], None] | None = None) -> None:
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
-        params.use_extra_bufts = draft and not HAS_AMX
+        params.use_extra_bufts = False
+        overrides = Overrides(repackable(self.header) if self._repacked else ())
+        params.tensor_buft_overrides = overrides.address
         # A mapped file would keep in the page cache what is repacked besides.
-        params.load_mode = api.LLAMA_LOAD_MODE_NONE if draft else api.LLAMA_LOAD_MODE_MMAP
-        if draft:
+        params.load_mode = api.LLAMA_LOAD_MODE_NONE if self._repacked else api.LLAMA_LOAD_MODE_MMAP
+        if not self._vocabulary:
             params.kv_overrides = _without_vocabulary(self.header)
         if on_progress is not None:
             params.progress_callback = _progress_callback(on_progress)
@@ -97,7 +99,7 @@ class Model:
             raise ModelError(f"llama.cpp cannot load {self.path}: {last_error('no reason given')}")
         self.handle = int(handle)
         self._stack.callback(api.llama_model_free, self.handle)
-        if draft:
+        if self._repacked:
             forget(self.header)
 
     def _check_rollback(self) -> None:

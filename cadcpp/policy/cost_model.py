@@ -181,7 +181,7 @@ class CostModel:
     def must_see_plain(self) -> bool:
         """Half through the trials, where a pass of one row might be faster than the disk and has not been seen."""
         halfway = self.trials == _TRIALS // 2 and bool(self.tokens.any())
-        return halfway and self.verify.count[1] < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.disk.stream_s
+        return halfway and self.verify.seen_plain < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.disk.stream_s
 
     def _plain_rate(self) -> float:
         return 1.0 / max(self.disk.stream_s, float(self.verify.estimate()[1]), 1e-9)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.prices import SIZES, Floats
 
 _FORGET = 0.98  # weight of the past, per observation
@@ -27,9 +28,11 @@ class PassCost:
     seconds: Floats = field(default_factory=lambda: np.zeros(SIZES))  # sums by rows
     count: Floats = field(default_factory=lambda: np.zeros(SIZES))
     bound: tuple[int, float] = (0, 0.0)  # rows and seconds of a pass that was slower than others of its size will be
+    granularity: Granularity = Granularity()  # passes are filled up to
 
     def add(self, n_rows: int, seconds: float) -> None:
         """One pass."""
+        n_rows = self.granularity.whole(n_rows)
         if n_rows >= len(self.count):
             self.guess(n_rows, seconds)
             return
@@ -44,7 +47,12 @@ class PassCost:
 
     def guess(self, n_rows: int, seconds: float) -> None:
         """A pass that took longer than others will: better than nothing, and a bound for as long as it is the last."""
-        self.bound = n_rows, seconds
+        self.bound = self.granularity.whole(n_rows), seconds
+
+    @property
+    def seen_plain(self) -> float:
+        """How many passes of a single row were seen, the last ones mostly."""
+        return float(self.count[self.granularity.whole(1)])
 
     def line(self) -> tuple[float, float]:
         """(a, b) of seconds = a + b rows, both at least 0."""
@@ -72,7 +80,8 @@ class PassCost:
         """Seconds of passes of 0, 1, 2, ... rows, [SIZES]."""
         base, slope = self.line()
         fitted = base + slope * np.arange(len(self.count))
-        return np.asarray((self.seconds + _DOUBT * fitted) / (self.count + _DOUBT))
+        by_rows = np.asarray((self.seconds + _DOUBT * fitted) / (self.count + _DOUBT))
+        return by_rows[np.minimum(self.granularity.steps(len(by_rows)), len(by_rows) - 1)]
 
 
 @dataclass(slots=True)

@@ -1,10 +1,11 @@
 """The sizes of one llama.cpp context: the plan makes them, the context is built from them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header
 from cadcpp.residency.footprint import cache_bytes, compute_bytes, whole_cells
+from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.prices import TEXT_ROWS
 
 MAX_SEQ = 256  # llama.cpp's LLAMA_MAX_SEQ
@@ -12,38 +13,72 @@ MAX_SEQ = 256  # llama.cpp's LLAMA_MAX_SEQ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextShape:
-    """Size of one context. Raises ConfigError for one that llama.cpp cannot make."""
+    """Size of one context. Raises ConfigError for one that llama.cpp cannot make.
+
+    Numbers are those of the text and its trees; with what passes are filled up with they are ``sequences``, ``rows``,
+    ``outputs`` and ``cells``.
+    """
 
     n_cells: int  # KV cells: the text, and a tree as far as there is room
     n_batch: int  # rows of one decode, computed at once
     n_outputs: int  # rows of one decode that ask for logits; buffers are made for at least n_seq
     n_seq: int  # KV sequences
     shared: bool = True  # cells are any sequence's; else each has its n_cells / n_seq, and attention reads no others
+    granularity: Granularity = Granularity()  # of the number of rows, and of those that ask for logits
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) < 1 and field.name != "shared":
-                raise ConfigError(f"{field.name} must be at least 1, got {getattr(self, field.name)}")
-        if self.n_seq > MAX_SEQ:
-            raise ConfigError(f"n_seq must be at most {MAX_SEQ}, got {self.n_seq}")
+        for name in ("n_cells", "n_batch", "n_outputs", "n_seq"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.sequences > MAX_SEQ:
+            raise ConfigError(f"n_seq must be at most {MAX_SEQ - self.granularity.padding}, got {self.n_seq}")
+
+    @property
+    def sequences(self) -> int:
+        return self.n_seq + self.granularity.padding
+
+    @property
+    def rows(self) -> int:
+        return self.granularity.whole(self.n_batch)
+
+    @property
+    def outputs(self) -> int:
+        return max(self.granularity.whole(self.n_outputs), self.sequences)  # fewer would end the process
+
+    @property
+    def cells(self) -> int:
+        return whole_cells(self.n_cells + self.granularity.padding)
 
     def cache_bytes(self, header: Header) -> int:
         """Of the KV cache of a model with this header."""
-        return cache_bytes(header, whole_cells(self.n_cells))
+        return cache_bytes(header, self.cells)
 
     def buffer_bytes(self, header: Header) -> int:
         """Of the buffers that a decode computes in, its logits included."""
-        return compute_bytes(header, self.n_batch, self.n_outputs, whole_cells(self.n_cells))
+        return compute_bytes(header, self.rows, self.granularity.whole(self.n_outputs), self.cells)
 
     def n_bytes(self, header: Header) -> int:
         """All that the context takes."""
         return self.cache_bytes(header) + self.buffer_bytes(header)
 
 
-def verifier_shape(n_ctx: int, rows: int, *, n_prompt: int = 0, logits_all: bool = False) -> ContextShape:
+def verifier_shape(
+    n_ctx: int,
+    rows: int,
+    *,
+    n_prompt: int = 0,
+    logits_all: bool = False,
+    granularity: Granularity = Granularity(),  # noqa: B008 - frozen
+) -> ContextShape:
     """For passes of a tree of ``rows`` beside ``n_prompt`` tokens of text, or of a short text where these are few."""
     n_batch = max(rows + n_prompt, TEXT_ROWS)
-    return ContextShape(n_cells=n_ctx, n_batch=n_batch, n_outputs=n_batch if logits_all else rows, n_seq=rows)
+    return ContextShape(
+        n_cells=n_ctx,
+        n_batch=n_batch,
+        n_outputs=n_batch if logits_all else rows,
+        n_seq=min(rows, MAX_SEQ - granularity.padding),
+        granularity=granularity,
+    )
 
 
 def draft_shape(n_ctx: int, rows: int, *, n_prompt: int = 0) -> ContextShape:
@@ -56,7 +91,8 @@ def wide_shape(narrow: ContextShape, header: Header, n_rows: int, n_cells: int, 
     """For reading a text of ``n_cells`` in passes of up to ``n_rows``, or as many as ``room`` bytes allow."""
     while n_rows > 1 and wide_bytes(replace(narrow, n_cells=n_cells, n_batch=n_rows, n_outputs=1), header) > room:
         n_rows //= 2
-    return replace(narrow, n_cells=n_cells, n_batch=n_rows, n_outputs=rows, n_seq=rows)
+    n_seq = min(rows, MAX_SEQ - narrow.granularity.padding)
+    return replace(narrow, n_cells=n_cells, n_batch=n_rows, n_outputs=rows, n_seq=n_seq)
 
 
 def wide_bytes(shape: ContextShape, header: Header) -> int:

@@ -8,6 +8,7 @@ from cadcpp.gguf.header import Header
 from cadcpp.residency.context_shape import ContextShape, draft_shape, verifier_shape, wide_shape
 from cadcpp.residency.expert_cache import kept_bytes
 from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
+from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.layout import Layout, lay_out
 from cadcpp.tree.prices import TEXT_ROWS
 
@@ -36,6 +37,7 @@ class Plan:
     verifier_shape: ContextShape
     draft_shape: ContextShape | None
     routed: int  # bytes of the experts that one row uses
+    kernels: KernelMode
 
     @property
     def fixed(self) -> int:
@@ -67,8 +69,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = asdict(self)
-        del values["layout"]
+        del values["layout"], values["kernels"]
         return values | {
+            "kernels": self.kernels.name,
             "fixed": self.fixed,
             "pinned": self.layout.pinned_bytes,
             "streamed": self.layout.streamed_bytes,
@@ -76,6 +79,8 @@ class Plan:
             "all_experts": self.layout.expert_bytes,
             "read_bytes_per_pass": self.read_bytes,
             "peak": self.peak,
+            "exact": self.kernels.exact,
+            "inexact_because": self.kernels.reason,
         }
 
 
@@ -89,6 +94,7 @@ def make_plan(
     n_prompt: int = 0,
     logits_all: bool = False,
     python: int = PYTHON,
+    kernels: KernelModes = KernelModes(),  # noqa: B008 - frozen
 ) -> Plan:
     """Divide ``ram`` bytes among everything that a session needs, with trees of up to ``rows``.
 
@@ -100,10 +106,12 @@ def make_plan(
     whole = lay_out(verifier, verifier.n_bytes)
     common = {"ram": ram, "python": python, "routed": _routed_bytes(verifier, whole)}
     for n in _prompt_sizes(n_prompt):
-        budget = _budget(verifier, draft, n_ctx, rows, n, logits_all) | common
+        budget = _budget(verifier, draft, n_ctx, rows, n, logits_all, kernels.kept) | common
         room = ram - _fixed(budget)
         if room >= whole.pinned_bytes + whole.expert_bytes + whole.sparse_bytes:
             return Plan(window=0, experts=whole.expert_bytes, layout=whole, **budget)
+    budget = _budget(verifier, draft, n_ctx, rows, 0, logits_all, kernels.streamed) | common
+    room = ram - _fixed(budget)
     experts = _expert_room(whole, room)
     room -= experts
     if room >= whole.pinned_bytes:
@@ -126,10 +134,11 @@ def _prompt_sizes(n_prompt: int) -> list[int]:
 
 
 def _budget(
-    verifier: Header, draft: Header | None, n_ctx: int, rows: int, n_prompt: int, logits_all: bool
+    verifier: Header, draft: Header | None, n_ctx: int, rows: int, n_prompt: int, logits_all: bool, kernels: KernelMode
 ) -> dict[str, Any]:
     """Everything but the verifier's weights: the contexts' shapes and what they take."""
-    mine = verifier_shape(n_ctx, rows, n_prompt=n_prompt, logits_all=logits_all)
+    granularity = kernels.granularity
+    mine = verifier_shape(n_ctx, rows, n_prompt=n_prompt, logits_all=logits_all, granularity=granularity)
     drafts = draft_shape(n_ctx, rows, n_prompt=n_prompt) if draft else None
     return {
         "verifier_shape": mine,
@@ -141,6 +150,7 @@ def _budget(
         "cache": mine.cache_bytes(verifier),
         "compute": mine.buffer_bytes(verifier),
         "margin": _MARGIN,
+        "kernels": kernels,
     }
 
 

@@ -9,6 +9,7 @@ from cadcpp.config import SessionConfig
 from cadcpp.gguf.header import Header
 from cadcpp.policy.base import Disk
 from cadcpp.residency.context_shape import draft_shape, verifier_shape
+from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import PYTHON, Plan, make_plan
 from cadcpp.residency.pager import PagerState
 from cadcpp.system.memory_limits import available_bytes
@@ -60,7 +61,12 @@ class TreeBuffers:
         return float(self.n_bytes[min(n_rows, self.most)])
 
 
-def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) -> tuple[Plan, TreeBuffers]:
+def plan_session(
+    config: SessionConfig,
+    verifier: Header,
+    draft: Header | None,
+    kernels: KernelModes = KernelModes(),  # noqa: B008 - frozen
+) -> tuple[Plan, TreeBuffers]:
     """A plan, and how wide passes may be or become.
 
     Raises ConfigError if there is too little memory.
@@ -74,21 +80,22 @@ def plan_session(config: SessionConfig, verifier: Header, draft: Header | None) 
         n_prompt=config.n_batch,
         logits_all=config.logits_all,
         python=PYTHON if config.held is None else config.held,
+        kernels=kernels,
     )
     rows = config.tree.max_size
     if config.fallback != "cost" or not config.pager or config.logits_all:
         return plan(rows=rows), TreeBuffers.fixed(rows)
     first = min(FIRST_ROWS, rows)
     narrow = plan(rows=first)
-    n_bytes = _bytes_by_rows(
-        verifier, draft, config.n_ctx, max(rows, config.tree.max_size_streamed) if narrow.streams else rows
-    )
+    widest = max(rows, config.tree.max_size_streamed) if narrow.streams else rows
+    n_bytes = _bytes_by_rows(verifier, draft, narrow, config.n_ctx, widest)
     lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else _spare(plan(rows=first, n_prompt=0))
     most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
     if not narrow.streams:
         return plan(rows=most), TreeBuffers.fixed(most)
-    wide, wide_draft = verifier_shape(config.n_ctx, most), draft_shape(config.n_ctx, most)
-    narrow = replace(narrow, verifier_shape=wide, draft_shape=wide_draft if draft else None)
+    wide = verifier_shape(config.n_ctx, most, granularity=narrow.kernels.granularity)
+    wide_draft = draft_shape(config.n_ctx, most) if draft else None
+    narrow = replace(narrow, verifier_shape=wide, draft_shape=wide_draft)
     return narrow, TreeBuffers(n_bytes[: most + 1], first, first)
 
 
@@ -117,12 +124,12 @@ def measured(pager: PagerState, tree_buffers: TreeBuffers) -> Disk:
     )
 
 
-def _bytes_by_rows(verifier: Header, draft: Header | None, n_ctx: int, most: int) -> Floats:
+def _bytes_by_rows(verifier: Header, draft: Header | None, plan: Plan, n_ctx: int, most: int) -> Floats:
     """Buffers for trees of 0, 1, ... rows, [most + 1]."""
+
+    def of(rows: int) -> int:
+        n_draft = draft_shape(n_ctx, rows).buffer_bytes(draft) if draft else 0
+        return verifier_shape(n_ctx, rows, granularity=plan.kernels.granularity).buffer_bytes(verifier) + n_draft
+
     steps = np.arange(0, most + _STEP, _STEP)
-    return np.interp(np.arange(most + 1), steps, [_bytes_of(verifier, draft, n_ctx, max(int(n), 1)) for n in steps])
-
-
-def _bytes_of(verifier: Header, draft: Header | None, n_ctx: int, rows: int) -> int:
-    n_draft = draft_shape(n_ctx, rows).buffer_bytes(draft) if draft else 0
-    return verifier_shape(n_ctx, rows).buffer_bytes(verifier) + n_draft
+    return np.interp(np.arange(most + 1), steps, [of(max(int(n), 1)) for n in steps])

@@ -1,5 +1,6 @@
 """What a session is assembled from: models, contexts, drafter, verifier, policy, pager."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.draft.staged import StagedDrafter
 from cadcpp.draft.switch import Switch
+from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.gguf.validate import check_context, check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
@@ -26,17 +28,22 @@ from cadcpp.policy.base import FixedSize, Policy
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.policy.llmcad import AdaptiveFallback
+from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.context_shape import ContextShape, wide_bytes
+from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.engine import Engine
+from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.system.cpu import default_threads
 from cadcpp.system.mapping import Mapping
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.limits import GrowthOptions
 from cadcpp.verify.verifier import Verifier
+
+logger = logging.getLogger(__name__)
 
 
 class StartPager(Protocol):
@@ -54,7 +61,7 @@ def stream(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, lo
 class Parts:
     """What may be replaced in a session, by whoever measures or adapts it."""
 
-    plan: Callable[[SessionConfig, Header, Header | None], tuple[Plan, TreeBuffers]] = plan_session
+    plan: Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]] = plan_session
     pager: StartPager = stream
     growth: GrowthOptions = field(default_factory=GrowthOptions)
     drafter: Drafter | None = None  # in place of what the settings ask for
@@ -79,10 +86,12 @@ class Assembly:
         check_context(config.n_ctx, header)
         if draft_header is not None:
             check_pair(header, draft_header)
-        self.plan, self.tree_buffers = parts.plan(config, header, draft_header)
+        self.plan, self.tree_buffers = parts.plan(config, header, draft_header, kernel_modes(config, header))
+        self._check_exact()
         if planned is not None:
             planned(self.plan)
-        self.model = self._model(header, stub=self.plan.streams and config.pager)
+        stub = self.plan.streams and config.pager
+        self.model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked)
         drafter = parts.drafter or self._drafter(draft_header)
         self.pager = self._start_pager()
         self.engine = Engine(
@@ -95,10 +104,18 @@ class Assembly:
             self._trace,
             self.tree_buffers,
             ahead=config.pipeline and isinstance(self.pager, StreamingPager),
+            kernels=self.plan.kernels,
         )
 
-    def _model(self, header: Header, *, draft: bool = False, stub: bool = False) -> Model:
-        model = Model(header.path, draft=draft, stub=stub, header=header)
+    def _check_exact(self) -> None:
+        kernels, wanted = self.plan.kernels, self.config.exact
+        if wanted == "strict" and not kernels.exact:
+            raise ConfigError(f"exact strict: {kernels.reason}; use other weights, or exact auto to go on all the same")
+        if wanted == "auto" and not kernels.exact and self.config.speculative != "off":
+            logger.warning("cadcpp: the text may differ from plain decoding's: %s", kernels.reason)
+
+    def _model(self, header: Header, **how: bool) -> Model:
+        model = Model(header.path, header=header, **how)
         self._stack.callback(model.close)
         return model
 
@@ -113,7 +130,7 @@ class Assembly:
             return NoDrafter()
         if header is None or self.plan.draft_shape is None or self.config.speculative == "ngram":
             return NgramDrafter(NgramPredictor(self._ngram()), never)
-        model = self._model(header, draft=True)
+        model = self._model(header, vocabulary=False, repacked=True)
         unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
         return self._model_drafter(self._context(model, self.plan.draft_shape), never, [*never, *unknown])
 
@@ -151,7 +168,8 @@ class Assembly:
             return AdaptiveFallback()
         if self.config.fallback == "none":
             return FixedSize()
-        return DrafterChoice() if self.config.speculative == "auto" else CostModel()
+        cost = PassCost(granularity=self.plan.kernels.granularity)
+        return DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
 
     def _start_trace(self) -> Trace | None:
         if self.config.trace is None:

@@ -13,6 +13,7 @@ from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.draft_temperature import DraftTemperature
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.tree_buffers import TreeBuffers, measured
 from cadcpp.runtime.accounting import Accounting
@@ -58,6 +59,7 @@ class Engine:
     tree_buffers: TreeBuffers = field(default_factory=TreeBuffers)  # how wide passes may be
     ahead: bool = False  # whether to draft on while a pass waits for the disk
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
+    kernels: KernelMode = KernelMode()  # how the verifier computes
 
     def rounds(
         self,
@@ -77,8 +79,10 @@ class Engine:
 
     def accounting(self, stats: Stats | None = None, load_seconds: float = 0.0) -> Accounting:
         """An accountant for a generation that begins now."""
+        stats = stats if stats is not None else Stats()
+        stats.exact, stats.inexact_because = self.kernels.exact, self.kernels.reason
         return Accounting(
-            stats if stats is not None else Stats(),
+            stats,
             self.pager,
             self.trace,
             n_decodes=self.drafter.n_decodes,

@@ -63,18 +63,16 @@ def apart(work: Callable[[], C]) -> C:
     return future.result()
 
 
-def finish(work: Callable[[], object]) -> None:
+def finish(work: Callable[[], T]) -> T:
     """``work`` on the computing thread, after whatever runs there; it runs to its end whatever a signal raises."""
     if getattr(_here, "computes", False):
-        work()
-        return
+        return work()
     try:
         future = COMPUTE.submit(work)
     except RuntimeError:  # the interpreter is ending, and has waited for that thread
-        work()
-        return
+        return work()
     _wait_for(future, lambda: None)
-    future.result()
+    return future.result()
 
 
 def _wait_for(future: "Future[Any]", stop: Callable[[], None]) -> None:

@@ -24,6 +24,8 @@ class Stats:
     layers_reported: bool | None = None  # by llama.cpp, without which streaming is slow; None: nothing is streamed
     peak_rss_bytes: int = 0
     load_seconds: float = 0.0
+    exact: bool = True  # whether the text is that of plain decoding, as far as this machine was tried
+    inexact_because: str = ""
 
     @property
     def tokens_per_pass(self) -> float:

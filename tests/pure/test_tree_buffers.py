@@ -17,11 +17,11 @@ from cadcpp.tree.prices import FIRST_ROWS
 
 GB = 10**9
 PAIR = pairs()["qwen3-14b"]
-HEADERS = [header_of(entry, ARCHITECTURES[entry.name]) for entry in (PAIR.verifier, PAIR.draft)]
+VERIFIER, DRAFT = (header_of(entry, ARCHITECTURES[entry.name]) for entry in (PAIR.verifier, PAIR.draft))
 
 
 def plan(ram: float, **settings: Any) -> tuple[Plan, TreeBuffers]:
-    return plan_session(SessionConfig(ram=int(ram), tree=limit_tree(None), **settings), *HEADERS)
+    return plan_session(SessionConfig(ram=int(ram), tree=limit_tree(None), **settings), VERIFIER, DRAFT)
 
 
 def test_memory_for_wide_passes_is_taken_once_and_kept() -> None:
@@ -45,7 +45,7 @@ def test_what_wider_passes_would_still_take_is_known_beforehand() -> None:
 
 def test_where_weights_are_streamed_memory_for_large_trees_is_not_set_aside() -> None:
     growing, tree_buffers = plan(6 * GB)
-    fixed = make_plan(*HEADERS, ram=6 * GB, n_ctx=4096, rows=64)
+    fixed = make_plan(VERIFIER, DRAFT, ram=6 * GB, n_ctx=4096, rows=64)
     assert growing.streams and (tree_buffers.most, tree_buffers.rows) == (128, FIRST_ROWS)
     assert growing.layout.streamed_bytes < fixed.layout.streamed_bytes - 50_000_000
     assert growing.fixed + tree_buffers.bytes_for(64) == pytest.approx(fixed.fixed, abs=1 << 20)
@@ -57,20 +57,20 @@ def test_where_weights_are_streamed_memory_for_large_trees_is_not_set_aside() ->
 def test_where_trees_cannot_grow_their_memory_is_set_aside(settings: dict[str, Any]) -> None:
     fixed, tree_buffers = plan(6 * GB, **settings)
     assert (tree_buffers.most, tree_buffers.rows, tree_buffers.bytes_for(64)) == (64, 64, 0)
-    assert fixed.compute >= make_plan(*HEADERS, ram=6 * GB, n_ctx=4096, rows=64).compute
+    assert fixed.compute >= make_plan(VERIFIER, DRAFT, ram=6 * GB, n_ctx=4096, rows=64).compute
 
 
 def test_where_all_fits_trees_have_what_is_left() -> None:
     whole, tree_buffers = plan(30 * GB)
     assert not whole.streams and (tree_buffers.most, tree_buffers.bytes_for(tree_buffers.most)) == (64, 0)
-    least = make_plan(*HEADERS, ram=30 * GB, n_ctx=4096, rows=64)
+    least = make_plan(VERIFIER, DRAFT, ram=30 * GB, n_ctx=4096, rows=64)
     tight, tree_buffers = plan(least.fixed + least.layout.pinned_bytes - 30_000_000)
     assert not tight.streams and FIRST_ROWS <= tree_buffers.most < 64
     assert tight.fixed + tight.layout.pinned_bytes <= tight.ram
 
 
 def test_where_all_fits_prompts_are_read_in_passes_as_large_as_fit() -> None:
-    least = make_plan(*HEADERS, ram=30 * GB, n_ctx=4096, rows=64)
+    least = make_plan(VERIFIER, DRAFT, ram=30 * GB, n_ctx=4096, rows=64)
     rows = []
     for spare in (0, 60_000_000, 10 * GB):
         tight, _ = plan(least.peak + least.margin + spare)
@@ -91,7 +91,7 @@ def test_trees_leave_half_of_what_stays() -> None:
 @pytest.mark.parametrize("rows", [1, 4, 200])
 def test_what_the_user_asks_for_is_the_most(rows: int) -> None:
     config = SessionConfig(ram=6 * GB, tree=limit_tree(rows))
-    _, tree_buffers = plan_session(config, *HEADERS)
+    _, tree_buffers = plan_session(config, VERIFIER, DRAFT)
     assert tree_buffers.most == rows and tree_buffers.rows == min(rows, FIRST_ROWS)
 
 

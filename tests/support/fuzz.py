@@ -163,7 +163,7 @@ def _load(path: Path, good: Path) -> None:
 def _load_draft(path: Path, good: Path) -> None:
     from cadcpp.native.model import Model
 
-    model = Model(path, draft=True)
+    model = Model(path, vocabulary=False, repacked=True)
     try:
         _decode(model, [1, 40, 50])
     finally:

@@ -42,7 +42,7 @@ class Rig:
 
     def model_drafter(self, path: Path) -> ModelDrafter:
         """A drafter with a model of its own, freed with the rig."""
-        model = Model(path, draft=True)
+        model = Model(path, vocabulary=False, repacked=True)
         self._stack.callback(model.close)
         return ModelDrafter(self._context(model, GrowthOptions().width), self.model.end_tokens())
 

@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from cadcpp.gguf.quantize import quantize
 from tests.support.vocab import N_VOCAB, add_vocabulary
 
 Shapes = dict[str, tuple[int, ...]]  # as numpy has them: outputs first, inputs last
@@ -285,4 +286,11 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 def _add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], type_name: str) -> None:
     kind = gguf.GGMLQuantizationType[type_name if values.ndim >= 2 and "gate_inp" not in name else "F32"]
-    writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.add_tensor(name, _quantized(values, kind), raw_dtype=kind)
+
+
+def _quantized(values: NDArray[np.float32], kind: gguf.GGMLQuantizationType) -> NDArray[Any]:
+    try:
+        return np.asarray(gguf.quants.quantize(values, kind))
+    except NotImplementedError:  # the package reads K-quants and does not write them
+        return quantize(values.reshape(-1, values.shape[-1]), int(kind)).reshape(*values.shape[:-1], -1)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,30 +11,45 @@ from cadcpp.cli.terminal import say
 
 if TYPE_CHECKING:
     from cadcpp.gguf.summary import ModelSummary
+    from cadcpp.residency.kernel_mode import KernelModes
 
 
 @click.command("inspect")
 @click.argument("model", type=Path, metavar="M.gguf")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; sizes in bytes.")
 def inspect(model: Path, as_json: bool) -> None:
-    """Show what is in a model file: size, layers, context, types.
+    """Show what is in a model file: size, layers, context, types, and whether speculation keeps its text.
 
-    Reads the header only, so that it takes no time and no memory.
+    Reads the header only. The last is tried on a small model like it, for a second at the first time.
     """
+    from cadcpp.config import SessionConfig
     from cadcpp.gguf.header import read_header
     from cadcpp.gguf.summary import read_summary
+    from cadcpp.gguf.validate import check_generative
+    from cadcpp.runtime.kernel_choice import kernel_modes
 
-    card = read_summary(read_header(model))
-    say(json.dumps(asdict(card)) if as_json else _table(card))
+    header = read_header(model)
+    check_generative(header)
+    card, modes = read_summary(header), kernel_modes(SessionConfig(), header)
+    say(json.dumps(asdict(card) | _exactness(modes)) if as_json else _table(card, modes))
 
 
-def _table(card: "ModelSummary") -> str:
+def _exactness(modes: "KernelModes") -> dict[str, Any]:
+    both = modes.kept, modes.streamed
+    return {
+        "exact": all(mode.exact for mode in both),
+        "inexact_because": next((mode.reason for mode in both if not mode.exact), ""),
+        "kernels_in_memory": modes.kept.name,
+        "kernels_streamed": modes.streamed.name,
+    }
+
+
+def _table(card: "ModelSummary", modes: "KernelModes") -> str:
     from cadcpp.util.byte_size import format_size
 
     files = f" in {card.n_files} files" if card.n_files > 1 else ""
     experts = f", {card.n_experts} experts" if card.n_experts else ""
     weights = ", ".join(f"{name} {format_size(n_bytes)}" for name, n_bytes in card.types.items())
-    rounding = f"; {', '.join(card.inexact_types)} is rounded differently in batches" if card.inexact_types else ""
     rows = {
         "name": card.name or "not given",
         "licence": card.licence or "not given",
@@ -45,7 +60,9 @@ def _table(card: "ModelSummary") -> str:
         "trained for": f"{card.n_ctx_train} tokens",
         "vocabulary": f"{card.n_vocab} tokens, {card.tokenizer}",
         "chat template": "yes" if card.chat_template else "none: it continues text and does not chat",
-        "weights": weights + rounding,
+        "weights": weights,
+        "in memory": modes.kept.verdict,
+        "streamed": modes.streamed.verdict,
     }
     return "\n".join(f"{label:14} {value}" for label, value in rows.items())
 
@@ -61,14 +78,20 @@ def _table(card: "ModelSummary") -> str:
 def check(verifier: Path, draft: Path, measure: bool) -> None:
     """Check whether a draft fits a verifier.
 
-    Compares vocabulary, special tokens, chat template and architecture, and says whether the types of the weights
-    keep the text exact. Reads the headers only, unless --measure is given.
+    Compares vocabulary, special tokens, chat template and architecture, and says whether this machine keeps the text
+    exact, as inspect does. Reads the headers only, unless --measure is given.
     """
+    from cadcpp.config import SessionConfig
     from cadcpp.gguf.header import read_header
     from cadcpp.models.compatibility import check_fit
+    from cadcpp.runtime.kernel_choice import kernel_modes
 
-    for what, found in check_fit(read_header(verifier), read_header(draft)):
+    headers = read_header(verifier), read_header(draft)
+    for what, found in check_fit(*headers):
         say(f"{what:14} {found}")
+    modes = kernel_modes(SessionConfig(), headers[0])
+    say(f"{'in memory':14} {modes.kept.verdict}")
+    say(f"{'streamed':14} {modes.streamed.verdict}")
     if measure:
         from cadcpp.models.draft_quality import agreement, write_texts
 

@@ -1,0 +1,163 @@
+"""A small model with the types and shapes of a large one, as far as kernels tell them apart."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cadcpp.gguf.ggml_base import block_size
+from cadcpp.gguf.header import Header, Tensor
+from cadcpp.gguf.quantize import quantize
+from cadcpp.gguf.writer import Weights, write_llama
+
+N_VOCAB = 256
+_F32 = 0
+_UNIT = 256  # no kernel looks at more of a row at once, so lengths keep their remainder of it
+_N_ROWS = 32  # different rows of a matrix, which repeat
+_MOST_EXPERTS, _MOST_USED = 8, 4
+_ENDS = ("attn_output.weight", "ffn_down.weight", "ffn_down_exps.weight")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketch:
+    """What a small model is made of; types are ggml's numbers, one layer for each of the longest list."""
+
+    n_embd: int
+    n_ff: int
+    head_size: int
+    value_size: int
+    n_head: int
+    n_head_kv: int
+    n_experts: int  # 0: dense
+    n_used: int
+    inner: tuple[int, ...]  # types of matrices that multiply rows of n_embd
+    outer: tuple[int, ...]  # ... of those that multiply what these give
+    expert_inner: tuple[int, ...]
+    expert_outer: tuple[int, ...]
+    router: int
+    output: int
+
+    @property
+    def n_layer(self) -> int:
+        return max(len(self.inner), len(self.outer), len(self.expert_inner), len(self.expert_outer))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sketch(header: Header) -> Sketch:
+    """The sketch of a model."""
+    n_embd, n_head = header.number("embedding_length"), header.number("attention.head_count") or 1
+    head_size = header.number("attention.key_length", n_embd // n_head)
+    value_size = header.number("attention.value_length", n_embd // n_head)
+    matrices = [t for t in header.tensors if t.name.startswith("blk.") and t.shape[1] > 1 and ".weight" in t.name]
+    experts = [t for t in matrices if t.shape[2] > 1]
+    dense = [t for t in matrices if t.shape[2] == 1 and "ffn_gate_inp" not in t.name]
+    inner, outer = _split(dense, n_embd)
+    expert_inner, expert_outer = _split(experts, n_embd)
+    n_experts = header.number("expert_count") if experts else 0
+    heads = _heads(value_size, outer)
+    return Sketch(
+        n_embd=_short(n_embd, 2 * _UNIT),
+        n_ff=_short(_inner_size(experts or dense, n_embd), _UNIT if experts else 2 * _UNIT),
+        head_size=head_size,
+        value_size=value_size,
+        n_head=heads,
+        n_head_kv=1 if header.number("attention.head_count_kv", n_head) < n_head else heads,
+        n_experts=min(n_experts, _MOST_EXPERTS + n_experts % _MOST_EXPERTS),
+        n_used=min(header.number("expert_used_count"), _MOST_USED) if experts else 0,
+        inner=inner or (_F32,),
+        outer=outer or (_F32,),
+        expert_inner=expert_inner,
+        expert_outer=expert_outer,
+        router=next((t.type for t in matrices if "ffn_gate_inp." in t.name), _F32),
+        output=_output(header),
+    )
+
+
+def _split(tensors: Iterable[Tensor], n_embd: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Types of the matrices of a layer's beginning and end; where there are none, those of the others."""
+    inner, outer = set[int](), set[int]()
+    for tensor in tensors:
+        is_inner = tensor.shape[0] == n_embd and not tensor.name.endswith(_ENDS)
+        (inner if is_inner else outer).add(tensor.type)
+    return tuple(sorted(inner or outer)), tuple(sorted(outer or inner))
+
+
+def _inner_size(tensors: list[Tensor], n_embd: int) -> int:
+    return next((t.shape[0] for t in tensors if "ffn_down" in t.name), n_embd)
+
+
+def _short(n: int, least: int) -> int:
+    """A shorter row with the same odd end."""
+    return n if n <= least else least + n % _UNIT
+
+
+def _heads(size: int, types: Iterable[int]) -> int:
+    """Heads whose outputs side by side are whole blocks of all types."""
+    block = math.lcm(1, *(block_size(kind) for kind in types))
+    return block // math.gcd(block, size)
+
+
+def _output(header: Header) -> int:
+    types = {tensor.name: tensor.type for tensor in header.tensors}
+    return types.get("output.weight", types.get("token_embd.weight", _F32))
+
+
+def write_sketch(path: Path, made: Sketch) -> None:
+    """Write the small model; the same sketch gives the same bytes."""
+    settings = {
+        "block_count": made.n_layer,
+        "context_length": 1024,
+        "embedding_length": made.n_embd,
+        "feed_forward_length": made.n_ff,
+        "attention.head_count": made.n_head,
+        "attention.head_count_kv": made.n_head_kv,
+        "attention.key_length": made.head_size,
+        "attention.value_length": made.value_size,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "rope.dimension_count": made.head_size,
+        "vocab_size": N_VOCAB,
+    }
+    if made.n_experts:
+        settings |= {"expert_count": made.n_experts, "expert_used_count": made.n_used}
+    write_llama(path, settings, {f"{name}.weight": weights for name, weights in _tensors(made)})
+
+
+def _tensors(made: Sketch) -> Iterator[tuple[str, Weights]]:
+    n, norm = made.n_embd, Weights(_F32, (made.n_embd,), np.ones(made.n_embd, np.float32).tobytes())
+    yield "token_embd", _random(_F32, n, N_VOCAB)
+    for i in range(made.n_layer):
+        inner, outer = made.inner[i % len(made.inner)], made.outer[i % len(made.outer)]
+        yield f"blk.{i}.attn_norm", norm
+        yield f"blk.{i}.attn_q", _random(inner, n, made.n_head * made.head_size)
+        yield f"blk.{i}.attn_k", _random(inner, n, made.n_head_kv * made.head_size)
+        yield f"blk.{i}.attn_v", _random(inner, n, made.n_head_kv * made.value_size)
+        yield f"blk.{i}.attn_output", _random(outer, made.n_head * made.value_size, n)
+        yield f"blk.{i}.ffn_norm", norm
+        if made.n_experts:
+            yield f"blk.{i}.ffn_gate_inp", _random(made.router, n, made.n_experts)
+            inner = made.expert_inner[i % len(made.expert_inner)]
+            outer = made.expert_outer[i % len(made.expert_outer)]
+        experts, suffix = ((made.n_experts,), "_exps") if made.n_experts else ((), "")
+        yield f"blk.{i}.ffn_gate{suffix}", _random(inner, n, made.n_ff, *experts)
+        yield f"blk.{i}.ffn_up{suffix}", _random(inner, n, made.n_ff, *experts)
+        yield f"blk.{i}.ffn_down{suffix}", _random(outer, made.n_ff, n, *experts)
+    yield "output_norm", norm
+    yield "output", _random(made.output, n, N_VOCAB)
+
+
+def _random(kind: int, length: int, *others: int) -> Weights:
+    """Weights of a matrix, or of several; their rows are few and come in a random order."""
+    order = np.random.default_rng(math.prod(others)).integers(_N_ROWS, size=math.prod(others))
+    return Weights(kind, (length, *others), _rows(kind, length)[order].tobytes())
+
+
+@cache
+def _rows(kind: int, length: int) -> Any:
+    values = np.random.default_rng(length).standard_normal((_N_ROWS, length), np.float32) / math.sqrt(length)
+    return quantize(values, kind)

@@ -1,0 +1,104 @@
+"""Which numbers of rows give a row the same logits, bit for bit: tried on this machine, with a small model."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.ctypeslib import as_array
+from numpy.typing import NDArray
+
+from cadcpp.gguf.sketch import N_VOCAB, Sketch, write_sketch
+from cadcpp.native.context import Context
+from cadcpp.native.lib import api
+from cadcpp.native.model import Model
+from cadcpp.residency.context_shape import ContextShape
+from cadcpp.tree.granularity import Granularity
+
+# In the order of what they cost.
+CANDIDATES = (Granularity(), Granularity(2), Granularity(2, 2), Granularity(4, 4), Granularity(8, 8))
+_N_TEXT, _N_CELLS, _TREE = 300, 512, 150
+_TEXT = np.random.default_rng(1).integers(N_VOCAB, size=_N_TEXT, dtype=np.int32)
+_ALONE = 24  # rows that are computed one at a time, to compare with
+_SINGLE = (*[1] * _ALONE, _N_TEXT - _ALONE)
+_WALKS = (  # rows of one pass after the other
+    (2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 155),
+    (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 146),
+    (32, 64, 96, 108),
+    (33, 65, 97, 105),
+    (_N_TEXT,),
+)
+_SHAPE = ContextShape(n_cells=_N_CELLS, n_batch=_N_TEXT, n_outputs=_N_TEXT, n_seq=2)
+Rows = NDArray[np.float32]
+
+
+def find_granularity(made: Sketch, *, repacked: bool, n_threads: int) -> Granularity | None:
+    """The least number of rows with which all passes agree; None if none of the candidates does."""
+    with tempfile.TemporaryDirectory(prefix="cadcpp-") as folder:
+        path = Path(folder) / "sketch.gguf"
+        write_sketch(path, made)
+        with closing(Model(path, vocabulary=False, repacked=repacked)) as model:
+            return next((g for g in CANDIDATES if agrees(model, g, n_threads)), None)
+
+
+def agrees(model: Model, granularity: Granularity, n_threads: int) -> bool:
+    """Whether a text has the same logits and the same last hidden states in passes of all sizes, and in trees."""
+    with closing(Context(model, replace(_SHAPE, granularity=granularity), n_threads)) as context:
+        api.llama_set_embeddings(context.handle, True)
+        expected = _walk(context, _SINGLE)
+        same = (np.array_equal(_walk(context, sizes), expected) for sizes in _WALKS)
+        return all(same) and _ends_agree(context, expected) and _trees_agree(context, expected)
+
+
+def _walk(context: Context, sizes: Sequence[int]) -> Rows:
+    """Of all rows of the text, [n, n_vocab + n_embd]."""
+    context.clear()
+    found = []
+    for start, n in _passes(sizes):
+        context.batch.clear()
+        context.batch.add(_TEXT[start : start + n], start, 0, 1, True)
+        context.decode()
+        found.append(_results(context, n))
+    return np.concatenate(found)
+
+
+def _ends_agree(context: Context, expected: Rows) -> bool:
+    """Whether the last row of a pass is the same when it alone asks for logits, as at the end of a prompt."""
+    context.clear()
+    for start, n in _passes(_WALKS[0]):
+        context.batch.clear()
+        context.batch.add(_TEXT[start : start + n], start, 0, 1, np.arange(n) == n - 1)
+        context.decode()
+        if not np.array_equal(context.logits_at(n - 1), expected[start + n - 1, :N_VOCAB]):
+            return False
+    return True
+
+
+def _trees_agree(context: Context, expected: Rows) -> bool:
+    """Whether two branches of the same tokens are the same as the text."""
+    context.clear()
+    for start, n in _passes(sizes := _WALKS[0][:-1]):
+        if start + n > _TREE or n > max(sizes):
+            break
+        context.fork(0, 1, 0, start)
+        context.batch.clear()
+        for seq in (0, 1):
+            context.batch.add(_TEXT[start : start + n], start, seq, seq + 1, True)
+        context.decode()
+        if not np.array_equal(_results(context, 2 * n), np.tile(expected[start : start + n], (2, 1))):
+            return False
+        context.trim(1, 0)
+    return True
+
+
+def _passes(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    return zip(accumulate(sizes, initial=0), sizes, strict=False)
+
+
+def _results(context: Context, n: int) -> Rows:
+    """Logits and hidden states of the first ``n`` rows: quantized weights may hide what differs in the states."""
+    hidden = as_array(api.llama_get_embeddings(context.handle), shape=(n, api.llama_model_n_embd(context.model.handle)))
+    return np.concatenate([context.logits(n), hidden], axis=1)

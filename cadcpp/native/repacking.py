@@ -1,0 +1,162 @@
+"""Weights that llama.cpp rearranges for its fastest kernels, in anonymous memory of their own."""
+
+import ctypes
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from cadcpp.gguf.header import Header
+from cadcpp.native.lib import api
+
+# By name, since some virtual machines announce the units that another such type, AMX, needs without having them.
+_NAME = b"CPU_REPACK"
+_CPU, _F32, _N_ROWS = 0, 0, 4
+_BUFFER = 8  # where in a ggml_tensor the pointer to its buffer lies
+_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
+_pointer, _size, _long = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
+_SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
+    "ggml_backend_dev_by_type": (_pointer, (ctypes.c_int,)),
+    "ggml_backend_dev_backend_reg": (_pointer, (_pointer,)),
+    "ggml_backend_reg_get_proc_address": (_pointer, (_pointer, ctypes.c_char_p)),
+    "ggml_backend_buft_name": (ctypes.c_char_p, (_pointer,)),
+    "ggml_backend_buft_alloc_buffer": (_pointer, (_pointer, _size)),
+    "ggml_backend_buffer_free": (None, (_pointer,)),
+    "ggml_backend_dev_supports_op": (ctypes.c_bool, (_pointer, _pointer)),
+    "ggml_new_tensor": (_pointer, (_pointer, ctypes.c_int, ctypes.c_int, ctypes.POINTER(_long))),
+    "ggml_mul_mat": (_pointer, (_pointer, _pointer, _pointer)),
+    "ggml_mul_mat_id": (_pointer, (_pointer, _pointer, _pointer, _pointer)),
+    "ggml_free": (None, (_pointer,)),
+}
+_I32 = 26
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("size", _size), ("buffer", _pointer), ("no_alloc", ctypes.c_bool))
+
+
+class _Override(ctypes.Structure):
+    _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", _pointer))
+
+
+class Overrides:
+    """llama.cpp's list of where tensors go, for a model's parameters: those of ``names`` are repacked."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        patterns = _patterns(names)
+        self._array = (_Override * (len(patterns) + 1))()
+        for slot, pattern in zip(self._array, patterns, strict=False):
+            slot.pattern, slot.buffer_type = pattern.encode(), _buffer_type()
+
+    @property
+    def address(self) -> int:
+        return ctypes.addressof(self._array)
+
+
+def repackable(header: Header) -> list[str]:
+    """Names of the tensors that this machine has other kernels for when they are repacked."""
+    found = dict[tuple[int, tuple[int, ...]], bool]()
+    names = []
+    for tensor in header.tensors:
+        key = tensor.type, tensor.shape[: 3 if tensor.shape[2] > 1 else 2]
+        if key not in found:
+            found[key] = _is_matrix(tensor.name, tensor.shape) and _takes(*key)
+        if found[key] and _is_matrix(tensor.name, tensor.shape):
+            names.append(tensor.name)
+    return names
+
+
+def _is_matrix(name: str, shape: Sequence[int]) -> bool:
+    """Whether a pass multiplies with all of it; of embeddings it looks rows up, which repacked ones have none of."""
+    return len([n for n in shape if n > 1]) > 1 and name.endswith(".weight") and "_embd" not in name
+
+
+def _patterns(names: Iterable[str]) -> list[str]:
+    """Regular expressions for names, one for each part of a block."""
+    blocks, patterns = defaultdict[str, list[str]](list), []
+    for name in names:
+        if match := _BLOCK.fullmatch(name):
+            blocks[match[2]].append(match[1])
+        else:
+            patterns.append(f"^{re.escape(name)}$")
+    return patterns + [rf"^blk\.({'|'.join(numbers)})\.{re.escape(part)}$" for part, numbers in blocks.items()]
+
+
+def _takes(kind: int, shape: Sequence[int]) -> bool:
+    """Whether the CPU would multiply with such weights in the type of buffer for repacked ones."""
+    if _buffer_type() is None:
+        return False
+    library = _library()
+    with _tensors() as new, _empty_buffer() as buffer:
+        weights = new(kind, *shape)
+        ctypes.cast(weights + _BUFFER, ctypes.POINTER(_pointer))[0] = buffer
+        context = new.context
+        if len(shape) > 2:
+            rows, ids = new(_F32, shape[0], 1, _N_ROWS), new(_I32, 1, _N_ROWS)
+            product = library.ggml_mul_mat_id(context, weights, rows, ids)
+        else:
+            product = library.ggml_mul_mat(context, weights, new(_F32, shape[0], _N_ROWS))
+        return bool(library.ggml_backend_dev_supports_op(_cpu(), product))
+
+
+class _New:
+    """Makes tensors without data."""
+
+    def __init__(self) -> None:
+        library = _library()
+        library.ggml_init.restype, library.ggml_init.argtypes = _pointer, (_InitParams,)
+        self.context = library.ggml_init(_InitParams(1 << 16, None, True))
+
+    def __call__(self, kind: int, *shape: int) -> int:
+        sizes = (_long * len(shape))(*shape)
+        return int(_library().ggml_new_tensor(self.context, kind, len(shape), sizes))
+
+
+@contextmanager
+def _tensors() -> Iterator[_New]:
+    new = _New()
+    try:
+        yield new
+    finally:
+        _library().ggml_free(new.context)
+
+
+@contextmanager
+def _empty_buffer() -> Iterator[int]:
+    buffer = _library().ggml_backend_buft_alloc_buffer(_buffer_type(), 0)
+    try:
+        yield buffer
+    finally:
+        _library().ggml_backend_buffer_free(buffer)
+
+
+@cache
+def _library() -> Any:
+    library = api._lib  # with all that it was linked with
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _cpu() -> int:
+    return int(_library().ggml_backend_dev_by_type(_CPU))
+
+
+@cache
+def _buffer_type() -> int | None:
+    """ggml's type of buffer for repacked weights; None where it was built without."""
+    library = _library()
+    registry = library.ggml_backend_dev_backend_reg(_cpu())
+    address = library.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
+    if not address:
+        return None
+    types = ctypes.CFUNCTYPE(ctypes.POINTER(_pointer), _pointer)(address)(_cpu())
+    for kind in types:
+        if kind is None:
+            return None
+        if library.ggml_backend_buft_name(kind) == _NAME:
+            return int(kind)
+    return None

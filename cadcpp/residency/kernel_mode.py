@@ -1,0 +1,39 @@
+"""Which of llama.cpp's kernels a verifier is computed with, and in what numbers of rows."""
+
+from dataclasses import dataclass
+
+from cadcpp.tree.granularity import Granularity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelMode:
+    """One way to compute, and whether it gives a row the same logits whatever else is in its pass."""
+
+    repacked: bool = False  # weights are rearranged for the fastest kernels, in anonymous memory
+    granularity: Granularity = Granularity()
+    exact: bool = True
+    reason: str = ""  # why it is not exact
+
+    @property
+    def name(self) -> str:
+        """In words, such as "repacked, rows in multiples of 4"."""
+        kernels = "repacked" if self.repacked else "as they come"
+        least, multiple = self.granularity.least, self.granularity.multiple
+        if multiple > 1:
+            return f"{kernels}, rows in multiples of {multiple}"
+        return f"{kernels}, {least} rows at least" if least > 1 else kernels
+
+    @property
+    def verdict(self) -> str:
+        """In words, with whether the text is kept."""
+        if self.exact:
+            return f"the text is that of plain decoding ({self.name})"
+        return f"the text may differ from plain decoding's: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelModes:
+    """The mode for weights that all stay in memory, and that for weights which are mapped and streamed."""
+
+    kept: KernelMode = KernelMode()
+    streamed: KernelMode = KernelMode()

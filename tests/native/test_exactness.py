@@ -1,0 +1,227 @@
+"""Kernels that keep the text: found by trying, kept in mind, and used wherever a verifier computes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cadcpp import errors
+from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.gguf.header import read_header
+from cadcpp.gguf.sketch import sketch, write_sketch
+from cadcpp.modes import Speculative
+from cadcpp.native import exactness
+from cadcpp.native.exactness import agrees, find_granularity
+from cadcpp.native.model import Model
+from cadcpp.native.repacking import repackable
+from cadcpp.residency.kernel_mode import KernelMode
+from cadcpp.runtime import kernel_choice
+from cadcpp.runtime.kernel_choice import kernel_modes
+from cadcpp.runtime.session import Session
+from cadcpp.telemetry.stats import Stats
+from cadcpp.tree.granularity import Granularity
+from cadcpp.tree.limits import TreeLimits
+from tests.support.vocab import random_text
+
+SIZES = {"n_embd": 256, "n_ff": 512}
+HEADS = {"n_head": 4, "n_head_kv": 2}
+DRAWN = SamplingConfig(temperature=0.8, seed=7)
+GREEDY = SamplingConfig(temperature=0.0)
+CASES = [("mixture", "Q8_0"), ("llama", "F16"), ("llama", "IQ4_NL"), ("llama", "Q4_K"), ("llama", "Q4_0")]
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where verdicts are kept; empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "cadcpp" / "kernels.json"
+
+
+def tiny_of(tiny: Callable[..., Path], architecture: str, kind: str) -> Path:
+    return tiny(architecture, type_name=kind, **SIZES, **(HEADS if architecture == "llama" else {}))
+
+
+# what is tried --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("architecture", "kind"), CASES)
+@pytest.mark.parametrize("repacked", [False, True])
+def test_some_number_of_rows_is_exact(tiny: Callable[..., Path], architecture: str, kind: str, repacked: bool) -> None:
+    made = sketch(read_header(tiny_of(tiny, architecture, kind)))
+    assert find_granularity(made, repacked=repacked, n_threads=1) is not None
+
+
+def test_control_rows_one_by_one_are_not_enough_for_a_mixture(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """Its router is computed with other kernels from two rows on, on x86-64 and ARM."""
+    write_sketch(path := tmp_path / "sketch.gguf", sketch(read_header(tiny_of(tiny, "mixture", "Q8_0"))))
+    model = Model(path, vocabulary=False)
+    try:
+        assert not agrees(model, Granularity(), 1) and agrees(model, Granularity(2, 2), 1)
+    finally:
+        model.close()
+
+
+def test_a_sketch_has_the_types_and_the_odd_ends_of_its_model(tiny: Callable[..., Path]) -> None:
+    path = tiny("mixture", n_embd=320, n_ff=1312, n_experts=12, n_used=2)
+    made, kinds = sketch(read_header(path)), {t.name: t.type for t in read_header(path).tensors}
+    assert (made.n_embd % 256, made.n_ff % 256) == (320 % 256, 1312 % 256)
+    assert (made.n_experts % 8, made.n_used, made.head_size) == (12 % 8, 2, 32)
+    assert (
+        made.expert_inner == (kinds["blk.0.ffn_up_exps.weight"],) and made.router == kinds["blk.0.ffn_gate_inp.weight"]
+    )
+
+
+def test_repacking_is_of_matrices_only(tiny: Callable[..., Path]) -> None:
+    names = repackable(read_header(tiny_of(tiny, "llama", "Q4_0")))
+    assert names and all("_norm" not in name and "_embd" not in name for name in names)
+
+
+# what is kept in mind -------------------------------------------------------------------------------
+
+
+def test_a_verdict_is_kept_and_used(tiny: Callable[..., Path], memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = read_header(tiny_of(tiny, "llama", "F16"))
+    found = kernel_modes(SessionConfig(), header)
+    monkeypatch.setattr(kernel_choice, "find_granularity", lambda *_, **__: pytest.fail("tried again"))
+    assert kernel_modes(SessionConfig(), header) == found
+    assert json.loads(memory.read_text())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "nonsense", "{}"])
+def test_what_is_kept_may_be_damaged(tiny: Callable[..., Path], memory: Path, content: str) -> None:
+    memory.parent.mkdir()
+    memory.write_text(content)
+    assert kernel_modes(SessionConfig(), read_header(tiny_of(tiny, "llama", "Q8_0"))).streamed.exact
+
+
+@pytest.mark.parametrize("setting", ["threads", "library", "types"])
+def test_it_is_tried_again_when_anything_changes(
+    tiny: Callable[..., Path], memory: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    made = sketch(read_header(tiny_of(tiny, "llama", "F16")))
+    before = kernel_choice._key(made, 2, False)
+    if setting == "library":
+        monkeypatch.setattr(kernel_choice, "library_files", list)
+    other = replace(made, output=8) if setting == "types" else made
+    assert kernel_choice._key(other, 1 if setting == "threads" else 2, False) != before
+
+
+def test_the_mode_that_fills_up_least_is_taken(
+    tiny: Callable[..., Path], memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = read_header(tiny_of(tiny, "llama", "Q4_0"))
+
+    def chosen(plain: Granularity | None, repacked: Granularity | None) -> KernelMode:
+        found = {False: plain, True: repacked}
+        monkeypatch.setattr(kernel_choice, "_remembered", lambda _made, _n, how: found[how])
+        return kernel_modes(SessionConfig(), header).kept
+
+    assert chosen(Granularity(2), Granularity()).repacked
+    assert chosen(Granularity(), Granularity()).repacked
+    assert not chosen(Granularity(), Granularity(4, 4)).repacked
+    assert chosen(None, Granularity(4, 4)).repacked
+    assert not chosen(None, None).exact
+
+
+# what is said ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inexact(monkeypatch: pytest.MonkeyPatch, memory: Path) -> None:
+    """A machine on which no number of rows is exact."""
+    monkeypatch.setattr(exactness, "agrees", lambda *_: False)
+
+
+@pytest.mark.usefixtures("inexact")
+def test_what_is_not_exact_is_said(tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    stats = Stats()
+    with Session(tiny_of(tiny, "llama", "Q8_0"), None, SessionConfig(n_ctx=64)) as session:
+        for _ in session.stream([5, 6, 7], GREEDY, 2, stats=stats):
+            pass
+        assert not session.plan.kernels.exact and session.plan.to_dict()["exact"] is False
+    assert not stats.exact and "rounds every row alike" in stats.inexact_because
+    said = [record.getMessage() for record in caplog.records if record.name == "cadcpp.runtime.assembly"]
+    assert said == [f"cadcpp: the text may differ from plain decoding's: {stats.inexact_because}"]
+
+
+@pytest.mark.usefixtures("inexact")
+def test_strict_refuses(tiny: Callable[..., Path]) -> None:
+    with pytest.raises(errors.ConfigError, match="exact strict"):
+        Session(tiny_of(tiny, "llama", "Q8_0"), None, SessionConfig(n_ctx=64, exact="strict"))
+
+
+def test_off_claims_nothing(tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    with Session(tiny_of(tiny, "llama", "Q4_0"), None, SessionConfig(n_ctx=64, exact="off")) as session:
+        assert not session.plan.kernels.exact and session.plan.kernels.repacked
+        assert not [record for record in caplog.records if record.name == "cadcpp.runtime.assembly"]
+
+
+# the text -------------------------------------------------------------------------------------------
+
+
+def write(
+    path: Path,
+    draft: Path | None,
+    mode: Speculative,
+    sampling: SamplingConfig,
+    n_prompts: int,
+    n: int,
+    exact: bool = True,
+) -> list[list[int]]:
+    tree = TreeLimits(max_size=24)
+    config = SessionConfig(
+        n_ctx=512, n_threads=1, speculative=mode, fallback="none", tree=tree, exact="strict" if exact else "off"
+    )
+    with Session(path, draft, config) as session:
+        prompts = [random_text(seed, 3 + 13 * seed) for seed in range(n_prompts)]
+        return [[t for chunk in session.stream(p, sampling, n) for t in chunk.tokens] for p in prompts]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def verifier(request: pytest.FixtureRequest, tiny: Callable[..., Path]) -> Path:
+    return tiny_of(tiny, *request.param)
+
+
+@pytest.fixture
+def draft(tiny: Callable[..., Path]) -> Path:
+    return tiny("llama", noise=0.02, type_name="Q8_0", **SIZES, **HEADS)
+
+
+@pytest.mark.parametrize(("n_prompts", "n"), [(2, 60), pytest.param(6, 300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_the_text_is_that_of_plain_decoding(
+    verifier: Path, draft: Path, sampling: SamplingConfig, n_prompts: int, n: int
+) -> None:
+    plain = write(verifier, None, "off", sampling, n_prompts, n)
+    assert write(verifier, draft, "draft", sampling, n_prompts, n) == plain
+    assert write(verifier, None, "ngram", sampling, n_prompts, n) == plain
+
+
+def test_control_rows_one_by_one_change_a_text(tiny: Callable[..., Path], draft: Path) -> None:
+    verifier = tiny_of(tiny, "llama", "F16")
+    plain = write(verifier, None, "off", DRAWN, 6, 300, exact=False)
+    drafted = write(verifier, draft, "draft", DRAWN, 6, 300, exact=False)
+    assert plain != drafted
+
+
+def test_the_context_is_filled_to_its_last_cell(verifier: Path, draft: Path) -> None:
+    config = SessionConfig(n_ctx=256, n_threads=1, fallback="none", exact="strict", tree=TreeLimits(max_size=24))
+    texts = []
+    for chosen in (replace(config, speculative="off"), replace(config, speculative="draft")):
+        with Session(verifier, draft, chosen) as session:
+            texts.append([t for chunk in session.stream(random_text(1, 200), DRAWN, 100) for t in chunk.tokens])
+    assert texts[0] == texts[1] and len(texts[0]) == 56
+
+
+def test_rows_that_fill_up_leave_nothing_behind(tiny: Callable[..., Path]) -> None:
+    """Also if a pass is ended: the next one takes the same cells."""
+    config = SessionConfig(n_ctx=64, n_threads=1, speculative="off", exact="strict")
+    with Session(tiny_of(tiny, "mixture", "Q8_0"), None, config) as session:
+        context = session.engine.verifier.context
+        assert context.shape.granularity.padding > 0
+        for _ in session.stream([5, 6, 7], GREEDY, 8):
+            for seq in range(context.shape.n_seq, context.shape.sequences):
+                assert np.all(context.n_held(seq) == 0)

@@ -1,0 +1,44 @@
+"""Numbers of rows that passes are filled up to, and what that takes of a context."""
+
+import pytest
+
+from cadcpp.policy.pass_cost import PassCost
+from cadcpp.residency.context_shape import MAX_SEQ, ContextShape, verifier_shape
+from cadcpp.tree.granularity import Granularity
+
+CASES = {
+    Granularity(): [1, 2, 3, 4, 5, 6, 7, 8, 9],
+    Granularity(2): [2, 2, 3, 4, 5, 6, 7, 8, 9],
+    Granularity(2, 2): [2, 2, 4, 4, 6, 6, 8, 8, 10],
+    Granularity(4, 4): [4, 4, 4, 4, 8, 8, 8, 8, 12],
+}
+
+
+@pytest.mark.parametrize(("granularity", "rows"), CASES.items())
+def test_rows_are_filled_up(granularity: Granularity, rows: list[int]) -> None:
+    assert [granularity.whole(n) for n in range(1, 10)] == rows
+    assert granularity.steps(10).tolist() == [0, *rows]
+    assert granularity.padding == max(whole - n for n, whole in enumerate(rows, 1))
+
+
+@pytest.mark.parametrize("granularity", CASES)
+def test_a_context_has_room_for_what_fills_its_passes_up(granularity: Granularity) -> None:
+    shape = verifier_shape(1024, 64, granularity=granularity)
+    assert shape.cells >= shape.n_cells + granularity.padding and shape.sequences == shape.n_seq + granularity.padding
+    assert shape.rows >= shape.n_batch and shape.rows % granularity.multiple == 0
+    assert shape.outputs >= granularity.whole(shape.n_outputs)
+    assert verifier_shape(1024, 256, granularity=granularity).sequences <= MAX_SEQ
+
+
+def test_without_filling_up_a_context_is_as_it_was() -> None:
+    shape = ContextShape(n_cells=1024, n_batch=64, n_outputs=16, n_seq=16)
+    assert (shape.sequences, shape.rows, shape.outputs, shape.cells) == (16, 64, 16, 1024)
+
+
+def test_a_pass_costs_what_its_filled_up_rows_do() -> None:
+    cost = PassCost(granularity=Granularity(4, 4))
+    for n in (1, 2, 3, 4):
+        cost.add(n, 0.4)
+    cost.add(7, 0.8)
+    seconds = cost.estimate()
+    assert seconds[1] == seconds[4] < seconds[5] == seconds[8] and cost.seen_plain > 3
