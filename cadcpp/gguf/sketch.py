@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cadcpp.errors import ModelError
 from cadcpp.gguf.ggml_base import block_size
 from cadcpp.gguf.header import Header, Tensor
 from cadcpp.gguf.quantize import quantize
@@ -19,6 +20,7 @@ _F32 = 0
 _UNIT = 256  # no kernel looks at more of a row at once, so lengths keep their remainder of it
 _N_ROWS = 32  # different rows of a matrix, which repeat
 _MOST_EXPERTS, _MOST_USED = 8, 4
+_MOST_HEAD = 1024
 _ENDS = ("attn_output.weight", "ffn_down.weight", "ffn_down_exps.weight")
 
 
@@ -50,10 +52,12 @@ class Sketch:
 
 
 def sketch(header: Header) -> Sketch:
-    """The sketch of a model."""
+    """The sketch of a model. Raises ModelError for a shape that llama.cpp has no attention for."""
     n_embd, n_head = header.number("embedding_length"), header.number("attention.head_count") or 1
     head_size = header.number("attention.key_length", n_embd // n_head)
     value_size = header.number("attention.value_length", n_embd // n_head)
+    if not 0 < head_size <= _MOST_HEAD or not 0 < value_size <= _MOST_HEAD or not 0 < n_embd:
+        raise ModelError(f"{header.path} has heads of {head_size} and {value_size}, in a width of {n_embd}")
     matrices = [t for t in header.tensors if t.name.startswith("blk.") and t.shape[1] > 1 and ".weight" in t.name]
     experts = [t for t in matrices if t.shape[2] > 1]
     dense = [t for t in matrices if t.shape[2] == 1 and "ffn_gate_inp" not in t.name]
@@ -99,8 +103,8 @@ def _short(n: int, least: int) -> int:
 
 def _heads(size: int, types: Iterable[int]) -> int:
     """Heads whose outputs side by side are whole blocks of all types."""
-    block = math.lcm(1, *(block_size(kind) for kind in types))
-    return block // math.gcd(block, size)
+    block = math.lcm(1, *(max(block_size(kind), 1) for kind in types))
+    return block // math.gcd(block, max(size, 1))
 
 
 def _output(header: Header) -> int:

@@ -75,8 +75,8 @@ class Batch:
         """
         n, n_outputs = self.n, int(np.count_nonzero(self.output[: self.n]))
         padding = granularity.whole(n) - n
-        for i in range(padding):
-            self.add(self.token[:1], self.pos[:1], seq + i, seq + i + 1, False)
+        lo = np.arange(seq, seq + padding, dtype=np.int32)
+        self.add(np.repeat(self.token[:1], padding), np.repeat(self.pos[:1], padding), lo, lo + 1, False)
         missing = granularity.whole(n_outputs) - n_outputs if n_outputs else 0
         silent = np.flatnonzero(self.output[: self.n] == 0)
         self.output[silent[len(silent) - missing :]] = 1

@@ -19,7 +19,8 @@ from cadcpp.residency.context_shape import ContextShape
 from cadcpp.tree.granularity import Granularity
 
 # In the order of what they cost.
-CANDIDATES = (Granularity(), Granularity(2), Granularity(2, 2), Granularity(4, 4), Granularity(8, 8))
+_NUMBERS = ((1,), (2,), (2, 2), (2, 2, 16), (4,), (4, 4), (4, 4, 16), (8, 8), (16, 16, 16))
+CANDIDATES = tuple(Granularity(*numbers) for numbers in _NUMBERS)
 _N_TEXT, _N_CELLS, _TREE = 300, 512, 150
 _TEXT = np.random.default_rng(1).integers(N_VOCAB, size=_N_TEXT, dtype=np.int32)
 _ALONE = 24  # rows that are computed one at a time, to compare with
@@ -29,6 +30,7 @@ _WALKS = (  # rows of one pass after the other
     (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 146),
     (32, 64, 96, 108),
     (33, 65, 97, 105),
+    (26, 30, 34, 52, 58, 100),
     (_N_TEXT,),
 )
 _SHAPE = ContextShape(n_cells=_N_CELLS, n_batch=_N_TEXT, n_outputs=_N_TEXT, n_seq=2)

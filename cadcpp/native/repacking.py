@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from cadcpp.gguf.ggml_base import block_size
 from cadcpp.gguf.header import Header
 from cadcpp.native.lib import api
 
@@ -62,7 +63,7 @@ def repackable(header: Header) -> list[str]:
     for tensor in header.tensors:
         key = tensor.type, tensor.shape[: 3 if tensor.shape[2] > 1 else 2]
         if key not in found:
-            found[key] = _is_matrix(tensor.name, tensor.shape) and _takes(*key)
+            found[key] = _is_matrix(tensor.name, tensor.shape) and has_kernels(*key)
         if found[key] and _is_matrix(tensor.name, tensor.shape):
             names.append(tensor.name)
     return names
@@ -84,9 +85,10 @@ def _patterns(names: Iterable[str]) -> list[str]:
     return patterns + [rf"^blk\.({'|'.join(numbers)})\.{re.escape(part)}$" for part, numbers in blocks.items()]
 
 
-def _takes(kind: int, shape: Sequence[int]) -> bool:
-    """Whether the CPU would multiply with such weights in the type of buffer for repacked ones."""
-    if _buffer_type() is None:
+def has_kernels(kind: int, shape: Sequence[int]) -> bool:
+    """Whether this machine has kernels for repacked weights of a ggml type and a shape, the row length first."""
+    block = block_size(kind)
+    if _buffer_type() is None or block == 0 or shape[0] % block:
         return False
     library = _library()
     with _tensors() as new, _empty_buffer() as buffer:

@@ -18,10 +18,12 @@ class KernelMode:
     def name(self) -> str:
         """In words, such as "repacked, rows in multiples of 4"."""
         kernels = "repacked" if self.repacked else "as they come"
-        least, multiple = self.granularity.least, self.granularity.multiple
-        if multiple > 1:
-            return f"{kernels}, rows in multiples of {multiple}"
-        return f"{kernels}, {least} rows at least" if least > 1 else kernels
+        rows = self.granularity
+        if rows.large > rows.multiple:
+            return f"{kernels}, rows in multiples of {rows.multiple}, of {rows.large} beyond 16"
+        if rows.multiple > 1:
+            return f"{kernels}, rows in multiples of {rows.multiple}"
+        return f"{kernels}, {rows.least} rows at least" if rows.least > 1 else kernels
 
     @property
     def verdict(self) -> str:

@@ -106,12 +106,16 @@ class Assembly:
             ahead=config.pipeline and isinstance(self.pager, StreamingPager),
             kernels=self.plan.kernels,
         )
+        self._tell_inexact()
 
     def _check_exact(self) -> None:
-        kernels, wanted = self.plan.kernels, self.config.exact
-        if wanted == "strict" and not kernels.exact:
+        kernels = self.plan.kernels
+        if self.config.exact == "strict" and not kernels.exact:
             raise ConfigError(f"exact strict: {kernels.reason}; use other weights, or exact auto to go on all the same")
-        if wanted == "auto" and not kernels.exact and self.config.speculative != "off":
+
+    def _tell_inexact(self) -> None:
+        kernels = self.plan.kernels
+        if self.config.exact == "auto" and not kernels.exact and self.config.speculative != "off":
             logger.warning("cadcpp: the text may differ from plain decoding's: %s", kernels.reason)
 
     def _model(self, header: Header, **how: bool) -> Model:

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from cadcpp.util.files import new_file
 
 _NEITHER = "no number of rows was found with which this machine rounds every row alike"
 _UNCHECKED = "it was not asked for"
-_REVISION = 1  # of what is tried
+_REVISION = 3  # of what is tried
 _TELLING = ("flags", "features", "model name", "cpu part")  # lines that tell one kind of processor from another
 
 
@@ -66,7 +66,7 @@ def _remembered(made: Sketch, n_threads: int, repacked: bool) -> Granularity | N
     # On the thread that computes: a second team of OpenMP's would slow the first one.
     found = finish(lambda: find_granularity(made, repacked=repacked, n_threads=n_threads))
     with suppress(ToolError), new_file(path) as new:  # a disk that takes no more costs a second at the next start
-        new.write_text(json.dumps(_read(path) | {key: [found.least, found.multiple] if found else None}))
+        new.write_text(json.dumps(_read(path) | {key: list(astuple(found)) if found else None}))
     return found
 
 

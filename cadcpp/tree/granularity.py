@@ -5,25 +5,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 16  # rows that ggml gives to a thread at once; of more it makes blocks, which may be odd where the sum is even
+
 
 @dataclass(frozen=True, slots=True)
 class Granularity:
-    """Passes have a multiple of ``multiple`` rows, ``least`` at least; by default any number will do."""
+    """Passes have ``least`` rows at least, and a multiple of ``multiple``, or of ``large`` if they are more than 16.
+
+    By default any number will do.
+    """
 
     least: int = 1
     multiple: int = 1
+    large: int = 1
 
     def whole(self, n: int) -> int:
         """Rows of a pass that has ``n`` of its own, one at least."""
-        return -(-max(n, self.least) // self.multiple) * self.multiple
+        rows = -(-max(n, self.least) // self.multiple) * self.multiple
+        return -(-rows // self.large) * self.large if rows > _BLOCK else rows
 
     @property
     def padding(self) -> int:
         """Rows that a pass may have to be filled up with, at most."""
-        return max(self.whole(1), self.multiple) - 1
+        return max(self.whole(n) - n for n in range(1, 2 * _BLOCK + 2))
 
     def steps(self, n: int) -> NDArray[np.int_]:
         """`whole` of 0, 1, ... n - 1, [n]; a pass without rows is none."""
-        rows = -(-np.maximum(np.arange(n), self.least) // self.multiple) * self.multiple
-        rows[:1] = 0
-        return np.asarray(rows)
+        return np.array([0, *map(self.whole, range(1, n))])

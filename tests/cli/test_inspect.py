@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cadcpp.cli import main
+from cadcpp.runtime import kernel_choice
 
 
 def invoke(*arguments: object) -> tuple[int, str, str]:
@@ -33,15 +34,25 @@ def test_inspect_for_people(tiny: Callable[..., Path]) -> None:
     code, out, _ = invoke("inspect", tiny(type_name="F16"))
     rows = dict(line.split(maxsplit=1) for line in out.splitlines() if " " in line)
     assert code == 0 and rows["architecture"] == "llama"
-    assert "f16 is rounded differently in batches" in rows["weights"]
+    assert "f16" in rows["weights"] and "the text is that of plain decoding" in rows["streamed"]
 
 
-def test_inspect_loads_neither_numpy_nor_llama_cpp_nor_the_vocabulary(tiny: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("command", ["inspect", "plan"])
+def test_what_is_not_exact_is_said(tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(kernel_choice, "_remembered", lambda *_: None)
+    path = tiny(type_name="F16")
+    arguments = ["models", "inspect", path] if command == "inspect" else ["plan", "-m", path]
+    result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
+    card = json.loads(result.stdout)
+    assert card["exact"] is False and "rounds every row alike" in card["inexact_because"]
+
+
+def test_inspect_loads_neither_the_vocabulary_nor_the_package_for_writing(tiny: Callable[..., Path]) -> None:
     code = (
         "import sys; from cadcpp.cli import main; import cadcpp.gguf.header as g\n"
         "g.read_vocabulary = g.read_token_types = None\n"
         f"main(['models', 'inspect', {str(tiny())!r}], standalone_mode=False)\n"
-        "print([name for name in ('numpy', 'llama_cpp', 'llama_cpp.llama_cpp', 'gguf') if name in sys.modules])"
+        "print([name for name in ('llama_cpp', 'gguf') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -52,7 +63,7 @@ def test_check_of_a_pair_that_fits(tiny: Callable[..., Path]) -> None:
     rows = dict(line.split("  ", maxsplit=1) for line in out.replace("special tokens", "special  ").splitlines())
     assert code == 0 and list(rows)[1] == "vocabulary"
     assert "the same 354 tokens" in rows["vocabulary"]
-    assert "token for token" in rows["exactness"]
+    assert "the text is that of plain decoding" in out
     assert 0 < int(rows["agreement"].split("%")[0]) <= 100
 
 
@@ -60,7 +71,7 @@ def test_check_tells_what_differs_and_does_no_harm(tiny: Callable[..., Path]) ->
     code, out, _ = invoke("check", tiny(type_name="F16"), tiny(n_padding=30, begin="<|x|>"))
     assert code == 0
     assert "31 special or padding tokens differ (1 to 383)" in out
-    assert "f16 weights are rounded differently" in out
+    assert out.count("the text is that of plain decoding") == 2
 
 
 @pytest.mark.parametrize(

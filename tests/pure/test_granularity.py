@@ -11,6 +11,7 @@ CASES = {
     Granularity(2): [2, 2, 3, 4, 5, 6, 7, 8, 9],
     Granularity(2, 2): [2, 2, 4, 4, 6, 6, 8, 8, 10],
     Granularity(4, 4): [4, 4, 4, 4, 8, 8, 8, 8, 12],
+    Granularity(2, 2, 16): [2, 2, 4, 4, 6, 6, 8, 8, 10],
 }
 
 
@@ -18,7 +19,12 @@ CASES = {
 def test_rows_are_filled_up(granularity: Granularity, rows: list[int]) -> None:
     assert [granularity.whole(n) for n in range(1, 10)] == rows
     assert granularity.steps(10).tolist() == [0, *rows]
-    assert granularity.padding == max(whole - n for n, whole in enumerate(rows, 1))
+    assert granularity.padding == max(granularity.whole(n) - n for n in range(1, 300))
+
+
+def test_large_passes_may_have_another_multiple() -> None:
+    rows = Granularity(2, 2, 16)
+    assert [rows.whole(n) for n in (15, 16, 17, 32, 33, 300)] == [16, 16, 32, 32, 48, 304]
 
 
 @pytest.mark.parametrize("granularity", CASES)

@@ -23,4 +23,5 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(
         f"{name:24} {round(value, 3) if isinstance(value, float) else value}"
         for name, value in (values | record["stats"]).items()
+        if value != ""
     )

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 @click.argument("model", type=Path, metavar="M.gguf")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; sizes in bytes.")
 def inspect(model: Path, as_json: bool) -> None:
-    """Show what is in a model file: size, layers, context, types, and whether speculation keeps its text.
+    """Show what is in a model file: size, layers, context, types.
 
-    Reads the header only. The last is tried on a small model like it, for a second at the first time.
+    Also whether speculation keeps its text. Reads the header only; the last is tried on a small model like it, which
+    takes a second at the first time.
     """
     from cadcpp.config import SessionConfig
     from cadcpp.gguf.header import read_header

@@ -1,0 +1,79 @@
+"""Which numbers of rows are exact on this machine, by type of weights and kernels; prints a table.
+
+python -m bench.studies.exactness [TYPE ...]          all types take a minute
+
+"any": a row has the same logits whatever number of rows a pass has. "2+": two at least. "x2": an even number. "x2, x16
+beyond 16": an even number, or if it is more than 16 a multiple of 16.
+"never": no number that was tried; cadcpp says so then. "-": there are no such kernels here.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from cadcpp.gguf.ggml_base import type_name
+from cadcpp.gguf.sketch import Sketch
+from cadcpp.native.exactness import find_granularity
+from cadcpp.native.lib import api
+from cadcpp.native.repacking import has_kernels
+from cadcpp.tree.granularity import Granularity
+
+TYPES = "q8_0 q4_0 q4_1 q5_0 q5_1 q2_K q3_K q4_K q5_K q6_K iq4_nl iq4_xs mxfp4 f16 bf16 f32".split()
+_DENSE = Sketch(
+    n_embd=512,
+    n_ff=512,
+    head_size=64,
+    value_size=64,
+    n_head=4,
+    n_head_kv=1,
+    n_experts=0,
+    n_used=0,
+    inner=(0,),
+    outer=(0,),
+    expert_inner=(),
+    expert_outer=(),
+    router=0,
+    output=0,
+)
+_THREADS = 2
+_KINDS = (0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 30, 39)  # as ggml numbers them
+
+
+def main() -> None:
+    print(api.llama_print_system_info().decode())
+    print("\n| weights | dense | dense, repacked | mixture | mixture, repacked |\n|---|---|---|---|---|")
+    for line in rows(sys.argv[1:] or TYPES):
+        print(line, flush=True)
+
+
+def rows(names: Iterable[str]) -> Iterator[str]:
+    """Lines of the table."""
+    kinds = {type_name(kind): kind for kind in _KINDS}
+    for name in names:
+        found = [_find(made, repacked) for made in sketches(kinds[name]) for repacked in (False, True)]
+        yield f"| {name.upper()} | {' | '.join(found)} |"
+
+
+def sketches(kind: int) -> tuple[Sketch, Sketch]:
+    """A dense model and a mixture with all weights of one type, but for the mixture's router."""
+    dense = replace(_DENSE, inner=(kind,), outer=(kind,), output=kind)
+    mixture = replace(dense, n_experts=8, n_used=2, n_ff=256, expert_inner=(kind,), expert_outer=(kind,))
+    return dense, mixture
+
+
+def _find(made: Sketch, repacked: bool) -> str:
+    if repacked and not has_kernels(made.output, (made.n_embd, made.n_ff)):
+        return "-"
+    return _words(find_granularity(made, repacked=repacked, n_threads=_THREADS))
+
+
+def _words(found: Granularity | None) -> str:
+    if found is None:
+        return "never"
+    if found.multiple > 1:
+        return f"x{found.multiple}" + (f", x{found.large} beyond 16" if found.large > found.multiple else "")
+    return f"{found.least}+" if found.least > 1 else "any"
+
+
+if __name__ == "__main__":
+    main()
