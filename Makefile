@@ -7,7 +7,7 @@ NGRAM := $(MODELS)/smollm2-135m.ngram
 PARTS := wall overcommit ablation sweep staged agreement first context size
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help setup chat chat-limited chat-wall ngram test test-fast test-slow coverage lint type bench bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
+.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z][a-z -]*:.*  ## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ coverage: setup .venv/recipes  ## the lines of cadcpp/ that no test runs; fails 
 
 test-slow: setup  ## those that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-arm: .venv/ready  ## which kernels are exact on emulated ARM processors, and the tests of that; ARGS="--quick": one
+	$(BIN)/python -m tests.support.arm $(ARGS)
 
 fuzz: setup  ## thousands of damaged files, opened in every way there is; ten minutes
 	$(BIN)/python -m pytest -m "slow or not slow" -s tests/native/test_fuzz.py tests/native/test_saved_cache.py tests/pure/test_damage.py

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cadcpp.errors import ConfigError
-from cadcpp.modes import Exact, Fallback, Speculative
+from cadcpp.modes import Exact, Fallback, Pin, Speculative
 from cadcpp.tree.limits import TreeLimits
 from cadcpp.util.checks import check
 
@@ -54,6 +54,7 @@ class SessionConfig:
     ram: int | None = None  # bytes that the process may use in all; None: what the system leaves
     held: int | None = None  # bytes of it that the process holds before; None: those of a bare interpreter
     pager: bool = True  # False: leave paging to the kernel
+    pin: Pin = "auto"  # how weights that are to stay in memory are kept there
     pipeline: bool = True  # False: disk, draft and verifier take turns
     tree: TreeLimits = field(default_factory=TreeLimits)
     speculative: Speculative = "auto"  # what drafts

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import Header
+from cadcpp.modes import Pin
 from cadcpp.residency.footprint import window_bytes
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.layout import lay_out
@@ -44,14 +45,14 @@ def unpinned(
     return replace(plan, layout=layout, window=window), TreeBuffers.fixed(buffers.most)
 
 
-def unstreamed(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool) -> Pager:
+def unstreamed(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pin: Pin) -> Pager:
     """The memory of the window is left to the kernel's cache."""
-    return stream(mapping, replace(plan, layout=replace(plan.layout, streamed=())), trace, ahead=ahead)
+    return stream(mapping, replace(plan, layout=replace(plan.layout, streamed=())), trace, ahead=ahead, pin=pin)
 
 
-def unlocked(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool) -> Pager:
+def unlocked(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pin: Pin) -> Pager:
     """What is pinned stays because nothing presses it out."""
-    return stream(mapping, plan, trace, ahead=ahead, lock=False)
+    return stream(mapping, plan, trace, ahead=ahead, pin="off")
 
 
 PARTS = {

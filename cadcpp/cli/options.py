@@ -11,7 +11,7 @@ import click
 
 from cadcpp.cli.renamed import Renamed
 from cadcpp.errors import ConfigError
-from cadcpp.modes import Exact, Fallback, Speculative
+from cadcpp.modes import Exact, Fallback, Pin, Speculative
 
 if TYPE_CHECKING:
     from cadcpp.config import SamplingConfig, SessionConfig
@@ -129,6 +129,15 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         help="Let disk, draft and verifier work one after the other instead of at the same time.",
     ),
     click.option(
+        "--pin",
+        type=click.Choice(get_args(Pin)),
+        default="auto",
+        show_default=True,
+        help="How weights that do not all fit are kept in memory as far as they do. locked: the file's pages, locked. "
+        "anonymous: copies of them, which the system takes only by swapping. off: the file's pages, which it may take. "
+        "auto: locked if so much may be locked, else anonymous; off in a control group with a memory limit.",
+    ),
+    click.option(
         "--no-pager",
         is_flag=True,
         help="Leave it to the operating system which weights are in memory.",
@@ -225,6 +234,7 @@ def session_config(
     exact: Exact,
     no_pipeline: bool,
     no_pager: bool,
+    pin: Pin,
     trace: Path | None,
 ) -> "SessionConfig":
     """Settings from the command line; checks every number."""
@@ -237,6 +247,7 @@ def session_config(
         n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
         pager=not no_pager,
+        pin=pin,
         pipeline=not no_pipeline,
         ngram=ngram,
         speculative=speculative,

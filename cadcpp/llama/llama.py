@@ -54,7 +54,7 @@ class Llama(ContextOwner):
     - ``draft_model_path``: a small GGUF of the same vocabulary. Without one the text itself is drafted from;
     - ``ram``: memory to use in all, in bytes or as in "900MiB"; what does not fit is streamed;
     - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``max_tree_size``, ``fallback``,
-      ``exact``, ``pipeline``, ``pager`` and ``trace``: as the options of ``cadcpp generate``;
+      ``exact``, ``pipeline``, ``pager``, ``pin`` and ``trace``: as the options of ``cadcpp generate``;
     - ``on_round``: called with a `cadcpp.Round` after each pass of the model;
     - ``last_stats``: the `cadcpp.Stats` of the last call.
 

@@ -10,7 +10,7 @@ from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header
 from cadcpp.llama.upstream import Q8_0, Upstream
-from cadcpp.modes import Exact, Fallback, Speculative
+from cadcpp.modes import Exact, Fallback, Pin, Speculative
 from cadcpp.residency.footprint import whole_cells
 from cadcpp.residency.memory_plan import PYTHON
 from cadcpp.system.memory_limits import resident_bytes
@@ -44,10 +44,11 @@ class Settings:
     exact: Exact = "auto"
     pipeline: bool = True
     pager: bool = True
+    pin: Pin = "auto"
     trace: str | Path | None = None
 
     def __post_init__(self) -> None:
-        choices = {"speculative": Speculative, "fallback": Fallback, "exact": Exact}
+        choices = {"speculative": Speculative, "fallback": Fallback, "exact": Exact, "pin": Pin}
         for name, allowed in ((name, get_args(choice)) for name, choice in choices.items()):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -62,6 +63,7 @@ class Settings:
             ram=parse_size(self.ram) if isinstance(self.ram, str) else self.ram,
             held=max(resident_bytes(), PYTHON),  # a server, say
             pager=self.pager,
+            pin=self.pin,
             pipeline=self.pipeline,
             tree=tree,
             speculative=self.speculative,

@@ -16,12 +16,15 @@ from cadcpp.telemetry.trace import Trace
 logger = logging.getLogger(__name__)
 
 
+Keep = Callable[[int, int, int], bool]  # the bytes from ... to ... of a part; whether it could
+
+
 class Prefetcher:
     """Does what a `ReadQueue` decides, one chunk after the other, in a thread of its own.
 
     The thread that decodes tells where it is and waits for what it needs, so that no page fault ever reads around
-    itself. ``on_stay`` is told of each chunk that is to stay, under the ``lock``, and whether it is locked in memory.
-    The queue's order is asked for under the lock as well.
+    itself. ``on_stay`` is told of each chunk that is to stay, under the ``lock``, and whether ``keep`` could take it
+    from the kernel. The queue's order is asked for under the lock as well.
     """
 
     def __init__(
@@ -31,11 +34,11 @@ class Prefetcher:
         on_stay: Callable[[Extent, bool], None],
         trace: Trace | None = None,
         *,
-        may_lock: bool = False,
+        keep: Keep | None = None,
         huge: bool = False,  # then asking ahead would bring small pages
     ) -> None:
         self._mapping, self._queue, self._on_stay, self._trace = mapping, queue, on_stay, trace
-        self._may_lock, self._huge = may_lock, huge
+        self._keep, self._huge = keep, huge
         self.lock = threading.Condition()
         self._running, self._speed = True, ReadSpeed()
         self.streamed_bytes, self.stall_seconds = 0, 0.0
@@ -168,7 +171,7 @@ class Prefetcher:
         if self._trace is not None:
             args = {"bytes": len(chunk), "layer": chunk.layer, "pass": read.number}
             self._trace.span("disk", "keep" if read.stays else "stream", start, time.perf_counter(), **args)
-        self._taken(chunk, read.stays, read.stays and self._lock(chunk))
+        self._taken(chunk, read.stays, read.stays and self._is_kept(chunk))
 
     def _taken(self, chunk: Extent, stays: bool, locked: bool) -> None:
         with self.lock:
@@ -180,9 +183,12 @@ class Prefetcher:
                 self.streamed_bytes += len(chunk)
             self.lock.notify_all()
 
-    def _lock(self, chunk: Extent) -> bool:
-        self._may_lock = self._may_lock and self._mapping.lock(chunk.part, chunk.start, chunk.stop)
-        return self._may_lock
+    def _is_kept(self, chunk: Extent) -> bool:
+        """Whether the kernel must not take a chunk that is to stay; what fails once is not tried again."""
+        if self._keep is not None and self._keep(chunk.part, chunk.start, chunk.stop):
+            return True
+        self._keep = None
+        return False
 
     def _drop(self) -> None:
         with self.lock:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from cadcpp.modes import Pin
 from cadcpp.residency.cursor_check import CursorCheck
 from cadcpp.residency.expert_cache import ExpertCache
 from cadcpp.residency.expert_reader import ExpertReader
@@ -14,7 +15,7 @@ from cadcpp.residency.pinned_set import PinnedSet
 from cadcpp.residency.prefetcher import Prefetcher
 from cadcpp.residency.read_queue import ReadQueue
 from cadcpp.system.mapping import Mapping
-from cadcpp.system.memory_limits import give_back, is_limited, spare_bytes
+from cadcpp.system.memory_limits import give_back, is_limited, lockable_bytes, spare_bytes
 from cadcpp.telemetry.trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class StreamingPager:
         trace: Trace | None = None,
         *,
         ahead: bool = True,
-        lock: bool = True,
+        pin: Pin = "auto",
         spare: Callable[[], int] = spare_bytes,
     ) -> None:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
@@ -53,9 +54,11 @@ class StreamingPager:
         self._cursor = CursorCheck(routers=bool(layout.experts))
         self._streamed, self._pinned = _chunks(layout.streamed), PinnedSet(_chunks(layout.pinned))
         queue = ReadQueue(self._order, layout.n_layers, self._window_room(), ahead=ahead)
-        # A limit that is lowered beneath what is locked kills; without a limit locking keeps others off.
-        may_lock, huge = lock and not is_limited(), _is_huge(mapping, layout)
-        self._reads = Prefetcher(mapping, queue, self._pinned.add, trace, may_lock=may_lock, huge=huge)
+        pin = _how(pin, layout.pinned_bytes)
+        keep = {"locked": mapping.lock, "anonymous": mapping.copy}.get(pin)
+        self._let_go = {"locked": mapping.unlock, "anonymous": mapping.map_file}.get(pin)
+        huge = _is_huge(mapping, layout)
+        self._reads = Prefetcher(mapping, queue, self._pinned.add, trace, keep=keep, huge=huge)
 
     def start_pass(self) -> None:
         """A pass begins: wait for what its first layer needs."""
@@ -144,8 +147,9 @@ class StreamingPager:
         with self._reads.standing_still() as queue:
             dropped = self._pinned.rebalance()
             queue.room = self._window_room()
-        for chunk in dropped:
-            self._mapping.unlock(chunk.part, chunk.start, chunk.stop)
+        if self._let_go is not None:
+            for chunk in dropped:
+                self._let_go(chunk.part, chunk.start, chunk.stop)
         self._drop(dropped)
 
     def _window_room(self) -> int:
@@ -165,6 +169,15 @@ class StreamingPager:
     def _drop(self, extents: Iterable[Extent]) -> None:
         for extent in extents:
             self._mapping.drop(extent.part, extent.start, extent.stop)
+
+
+def _how(pin: Pin, n_bytes: int) -> Pin:
+    """How ``n_bytes`` are kept in memory."""
+    if pin != "auto":
+        return pin
+    if is_limited():  # a limit that is lowered beneath what cannot be taken kills; without one this keeps others off
+        return "off"
+    return "locked" if lockable_bytes() >= n_bytes else "anonymous"
 
 
 def _chunks(extents: Iterable[Extent]) -> list[Extent]:

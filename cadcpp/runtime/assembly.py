@@ -19,6 +19,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.gguf.validate import check_context, check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
+from cadcpp.modes import Pin
 from cadcpp.native.context import Context, Watcher
 from cadcpp.native.model import Model
 from cadcpp.ngram.file import load
@@ -49,12 +50,12 @@ logger = logging.getLogger(__name__)
 class StartPager(Protocol):
     """Starts a pager for a mapped verifier."""
 
-    def __call__(self, mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool) -> Pager: ...
+    def __call__(self, mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pin: Pin) -> Pager: ...
 
 
-def stream(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, lock: bool = True) -> Pager:
-    """Keep what the plan keeps, locked where that is allowed, and stream the rest."""
-    return StreamingPager(mapping, plan.layout, plan.window, plan.experts, trace, ahead=ahead, lock=lock)
+def stream(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pin: Pin) -> Pager:
+    """Keep what the plan keeps, and stream the rest."""
+    return StreamingPager(mapping, plan.layout, plan.window, plan.experts, trace, ahead=ahead, pin=pin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +186,9 @@ class Assembly:
     def _start_pager(self) -> Pager:
         if self.model.mapping is None:
             return NullPager()
-        pager = self._parts.pager(self.model.mapping, self.plan, self._trace, ahead=self.config.pipeline)
+        pager = self._parts.pager(
+            self.model.mapping, self.plan, self._trace, ahead=self.config.pipeline, pin=self.config.pin
+        )
         self._stack.callback(pager.close)
         return pager
 

@@ -15,11 +15,16 @@ PAGE = mmap.PAGESIZE
 _POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14
 _HUGEPAGE = 14  # MADV_HUGEPAGE, where the kernel has them
 _MAP_FIXED = 0x10
+_MREMAP_FIXED = 3  # and that it may move
+_FAILED = 2 ** (8 * ctypes.sizeof(ctypes.c_void_p)) - 1  # what mmap gives then
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _pointer, _size = ctypes.c_void_p, ctypes.c_size_t
 _libc.mmap.restype, _libc.mmap.argtypes = _pointer, (_pointer, _size, *[ctypes.c_int] * 3, ctypes.c_long)
 _libc.madvise.argtypes = (_pointer, _size, ctypes.c_int)
+_libc.munmap.argtypes = (_pointer, _size)
+if hasattr(_libc, "mremap"):  # Linux's own
+    _libc.mremap.restype, _libc.mremap.argtypes = _pointer, (_pointer, _size, _size, ctypes.c_int, _pointer)
 _libc.mlock.argtypes = _libc.munlock.argtypes = (_pointer, _size)
 
 
@@ -98,12 +103,58 @@ class Mapping:
         for address, n in self._addresses(part, start, stop):
             _libc.munlock(address, n)
 
+    def copy(self, part: int, start: int, stop: int) -> bool:
+        """Put a copy in anonymous memory in the place of a range, which is read by somebody meanwhile."""
+        return all([self._copy(part, address, n) for address, n in self._whole_pages(part, start, stop)])
+
+    def map_file(self, part: int, start: int, stop: int) -> None:
+        """Put the file itself in the place of a copy again."""
+        for address, n in self._whole_pages(part, start, stop):
+            _libc.mmap(address, n, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, self._fds[part], self._offset(address))
+
+    def _copy(self, part: int, address: int, n: int) -> bool:
+        flags, offset = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, self._offset(address)
+        made = _libc.mmap(None, n, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+        if made in (None, _FAILED):
+            return False
+        room = memoryview((ctypes.c_char * n).from_address(made)).cast("B")
+        whole = _fill(room, self._fds[part], offset)
+        # Moved as a whole: at no time is there anything else than the weights.
+        if not whole or _libc.mremap(made, n, n, _MREMAP_FIXED, ctypes.c_void_p(address)) != address:
+            _libc.munmap(made, n)
+            return False
+        os.posix_fadvise(self._fds[part], offset, n, os.POSIX_FADV_DONTNEED)
+        return True
+
+    def _whole_pages(self, part: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Without pages that a neighbour has a share in, which is dropped at other times: a copy would be lost."""
+        yield from self._addresses(part, -(-start // PAGE) * PAGE, stop // PAGE * PAGE)
+
+    def _offset(self, address: int) -> int:
+        """Where in its file the page at an address lies."""
+        segment = next(s for s in self._segments if s.address <= address < s.address + s.stop - s.start)
+        return segment.start + address - segment.address
+
     def _addresses(self, part: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
         for segment in self._segments:
             low, high = max(start, segment.start), min(stop, segment.stop)
             if segment.part == part and low < high:
                 low = low // PAGE * PAGE
                 yield segment.address + low - segment.start, high - low
+
+
+def _fill(room: memoryview, fd: int, offset: int) -> bool:
+    """Read a file's bytes; whether they could be read, but for what lies behind its end."""
+    n, size = 0, os.fstat(fd).st_size
+    try:
+        while n < min(len(room), size - offset):
+            read = os.preadv(fd, [room[n:]], offset + n)
+            if read == 0:
+                return False
+            n += read
+    except OSError:
+        return False
+    return True
 
 
 def blank(segments: Iterable[Segment]) -> None:

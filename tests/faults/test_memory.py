@@ -12,7 +12,9 @@ import pytest
 
 from bench.measure.memory_wall import Limits, why_not
 from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.modes import Pin
 from cadcpp.runtime.session import Session
+from cadcpp.system.mapping import mappings
 from cadcpp.system.memory_limits import give_back
 from tests.support.running import disturb
 
@@ -33,19 +35,29 @@ def test_what_was_given_back_is_taken_again_by_halves() -> None:
     assert give_back(spare=500 * MIB, unlocked=10 * MIB, window=10 * MIB, evicted=30 * MIB) == 0
 
 
-def test_pins_come_and_go_with_the_memory(sound: Path, half: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pin", ["locked", "anonymous", "off"])
+def test_pins_come_and_go_with_the_memory(sound: Path, half: int, monkeypatch: pytest.MonkeyPatch, pin: Pin) -> None:
     """In the middle of passes too: the pager looks after every layer here."""
-    config = SessionConfig(n_ctx=512, n_threads=1, ram=half, speculative="off")
+    config = SessionConfig(n_ctx=512, n_threads=1, ram=half, speculative="off", pin=pin)
     with Session(sound, None, config) as session:
-        pinned, pager, texts = [], session.pager, []
+        pinned, copied, pager, texts = [], list[int](), session.pager, []
         monkeypatch.setattr("cadcpp.residency.streaming_pager._LOOK_S", 0.0)
         for spare in (1 << 40, 0, 1 << 40):
             monkeypatch.setattr(pager, "_spare", lambda spare=spare: spare)
             chunks = session.stream(list(range(10, 20)), SamplingConfig(temperature=0.0), 6)
             texts.append([t for chunk in chunks for t in chunk.tokens])
             pinned.append(pager.state().pinned_bytes)
+            copied.append(sound.stat().st_size - mapped_bytes(sound))
     assert all(text == texts[0] for text in texts)
     assert pinned == [session.plan.layout.pinned_bytes, 0, session.plan.layout.pinned_bytes]
+    if pin == "anonymous":
+        assert copied[0] == copied[2] > copied[1] + 0.9 * session.plan.layout.pinned_bytes
+    else:
+        assert copied == [copied[0]] * 3
+
+
+def mapped_bytes(model: Path) -> int:
+    return sum(stop - start for start, stop, _, path in mappings() if path == str(model))
 
 
 @pytest.mark.skipif(why_not() is not None, reason=f"no control group: {why_not()}")

@@ -40,8 +40,12 @@ class FakeMapping:
     def lock(self, part: int, start: int, stop: int) -> bool:
         return True
 
+    copy = lock
+
     def unlock(self, part: int, start: int, stop: int) -> None:
         pass
+
+    map_file = unlock
 
     def has(self, extent: Extent) -> bool:
         with self._lock:

@@ -86,7 +86,7 @@ def test_huge_ranges_are_not_asked_for() -> None:
 def test_what_stays_is_locked_until_that_fails_once(may: bool, left: int, tried: int) -> None:
     disk = Disk()
     disk.may_lock = left
-    with running(disk, stay=True, may_lock=may) as (reads, kept):
+    with running(disk, stay=True, keep=disk.lock if may else None) as (reads, kept):
         one_pass(reads)
         one_pass(reads)
     assert list(kept) == CHUNKS and sum(kept.values()) == min(left if may else 0, 3)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from cadcpp.config import SamplingConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.base import Drafter, NoDrafter
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.native.context import Context
@@ -12,7 +12,9 @@ from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.runtime.engine import Engine
+from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.telemetry.stats import Stats
+from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.limits import GrowthOptions, TreeLimits
 from cadcpp.verify.verifier import Verifier
 
@@ -27,12 +29,20 @@ class Rig:
         self._max_rows, self._n_batch, self._n_threads = max_rows, n_batch, n_threads
         self._stack = ExitStack()
         self.model = Model(path)
+        modes = kernel_modes(SessionConfig(n_threads=n_threads), self.model.header)
+        self._granularity = modes.streamed.granularity
         self._stack.callback(self.model.close)
         self.context = self._context(self.model, max_rows)
 
     def _context(self, model: Model, n_outputs: int) -> Context:
         n_batch = self._n_batch + self._max_rows
-        shape = ContextShape(n_cells=self.n_ctx, n_batch=n_batch, n_outputs=n_outputs, n_seq=self._max_rows)
+        shape = ContextShape(
+            n_cells=self.n_ctx,
+            n_batch=n_batch,
+            n_outputs=n_outputs,
+            n_seq=self._max_rows,
+            granularity=self._granularity if model is self.model else Granularity(),
+        )
         context = Context(model, shape, self._n_threads)
         self._stack.callback(context.close)
         return context
