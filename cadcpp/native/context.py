@@ -58,6 +58,7 @@ class Context:
         self._stack.callback(api.llama_free, self._handle)
         self._empty_logits()
         self.batch = Batch(shape.rows)
+        self._asked = np.arange(0)  # where among all logits those are that the last batch asked for
         self._stop = ctypes.create_string_buffer(2)
         api.llama_set_abort_callback(self.handle, _NOT_EMPTY, ctypes.cast(self._stop, ctypes.c_void_p))
 
@@ -136,7 +137,9 @@ class Context:
         """Inside, the batch has as many rows as it takes; what they leave in the cache is gone afterwards."""
         batch, first = self.batch, self.shape.n_seq
         n, start = batch.n, int(batch.pos[0])
+        asked = np.flatnonzero(batch.output[:n])
         padding = batch.pad(self.shape.granularity, first)
+        self._asked = np.searchsorted(np.flatnonzero(batch.output[: batch.n]), asked)
         for seq in range(first, first + padding):
             self.fork(0, seq, 0, start)
         try:
@@ -171,9 +174,14 @@ class Context:
         api.llama_set_n_threads(self.handle, n, n)
 
     def logits(self, n: int) -> NDArray[np.float32]:
-        """Logits of the last decode's first ``n`` output rows, [n, n_vocab]; a view, valid until the next decode."""
-        pointer = api.llama_get_logits(self.handle)
-        return as_array(pointer, shape=(n, self.model.n_vocab))
+        """Logits of the first ``n`` rows of the last batch that asked for them, [n, n_vocab].
+
+        As a rule a view, valid until the next decode.
+        """
+        rows = self._asked[:n]  # others may lie between them, which a pass was filled up with
+        n_all = int(rows[-1]) + 1 if len(rows) else n
+        logits = as_array(api.llama_get_logits(self.handle), shape=(n_all, self.model.n_vocab))
+        return logits if n_all == n else logits[rows]
 
     def logits_at(self, row: int) -> NDArray[np.float32]:
         """Logits of one row of the last batch, [n_vocab]; a view, valid until the next decode."""

@@ -57,7 +57,7 @@ class StreamingPager:
         pin = _how(pin, layout.pinned_bytes)
         keep = {"locked": mapping.lock, "anonymous": mapping.copy}.get(pin)
         self._let_go = {"locked": mapping.unlock, "anonymous": mapping.map_file}.get(pin)
-        huge = _is_huge(mapping, layout)
+        huge = pin != "anonymous" and _is_huge(mapping, layout)  # whose reading ahead would take in what is copied
         self._reads = Prefetcher(mapping, queue, self._pinned.add, trace, keep=keep, huge=huge)
 
     def start_pass(self) -> None:

@@ -104,7 +104,7 @@ class Mapping:
             _libc.munlock(address, n)
 
     def copy(self, part: int, start: int, stop: int) -> bool:
-        """Put a copy in anonymous memory in the place of a range, which is read by somebody meanwhile."""
+        """Put a copy in anonymous memory in the place of a populated range, which somebody may be reading."""
         return all([self._copy(part, address, n) for address, n in self._whole_pages(part, start, stop)])
 
     def map_file(self, part: int, start: int, stop: int) -> None:
@@ -113,17 +113,15 @@ class Mapping:
             _libc.mmap(address, n, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, self._fds[part], self._offset(address))
 
     def _copy(self, part: int, address: int, n: int) -> bool:
-        flags, offset = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, self._offset(address)
-        made = _libc.mmap(None, n, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+        made = _libc.mmap(None, n, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
         if made in (None, _FAILED):
             return False
-        room = memoryview((ctypes.c_char * n).from_address(made)).cast("B")
-        whole = _fill(room, self._fds[part], offset)
+        ctypes.memmove(made, address, n)  # reading the file would read ahead as well
         # Moved as a whole: at no time is there anything else than the weights.
-        if not whole or _libc.mremap(made, n, n, _MREMAP_FIXED, ctypes.c_void_p(address)) != address:
+        if _libc.mremap(made, n, n, _MREMAP_FIXED, ctypes.c_void_p(address)) != address:
             _libc.munmap(made, n)
             return False
-        os.posix_fadvise(self._fds[part], offset, n, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(self._fds[part], self._offset(address), n, os.POSIX_FADV_DONTNEED)
         return True
 
     def _whole_pages(self, part: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -141,20 +139,6 @@ class Mapping:
             if segment.part == part and low < high:
                 low = low // PAGE * PAGE
                 yield segment.address + low - segment.start, high - low
-
-
-def _fill(room: memoryview, fd: int, offset: int) -> bool:
-    """Read a file's bytes; whether they could be read, but for what lies behind its end."""
-    n, size = 0, os.fstat(fd).st_size
-    try:
-        while n < min(len(room), size - offset):
-            read = os.preadv(fd, [room[n:]], offset + n)
-            if read == 0:
-                return False
-            n += read
-    except OSError:
-        return False
-    return True
 
 
 def blank(segments: Iterable[Segment]) -> None:

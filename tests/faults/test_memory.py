@@ -1,6 +1,7 @@
 """Memory that becomes short in mid-reply: what was kept is given back; slower, alive, and the same text."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from cadcpp.modes import Pin
 from cadcpp.runtime.session import Session
 from cadcpp.system.mapping import mappings
 from cadcpp.system.memory_limits import give_back
+from tests.support.command import COMMAND
 from tests.support.running import disturb
 
 MIB = 1 << 20
@@ -87,6 +89,35 @@ def test_another_process_takes_the_memory_in_mid_reply(model: Path, half: int, m
         walled = disturb(arguments, lambda _: taken.append(take(mib * MIB, enter)), seed=mib, enter=enter)
     assert (walled.code, hashlib.sha256(walled.out).hexdigest()) == (0, hashlib.sha256(free.out).hexdigest())
     assert taken == [0]
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"no control group: {why_not()}")
+@pytest.mark.slow
+def test_copies_are_not_pushed_out_by_the_files_of_another_process(model: Path, half: int, tmp_path: Path) -> None:
+    """Nothing may be locked here, and a process of the same control group reads files all the time."""
+    flood = tmp_path / "flood"
+    flood.write_bytes(bytes(64 * MIB))
+    arguments = ["generate", "-m", model, "--temp", 0, "--ctx", 512, "--threads", 1, "--speculative", "off"]
+    arguments += ["--ram", f"{half}B", "-p", "hello there", "-n", 100, "--json", "--pin", "anonymous"]
+    forget(model)
+    with Limits(ram_bytes=half + 2 * TAKER, name=f"cadcpp-faults-{os.getpid()}").groups(model) as enter:
+        with subprocess.Popen([sys.executable, "-S", "-c", FLOOD, str(flood)], preexec_fn=enter) as other:
+            done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, preexec_fn=enter, check=True)
+            other.kill()
+    stats = json.loads(done.stdout)["stats"]
+    read = (stats["read_bytes"] - stats["prompt_read_bytes"]) / (stats["passes"] - 1)
+    assert read < 1.05 * stats["streamed_bytes_per_pass"]
+
+
+FLOOD = """
+import os, sys
+
+fd = os.open(sys.argv[1], os.O_RDONLY)
+while True:
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    for start in range(0, os.fstat(fd).st_size, 1 << 20):
+        os.pread(fd, 1 << 20, start)
+"""
 
 
 def take(n_bytes: int, enter: Callable[[], None]) -> int:

@@ -16,7 +16,7 @@ from tests.support.trees import random_tree
 from tests.support.vocab import N_VOCAB
 
 
-@pytest.fixture(scope="module", params=["Q8_0", "Q4_0"])
+@pytest.fixture(scope="module", params=["Q8_0", "Q4_0", "F16"])
 def rig(tiny: Callable[..., Path], request: pytest.FixtureRequest) -> Iterator[Rig]:
     with closing(Rig(tiny("llama", type_name=request.param), n_ctx=256, max_rows=64, n_batch=128)) as rig:
         yield rig
