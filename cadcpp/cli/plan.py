@@ -99,7 +99,8 @@ def _table(values: dict[str, Any]) -> str:
     lines += ["", f"Kernels: {values['kernels']}; {_exactness(values)}."]
     if not values["streams"]:
         return "\n".join([*lines, "", "Everything fits: nothing is read after loading."])
-    return "\n".join([*lines, *_remarks({key: format_size(round(value)) for key, value in values.items()}, values)])
+    sizes = {key: format_size(round(value)) for key, value in values.items() if isinstance(value, int | float)}
+    return "\n".join([*lines, *_remarks(sizes, values)])
 
 
 def _exactness(values: dict[str, Any]) -> str:
