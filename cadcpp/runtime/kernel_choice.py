@@ -24,7 +24,7 @@ from cadcpp.util.files import new_file
 
 _NEITHER = "no number of rows was found with which this machine rounds every row alike"
 _UNCHECKED = "it was not asked for"
-_REVISION = 3  # of what is tried
+_REVISION = 4  # of what is tried
 _TELLING = ("flags", "features", "model name", "cpu part")  # lines that tell one kind of processor from another
 
 
@@ -86,7 +86,7 @@ def _key(made: Sketch, n_threads: int, repacked: bool) -> str:
     """All that a verdict rests on."""
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in library_files()]
     machine = platform.machine(), _processor(), api.llama_print_system_info().decode()
-    settings = {name: value for name, value in os.environ.items() if name.startswith(("GGML_", "OMP_"))}
+    settings = {name: value for name, value in os.environ.items() if name.startswith(("GGML_CPU_", "OMP_"))}
     candidates = [asdict(candidate) for candidate in CANDIDATES]
     facts = _REVISION, files, machine, settings, candidates, made.to_dict(), n_threads, repacked
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -2,8 +2,8 @@
 
 python -m tests.support.arm [--quick]          builds what it needs in build/arm, once, as root
 
---quick: one processor, in five minutes. Debian's arm64 Python runs under user-mode emulation, with the wheels of PyPI and llama.cpp cross-compiled for each
-processor. Nothing here says how fast anything is.
+Debian's arm64 Python runs under user-mode emulation, with the wheels of PyPI and llama.cpp cross-compiled for each
+processor. --quick takes one of them, and five minutes. Nothing here says how fast anything is.
 """
 
 import os
