@@ -32,10 +32,11 @@ def main() -> None:
     if not shutil.which("cmake"):
         sys.exit("building llama.cpp's speculation needs cmake: install it, or leave it out of the bench")
     with tempfile.TemporaryDirectory() as folder:
-        _build(_sources(Path(folder)))
+        _build(sources(Path(folder)))
 
 
-def _sources(folder: Path) -> Path:
+def sources(folder: Path) -> Path:
+    """llama.cpp as it is inside the package's sources, which are downloaded to a folder."""
     package = f"llama-cpp-python=={version('llama-cpp-python')}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
     subprocess.run([*command, "-d", str(folder), package], check=True)

@@ -45,6 +45,11 @@ def _together(name: str, *options: str) -> Callable[[F], F]:
     return decorate
 
 
+def _choice(name: str, kind: Any, default: str, help: str) -> Callable[[F], F]:
+    """An option whose values are those of a Literal."""
+    return click.option(name, type=click.Choice(get_args(kind)), default=default, show_default=True, help=help)
+
+
 PAIR_OPTIONS: Callable[[F], F] = _stack(
     click.option(
         "-m",
@@ -85,24 +90,14 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
     ),
 )
 
-EXACT_OPTION: Callable[[F], F] = click.option(
-    "--exact",
-    type=click.Choice(get_args(Exact)),
-    default="auto",
-    show_default=True,
-    help="How sure the text has to be plain decoding's. auto: kernels that were tried on this machine and found exact, "
-    "and a warning if there are none. strict: refuse if there are none. off: the fastest, untried.",
-)
-
 MODEL_OPTIONS: Callable[[F], F] = _stack(
     PAIR_OPTIONS,
     click.option("--threads", type=int, metavar="N", help="Compute threads. [default: one per physical core]"),
-    click.option(
+    _choice(
         "--speculative",
-        type=click.Choice(get_args(Speculative)),
-        default="auto",
-        show_default=True,
-        help="Where drafts come from. It changes the speed and, as far as --exact finds a way, never the text. draft: "
+        Speculative,
+        "auto",
+        "Where drafts come from. It changes the speed and, as far as --exact finds a way, never the text. draft: "
         "the model of -d. ngram: words that followed in the text so far (prompt lookup), and --ngram. staged: the "
         "model of -d, with n-grams drafting for it. auto: staged or ngram, whichever is measured to be faster. off: no "
         "drafts, plain decoding.",
@@ -113,27 +108,31 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         metavar="FILE",
         help="An n-gram model to draft with as well; `cadcpp models make-ngram` makes one.",
     ),
-    click.option(
+    _choice(
         "--fallback",
-        type=click.Choice(get_args(Fallback)),
-        default="cost",
-        show_default=True,
-        help="What decides how large each draft tree is. cost: measured times of disk, draft and verifier. llmcad: "
+        Fallback,
+        "cost",
+        "What decides how large each draft tree is. cost: measured times of disk, draft and verifier. llmcad: "
         "LLMCad's confidence threshold. none: nothing, trees always have --max-tree-size nodes. llmcad and none decide "
         "on sizes only: with them and -d, --speculative auto is always staged.",
     ),
-    EXACT_OPTION,
+    _choice(
+        "--exact",
+        Exact,
+        "auto",
+        "How sure the text has to be plain decoding's. auto: kernels that were tried on this machine and found exact, "
+        "and a warning if there are none. strict: refuse if there are none. off: the fastest, untried.",
+    ),
     click.option(
         "--no-pipeline",
         is_flag=True,
         help="Let disk, draft and verifier work one after the other instead of at the same time.",
     ),
-    click.option(
+    _choice(
         "--pin",
-        type=click.Choice(get_args(Pin)),
-        default="auto",
-        show_default=True,
-        help="How weights that do not all fit are kept in memory as far as they do. locked: the file's pages, locked. "
+        Pin,
+        "auto",
+        "How weights that do not all fit are kept in memory as far as they do. locked: the file's pages, locked. "
         "anonymous: copies of them, which the system takes only by swapping. off: the file's pages, which it may take. "
         "auto: locked if so much may be locked, else anonymous; off in a control group with a memory limit.",
     ),

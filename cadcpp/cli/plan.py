@@ -41,7 +41,7 @@ def command(
 
     plan, tree_buffers = _plan(model, draft, ctx, max_tree_size, parse_size(ram) if ram is not None else None)
     values = _values(plan, tree_buffers, parse_size(disk_speed) if disk_speed else None, model)
-    say(json.dumps(values) if as_json else _table(values))
+    say(json.dumps(values) if as_json else _table(values, plan.kernels.promise))
 
 
 def _plan(
@@ -91,22 +91,16 @@ _ROWS = (
 )
 
 
-def _table(values: dict[str, Any]) -> str:
+def _table(values: dict[str, Any], promise: str) -> str:
     from cadcpp.util.byte_size import format_size
 
     lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
-    lines += ["", f"Kernels: {values['kernels']}; {_exactness(values)}."]
+    lines += ["", f"Kernels: {values['kernels']}; {promise}."]
     if not values["streams"]:
         return "\n".join([*lines, "", "Everything fits: nothing is read after loading."])
     sizes = {key: format_size(round(value)) for key, value in values.items() if isinstance(value, int | float)}
     return "\n".join([*lines, *_remarks(sizes, values)])
-
-
-def _exactness(values: dict[str, Any]) -> str:
-    if values["exact"]:
-        return "the text is that of plain decoding"
-    return f"the text may differ from plain decoding's: {values['inexact_because']}"
 
 
 def _remarks(size: dict[str, str], values: dict[str, Any]) -> Iterator[str]:

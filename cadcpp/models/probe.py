@@ -61,7 +61,6 @@ def unreported() -> list[str]:
     with tempfile.TemporaryDirectory(prefix="cadcpp-") as folder:
         path = Path(folder) / "probe.gguf"
         write_probe(path)
-        # As a draft, since it has no vocabulary.
         with (
             closing(Model(path, vocabulary=False, repacked=True)) as model,
             closing(Context(model, shape, 1, diary)) as context,

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from cadcpp.gguf.ggml_base import block_size
-from cadcpp.gguf.header import Header
+from cadcpp.gguf.header import Header, Tensor
 from cadcpp.native.lib import api
 
 # By name, since some virtual machines announce the units that another such type, AMX, needs without having them.
@@ -58,20 +58,14 @@ class Overrides:
 
 def repackable(header: Header) -> list[str]:
     """Names of the tensors that this machine has other kernels for when they are repacked."""
-    found = dict[tuple[int, tuple[int, ...]], bool]()
-    names = []
-    for tensor in header.tensors:
-        key = tensor.type, tensor.shape[: 3 if tensor.shape[2] > 1 else 2]
-        if key not in found:
-            found[key] = _is_matrix(tensor.name, tensor.shape) and has_kernels(*key)
-        if found[key] and _is_matrix(tensor.name, tensor.shape):
-            names.append(tensor.name)
-    return names
+    return [
+        t.name for t in header.tensors if _is_matrix(t) and has_kernels(t.type, t.shape[: 3 if t.shape[2] > 1 else 2])
+    ]
 
 
-def _is_matrix(name: str, shape: Sequence[int]) -> bool:
+def _is_matrix(tensor: Tensor) -> bool:
     """Whether a pass multiplies with all of it; of embeddings it looks rows up, which repacked ones have none of."""
-    return len([n for n in shape if n > 1]) > 1 and name.endswith(".weight") and "_embd" not in name
+    return tensor.shape[1] > 1 and tensor.name.endswith(".weight") and "_embd" not in tensor.name
 
 
 def _patterns(names: Iterable[str]) -> list[str]:
@@ -85,7 +79,8 @@ def _patterns(names: Iterable[str]) -> list[str]:
     return patterns + [rf"^blk\.({'|'.join(numbers)})\.{re.escape(part)}$" for part, numbers in blocks.items()]
 
 
-def has_kernels(kind: int, shape: Sequence[int]) -> bool:
+@cache
+def has_kernels(kind: int, shape: tuple[int, ...]) -> bool:
     """Whether this machine has kernels for repacked weights of a ggml type and a shape, the row length first."""
     block = block_size(kind)
     if _buffer_type() is None or block == 0 or shape[0] % block:

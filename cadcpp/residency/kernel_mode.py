@@ -26,11 +26,18 @@ class KernelMode:
         return f"{kernels}, {rows.least} rows at least" if rows.least > 1 else kernels
 
     @property
+    def promise(self) -> str:
+        """Whether the text is kept, in words."""
+        return (
+            "the text is that of plain decoding"
+            if self.exact
+            else f"the text may differ from plain decoding's: {self.reason}"
+        )
+
+    @property
     def verdict(self) -> str:
-        """In words, with whether the text is kept."""
-        if self.exact:
-            return f"the text is that of plain decoding ({self.name})"
-        return f"the text may differ from plain decoding's: {self.reason}"
+        """The promise, and the name of what keeps it."""
+        return f"{self.promise} ({self.name})" if self.exact else self.promise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

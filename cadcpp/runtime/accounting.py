@@ -1,5 +1,6 @@
 """The accountant of one generation: the only writer of its statistics and of its rounds' trace."""
 
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import Pager
 from cadcpp.runtime.round import RoundRecord
 from cadcpp.system.memory_limits import peak_bytes, read_bytes
@@ -18,11 +19,13 @@ class Accounting:
         *,
         n_decodes: int = 0,
         load_seconds: float = 0.0,
+        kernels: KernelMode = KernelMode(),  # noqa: B008 - frozen
     ) -> None:
         """``n_decodes`` are those of the draft model before."""
         self.stats, self._pager, self._trace, self._n_decodes = stats, pager, trace, n_decodes
         self._before, self._read = pager.state(), read_bytes()
         stats.load_seconds = load_seconds
+        stats.exact, stats.inexact_because = kernels.exact, kernels.reason
 
     def count(self, record: RoundRecord, policy: dict[str, float]) -> None:
         """A round is over; ``policy`` is what its policy went by."""

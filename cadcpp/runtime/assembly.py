@@ -117,7 +117,7 @@ class Assembly:
     def _tell_inexact(self) -> None:
         kernels = self.plan.kernels
         if self.config.exact == "auto" and not kernels.exact and self.config.speculative != "off":
-            logger.warning("cadcpp: the text may differ from plain decoding's: %s", kernels.reason)
+            logger.warning("cadcpp: %s", kernels.promise)
 
     def _model(self, header: Header, **how: bool) -> Model:
         model = Model(header.path, header=header, **how)

@@ -79,14 +79,13 @@ class Engine:
 
     def accounting(self, stats: Stats | None = None, load_seconds: float = 0.0) -> Accounting:
         """An accountant for a generation that begins now."""
-        stats = stats if stats is not None else Stats()
-        stats.exact, stats.inexact_because = self.kernels.exact, self.kernels.reason
         return Accounting(
-            stats,
+            stats if stats is not None else Stats(),
             self.pager,
             self.trace,
             n_decodes=self.drafter.n_decodes,
             load_seconds=load_seconds,
+            kernels=self.kernels,
         )
 
     def steps(

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from contextlib import suppress
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,16 @@ def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
         return KernelModes(kept=KernelMode(repacked=repacks, exact=False, reason=_UNCHECKED), streamed=unchecked)
     n_threads = config.n_threads or default_threads()
     streamed = _mode(header, n_threads, repacked=False)
-    kept = _mode(header, n_threads, repacked=True) if repacks else streamed
+    kept = _both(_mode(header, n_threads, repacked=True), streamed) if repacks else streamed
     return KernelModes(kept=min(kept, streamed, key=_rank), streamed=streamed)
+
+
+def _both(repacked: KernelMode, plain: KernelMode) -> KernelMode:
+    """The mode of a model of which some matrices are repacked and others, such as embeddings at its end, never are."""
+    if not (repacked.exact and plain.exact):
+        return replace(plain if repacked.exact else repacked, repacked=True)
+    common = (c for c in CANDIDATES if c.suits(repacked.granularity) and c.suits(plain.granularity))
+    return replace(repacked, granularity=next(common))
 
 
 def _rank(mode: KernelMode) -> tuple[bool, int]:

@@ -24,6 +24,10 @@ class Granularity:
         rows = -(-max(n, self.least) // self.multiple) * self.multiple
         return -(-rows // self.large) * self.large if rows > _BLOCK else rows
 
+    def suits(self, other: "Granularity") -> bool:
+        """Whether all its numbers of rows are such of the other's as well."""
+        return all(other.whole(n) == n for n in map(self.whole, range(1, 2 * _BLOCK + 2)))
+
     @property
     def padding(self) -> int:
         """Rows that a pass may have to be filled up with, at most."""

@@ -93,7 +93,7 @@ class Verifier:
         """Nodes that a tree may have in the next pass, its root included; at the context's end there are few."""
         config = self.context.shape
         n_rows = min(config.n_batch, config.n_cells - text.n_committed)
-        return min(n_rows - text.n_uncached + 1, config.n_outputs)
+        return min(n_rows - text.n_uncached + 1, config.n_outputs, config.n_seq + 1)  # all but the root may be leaves
 
     def evaluate(
         self, text: TextState, tree: TokenTree, draw: Draw, progress: Progress | None = None

@@ -5,6 +5,8 @@ import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from cadcpp.modes import Speculative
 from cadcpp.native import exactness
 from cadcpp.native.exactness import agrees, find_granularity
 from cadcpp.native.model import Model
-from cadcpp.native.repacking import repackable
+from cadcpp.native.repacking import has_kernels, repackable
+from cadcpp.residency.context_shape import verifier_shape
 from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.runtime import kernel_choice
 from cadcpp.runtime.kernel_choice import kernel_modes
@@ -25,6 +28,8 @@ from cadcpp.runtime.session import Session
 from cadcpp.telemetry.stats import Stats
 from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.limits import TreeLimits
+from cadcpp.verify.text_state import TextState
+from cadcpp.verify.verifier import Verifier
 from tests.support.vocab import random_text
 
 SIZES = {"n_embd": 256, "n_ff": 512}
@@ -133,6 +138,22 @@ def test_the_mode_that_fills_up_least_is_taken(
     assert not chosen(None, None).exact
 
 
+def test_repacked_weights_have_rows_that_suit_those_which_never_are(
+    tiny: Callable[..., Path], memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as embeddings that the model ends with."""
+    found = {False: Granularity(2, 2, 16), True: Granularity()}
+    monkeypatch.setattr(kernel_choice, "_remembered", lambda _made, _n, how: found[how])
+    kept = kernel_modes(SessionConfig(), read_header(tiny_of(tiny, "llama", "Q4_0"))).kept
+    assert kept.repacked and kept.granularity == Granularity(2, 2, 16)
+
+
+def test_weights_at_the_end_are_repacked_though_embeddings_of_their_shape_are_not(tiny: Callable[..., Path]) -> None:
+    header = read_header(tiny_of(tiny, "llama", "Q4_0"))
+    end = next(tensor for tensor in header.tensors if tensor.name == "output.weight")
+    assert ("output.weight" in repackable(header)) == has_kernels(end.type, end.shape[:2])
+
+
 # what is said ---------------------------------------------------------------------------------------
 
 
@@ -221,6 +242,12 @@ def test_the_context_is_filled_to_its_last_cell(verifier: Path, draft: Path) -> 
         with Session(verifier, draft, chosen) as session:
             texts.append([t for chunk in session.stream(random_text(1, 200), DRAWN, 100) for t in chunk.tokens])
     assert texts[0] == texts[1] and len(texts[0]) == 56
+
+
+def test_a_tree_has_no_more_leaves_than_there_are_sequences() -> None:
+    shape = verifier_shape(1024, 256, granularity=Granularity(2, 2, 16))
+    verifier = Verifier(cast(Any, SimpleNamespace(shape=shape)))
+    assert verifier.room(TextState([1])) - 1 <= shape.n_seq < 255
 
 
 def test_rows_that_fill_up_leave_nothing_behind(tiny: Callable[..., Path]) -> None:

@@ -27,6 +27,12 @@ def test_large_passes_may_have_another_multiple() -> None:
     assert [rows.whole(n) for n in (15, 16, 17, 32, 33, 300)] == [16, 16, 32, 32, 48, 304]
 
 
+def test_a_coarser_number_suits_a_finer_one() -> None:
+    assert Granularity(4, 4).suits(Granularity(2, 2)) and Granularity(4, 4).suits(Granularity(4))
+    assert not Granularity(2).suits(Granularity(2, 2)) and not Granularity(4, 4).suits(Granularity(2, 2, 16))
+    assert all(Granularity(16, 16, 16).suits(other) for other in CASES)
+
+
 @pytest.mark.parametrize("granularity", CASES)
 def test_a_context_has_room_for_what_fills_its_passes_up(granularity: Granularity) -> None:
     shape = verifier_shape(1024, 64, granularity=granularity)

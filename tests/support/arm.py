@@ -10,10 +10,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+
+from bench.baselines.llama_speculative import sources
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build" / "arm"
@@ -112,12 +112,8 @@ def build(processor: Processor) -> None:
 
 def _sources() -> Path:
     """The binding's source package, of the version that is installed here."""
-    name = f"llama_cpp_python-{version('llama-cpp-python')}"
-    if not (PLACE / name).exists():
-        _pip("download", "--no-deps", "--no-binary=:all:", "-d", str(PLACE), name.replace("-", "=="))
-        with tarfile.open(PLACE / f"{name}.tar.gz") as archive:
-            archive.extractall(PLACE, filter="data")
-    return PLACE / name
+    found = next(PLACE.glob("*/vendor/llama.cpp"), None)
+    return (found or sources(PLACE)).parents[1]
 
 
 def _pip(*arguments: str) -> None:
