@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.baselines.own_defaults import survives_defaults
 from bench.measure.record import ROOT
 
 BINARY = ROOT / "bench" / "build" / "bin" / "llama-speculative-simple"
@@ -53,10 +54,10 @@ def _build(sources: Path) -> None:
 
 
 def command(verifier: str, draft: str, prompt: str, n: int, n_max: int, n_ctx: int = 2048) -> list[str]:
-    """Greedy, with the cache and the kernels that cadcpp has."""
-    exact = ["-fa", "on", "-ctk", "q8_0", "-ctv", "q8_0", "-nr", "-b", "512", "-ub", "64"]
+    """Greedy, at llama.cpp's own defaults; without repacking where this machine does not survive that."""
+    careful = [] if survives_defaults(Path(verifier)) else ["-nr"]
     size = ["-c", str(n_ctx), "-n", str(n), "--spec-draft-n-max", str(n_max), "--spec-type", "draft-simple"]
-    return [str(BINARY), "-m", verifier, "-md", draft, "-p", prompt, "--temp", "0", *size, *exact]
+    return [str(BINARY), "-m", verifier, "-md", draft, "-p", prompt, "--temp", "0", *size, *careful]
 
 
 def parse(output: str) -> dict[str, Any]:

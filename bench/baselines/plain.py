@@ -1,21 +1,26 @@
 """Baseline: plain llama.cpp. A minimal loop over its C API, model mapped, one token per decode, greedy.
 
-Configured like cadcpp's verifier (flash attention, q8_0 cache, no repacking), so the texts are the same.
+At llama.cpp's own defaults, all cores working. With --same-settings it is configured like cadcpp's verifier
+(flash attention, q8_0 cache, weights as they come), so that the texts are the same.
 """
 
 import argparse
 import ctypes
 import json
 import os
+import sys
+from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("GGML_CPU_TILED_MM", "0")
+SAME = "--same-settings"
+if SAME in sys.argv:
+    os.environ["GGML_CPU_TILED_MM"] = "0"
 
 import numpy as np  # noqa: E402
 from llama_cpp import llama_cpp as api  # noqa: E402
 
+from bench.baselines.own_defaults import model_params  # noqa: E402
 from bench.baselines.token_times import TokenTimes  # noqa: E402
-
-_N_BATCH = 512
 
 
 def main() -> None:
@@ -25,10 +30,11 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=16)
     parser.add_argument("--ctx", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(SAME, action="store_true")
     options = parser.parse_args()
     times = TokenTimes()
-    model = _model(options.m)
-    context = _context(model, options.ctx, options.threads)
+    model = _model(options.m, options.same_settings)
+    context = _context(model, options.ctx, options.threads, options.same_settings)
     times.loaded()
     vocab = api.llama_model_get_vocab(model)
     prompt = _tokenize(vocab, options.p.encode())
@@ -51,7 +57,8 @@ def write(context: int, vocab: int, prompt: list[int], n: int, times: TokenTimes
 
 def _next(context: int, vocab: int, batch: list[int]) -> int:
     """The likeliest token after ``batch``."""
-    for part in (batch[i : i + _N_BATCH] for i in range(0, len(batch), _N_BATCH)):
+    n_batch = api.llama_n_batch(context)
+    for part in (batch[i : i + n_batch] for i in range(0, len(batch), n_batch)):
         array = (ctypes.c_int32 * len(part))(*part)
         if api.llama_decode(context, api.llama_batch_get_one(array, len(part))) != 0:
             raise SystemExit("llama_decode failed")
@@ -59,20 +66,27 @@ def _next(context: int, vocab: int, batch: list[int]) -> int:
     return int(np.argmax(logits))
 
 
-def _model(path: str) -> int:
-    params = api.llama_model_default_params()
-    params.use_extra_bufts = False
+def _model(path: str, same_settings: bool) -> int:
+    params = model_params(Path(path))
+    if same_settings:
+        params.use_extra_bufts, params.tensor_buft_overrides = False, None
     return int(api.llama_model_load_from_file(path.encode(), params))
 
 
-def _context(model: int, n_ctx: int, threads: int) -> int:
+def _context(model: int, n_ctx: int, threads: int, same_settings: bool) -> int:
     params = api.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, _N_BATCH, 64
-    params.n_threads = params.n_threads_batch = threads
+    params.n_ctx, params.n_threads, params.n_threads_batch = n_ctx, threads, threads
+    if same_settings:
+        _configure(params)
+    return int(api.llama_init_from_model(model, params))
+
+
+def _configure(params: Any) -> None:
+    """As cadcpp configures its verifier."""
+    params.n_batch, params.n_ubatch = 512, 64
     params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
     params.type_k = params.type_v = api.GGML_TYPE_Q8_0
     params.n_outputs_max = 1
-    return int(api.llama_init_from_model(model, params))
 
 
 def _tokenize(vocab: int, text: bytes) -> list[int]:

@@ -31,7 +31,6 @@ def _load(path: Path, n_ctx: int) -> Any:
     return upstream.load(
         path,
         n_ctx=n_ctx,
-        n_batch=64,
         n_threads=os.cpu_count(),
         draft_model=LlamaPromptLookupDecoding(num_pred_tokens=8),
         logits_all=True,  # else it crashes once a text is longer than one batch

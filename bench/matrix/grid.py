@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from bench.matrix.cell import MEMORY, Cell, Place
-from bench.matrix.systems import CHAIN, LOOKUP, OURS, PLAIN
+from bench.matrix.systems import CHAIN, LOOKUP, OURS, PLAIN, SAME
 from bench.matrix.workloads import CASES, COPIES
 
 BUDGET = 900  # MiB: 1.3x overcommit, for the demo verifier of 1133 MiB
@@ -41,7 +41,9 @@ def tokens(place: Place, kind: str) -> int:
     if place == MEMORY:
         return _TOKENS[None]
     slow = _SLOW_TOKENS[place.disk]
-    return {PLAIN: slow, LOOKUP: slow + 2, CHAIN: 3 * slow, "without-tree": slow}.get(kind, _TOKENS[place.disk])
+    return {PLAIN: slow, SAME: slow, LOOKUP: slow + 2, CHAIN: 3 * slow, "without-tree": slow}.get(
+        kind, _TOKENS[place.disk]
+    )
 
 
 def sections(quick: bool = False, n: int | None = None) -> list[Section]:
@@ -49,16 +51,16 @@ def sections(quick: bool = False, n: int | None = None) -> list[Section]:
     makers = {
         "wall": ("With a memory limit (cgroup)", 905, limited),
         "overcommit": ("How cost grows with overcommit", 190, overcommit),
-        "ram": ("In memory", 345, in_memory),
+        "ram": ("In memory", 385, in_memory),
         "ablation": ("What each piece is worth", 245, ablation),
-        "sweep": ("Trees of fixed sizes, and how cost grows with rows", 520, sweep),
+        "sweep": ("Trees of fixed sizes, and how cost grows with rows", 450, sweep),
         "staged": ("A draft for the draft", 310, staged),
         "agreement": ("Agreement against speed", 130, agreement),
         "footprint": ("Memory", 35, footprint),
         "first": ("Loading, and the first token", 80, first),
         "overhead": ("Overhead", 62, overhead),
-        "context": ("How cost grows with context", 250, context),
-        "size": ("How cost grows with the model", 180, size),
+        "context": ("How cost grows with context", 260, context),
+        "size": ("How cost grows with the model", 200, size),
     }
     return [
         Section(key, title, seconds, tuple(_short(c, n) for c in make(quick)))
@@ -99,6 +101,7 @@ def in_memory(quick: bool) -> Iterator[Cell]:
     for case in ("chat", "code") if quick else CASES | COPIES:
         for kind in (*ALL, "ngram") if case in COPIES else ALL:
             yield cell(MEMORY, case, kind, repeats=1 if quick else 2)
+        yield cell(MEMORY, case, SAME)
 
 
 def ablation(quick: bool) -> Iterator[Cell]:
@@ -170,11 +173,12 @@ def context(quick: bool) -> Iterator[Cell]:
     for n in (256, 1024) if quick else CONTEXTS:
         yield cell(AS_IS, f"context-{n}", OURS, 32)
         if n <= 1024:
-            yield cell(AS_IS, f"context-{n}", PLAIN, 6)
+            yield from (cell(AS_IS, f"context-{n}", kind, 6) for kind in (PLAIN, SAME))
 
 
 def size(quick: bool) -> Iterator[Cell]:
     """In memory, and in the same 900 MiB."""
     for name in ("0.6GB", "1.2GB") if quick else SIZES:
+        yield cell(MEMORY, "chat", SAME, size=name)
         for place in (MEMORY, AS_IS):
             yield from (cell(place, "chat", kind, size=name) for kind in (PLAIN, OURS))

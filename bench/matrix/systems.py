@@ -11,9 +11,11 @@ from typing import Any
 from bench.baselines import llama_speculative
 from bench.matrix import models
 
-PLAIN, LOOKUP, CHAIN, OURS = "plain", "lookup", "chain8", "cadcpp"
+PLAIN, SAME, LOOKUP, CHAIN, OURS = "plain", "same", "lookup", "chain8", "cadcpp"
+OTHERS = (PLAIN, SAME, LOOKUP, CHAIN)
 NAMES = {
     PLAIN: "plain llama.cpp",
+    SAME: "llama.cpp, same settings",
     LOOKUP: "llama-cpp-python, prompt lookup",
     CHAIN: "llama.cpp, chain of 8",
     OURS: "cadcpp",
@@ -59,7 +61,11 @@ SAMPLINGS = {
     "top-k": ("--temp", "1", "--top-k", "50", "--top-p", "1", "--min-p", "0", "--seed", "1"),
 }
 _PYTHON = [sys.executable, "-m"]
-_BASELINES = {PLAIN: "bench.baselines.plain", LOOKUP: "bench.baselines.prompt_lookup"}
+_BASELINES = {
+    PLAIN: ("bench.baselines.plain",),
+    SAME: ("bench.baselines.plain", "--same-settings"),
+    LOOKUP: ("bench.baselines.prompt_lookup",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +87,8 @@ def command(kind: str, task: Task) -> list[str]:
     verifier, text = ["-m", str(task.verifier)], ["-p", task.prompt, "-n", str(task.n)]
     pair = [*verifier, "-d", str(task.draft)]
     ram = [str(task.ram)] if task.ram else []
-    if kind in (PLAIN, LOOKUP, "first-plain"):
-        return [*_PYTHON, _BASELINES[kind.removeprefix("first-")], *verifier, *text, "--ctx", str(task.ctx)]
+    if (baseline := kind.removeprefix("first-")) in _BASELINES:
+        return [*_PYTHON, *_BASELINES[baseline], *verifier, *text, "--ctx", str(task.ctx)]
     if kind == CHAIN:
         return llama_speculative.command(str(task.verifier), str(task.draft), task.prompt, task.n, 8, task.ctx)
     if name == "memory":
@@ -102,7 +108,7 @@ def command(kind: str, task: Task) -> list[str]:
 
 def is_steady(kind: str, in_memory: bool) -> bool:
     """Whether the counts of such a cell are the same in every run, because no clock decides on trees."""
-    if kind in (PLAIN, LOOKUP, CHAIN, "off", "first-plain"):
+    if kind in (*OTHERS, "off", "first-plain"):
         return True
     name = kind.partition("-")[0]
     if name in ("rows", "agree", "tree", "stages"):

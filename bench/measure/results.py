@@ -125,10 +125,10 @@ def parted(a: list[int], b: list[int]) -> int | None:
 def _plain_texts(run: Run) -> dict[tuple[str, ...], list[int]]:
     """The longest text that plain decoding wrote of each kind."""
     longest = dict[tuple[str, ...], list[int]]()
-    for kind in ("plain", "off"):  # llama.cpp's own where there is one
+    for kind in ("same", "off"):  # llama.cpp's own where there is one
         for record in run.records:
             key = _text_key(record)
-            usable = record.get("kind") == kind and "tokens" in record and (kind == "plain" or key not in longest)
+            usable = record.get("kind") == kind and "tokens" in record and (kind == "same" or key not in longest)
             if usable and len(record["tokens"]) > len(longest.get(key, [])):
                 longest[key] = record["tokens"]
     return longest

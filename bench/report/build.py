@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from bench.matrix.grid import Section, sections
-from bench.matrix.systems import CHAIN, LOOKUP
+from bench.matrix.systems import OTHERS
 from bench.measure.record import ROOT
 from bench.measure.results import Run, differing, latest, load
 from bench.report.charts import Chart, can_draw, draw_all
@@ -81,9 +81,11 @@ def about(run: Run) -> list[str]:
         f" {found.get('processor', '?')}. {versions}.",
         "",
         "The verifier is a widened SmolLM2-135M: its speed is real, its wit is SmolLM2's. Every cell is a fresh process"
-        " that starts with cold caches; seconds a token leave out the first pass, which reads the prompt. `±` is half"
-        " of the range over the runs of a cell, where it ran more than once. Greedy unless it says otherwise. A cell is"
-        " repeated with `python -m bench.repeat ID` (as root, if it has a limit); its record has the full command.",
+        " that starts with cold caches. Plain llama.cpp runs at its own defaults; texts are compared with llama.cpp"
+        " configured like cadcpp, called same settings. Seconds a token leave out the first pass, which reads the"
+        " prompt. `±` is half of the range over the runs of a cell, where it ran more than once. Greedy unless it says"
+        " otherwise. A cell is repeated with `python -m bench.repeat ID` (as root, if it has a limit); its record has"
+        " the full command.",
         "",
     ]
 
@@ -96,7 +98,7 @@ def texts(run: Run) -> list[str]:
         return []
     if not wrong:
         return [f"All {len(found)} texts are those of plain decoding, token for token.", ""]
-    ours = {id: where for id, where in wrong.items() if id.split("/")[2] not in (LOOKUP, CHAIN)}
+    ours = {id: where for id, where in wrong.items() if id.split("/")[2] not in OTHERS}
     loud = f"**{len(ours)} OF {len(found)} TEXTS DIFFER FROM PLAIN DECODING:**" if ours else ""
     others = f"{len(found) - len(wrong)} of {len(found)} texts are those of plain decoding; other systems' are not:"
     return [loud or others, "", *(f"- `{id}` {where}" for id, where in wrong.items()), ""]

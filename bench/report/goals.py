@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from bench.matrix.cell import MEMORY, MIB, Cell, Place
 from bench.matrix.grid import AS_IS, MEDIUM, ROWS, SLOW, cell
-from bench.matrix.systems import CHAIN, LOOKUP, OURS, PLAIN
+from bench.matrix.systems import OTHERS, OURS
 from bench.matrix.workloads import CASES
 from bench.measure.results import Run, differing
 from bench.report.statistics import mean, median, over_others, ratio
@@ -40,7 +40,7 @@ def goals(run: Run) -> list[Goal]:
 
 
 def _exactness(run: Run) -> Iterable[Goal]:
-    ours = [found for id, found in differing(run).items() if id.split("/")[2] not in (PLAIN, LOOKUP, CHAIN)]
+    ours = [found for id, found in differing(run).items() if id.split("/")[2] not in OTHERS]
     wrong = float(sum(map(bool, ours))) if ours else None
     yield Goal("cells of cadcpp whose text is not plain decoding's", wrong, 0, False)
 

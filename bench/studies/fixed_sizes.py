@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.matrix.cell import MEMORY, Cell, Place
 from bench.matrix.grid import AS_IS, MEDIUM, ROWS, SLOW, Section, cell
 from bench.matrix.runner import run
-from bench.matrix.systems import OURS, PLAIN
+from bench.matrix.systems import OURS, SAME
 from bench.matrix.workloads import CASES
 from bench.measure.record import RESULTS
 from bench.measure.results import Run, load
@@ -45,7 +45,7 @@ def cells() -> Iterator[Cell]:
     for place, n in _TOKENS.items():
         for case in CASES:
             if place == MEMORY:
-                yield cell(place, case, PLAIN, n)
+                yield cell(place, case, SAME, n)
             yield from (cell(place, case, kind, n) for kind in (OURS, *sizes(place), "llmcad"))
 
 

@@ -13,7 +13,7 @@ from bench.matrix import models
 from bench.matrix.cell import MEMORY, Cell
 from bench.matrix.grid import AS_IS, MEDIUM, all_cells, cell, sections
 from bench.matrix.runner import measure
-from bench.matrix.systems import OURS, PLAIN, digest, is_steady, parse
+from bench.matrix.systems import OURS, PLAIN, SAME, digest, is_steady, parse
 from bench.measure.energy import rapl, watts_of
 from bench.measure.record import ROOT
 from bench.measure.results import Record, Run, differing, gather, load
@@ -47,7 +47,7 @@ def row_of(text: str, id: str) -> str:
     return next(row for row in text.splitlines() if f"`{id}`" in row)
 
 
-OURS_CHAT, PLAIN_CHAT = cell(AS_IS, "chat", OURS), cell(AS_IS, "chat", PLAIN)
+OURS_CHAT, PLAIN_CHAT, SAME_CHAT = (cell(AS_IS, "chat", kind) for kind in (OURS, PLAIN, SAME))
 STEADY = cell(MEMORY, "chat", "rows-8")
 
 
@@ -64,7 +64,9 @@ def test_the_sections_leave_minutes_of_an_hour_for_second_runs() -> None:
 
 
 def test_a_row_has_the_median_with_its_spread_and_the_ratio_to_plain() -> None:
-    run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1), line(OURS_CHAT, 0.2), line(OURS_CHAT, 0.3))
+    run = run_of(
+        line(SAME_CHAT, 0.9), line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1), line(OURS_CHAT, 0.2), line(OURS_CHAT, 0.3)
+    )
     row = row_of(build.render(run)[0], OURS_CHAT.id)
     assert "| 0.200 ±50% | 4.5x |" in row and row.count("same") == 1
 
@@ -78,22 +80,29 @@ def test_the_rival_is_the_faster_of_llama_cpps_own() -> None:
 
 
 def test_a_text_that_differs_is_shown_loudly() -> None:
-    run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1, [5, 6, 9, 8, 1]))
-    assert differing(run) == {PLAIN_CHAT.id: "", OURS_CHAT.id: "from token 2 on"}
+    run = run_of(line(SAME_CHAT, 0.9), line(OURS_CHAT, 0.1, [5, 6, 9, 8, 1]))
+    assert differing(run) == {SAME_CHAT.id: "", OURS_CHAT.id: "from token 2 on"}
     text, _ = build.render(run)
     assert "**1 OF 2 TEXTS DIFFER FROM PLAIN DECODING:**" in text and "**DIFFERS from token 2 on**" in text
     assert next(goal for goal in goals(run) if "whose text" in goal.text).reached is False
 
 
+def test_llama_cpp_at_its_own_defaults_is_not_what_texts_are_compared_with() -> None:
+    run = run_of(line(SAME_CHAT, 0.9), line(PLAIN_CHAT, 0.5, [5, 6, 9, 8, 1]), line(OURS_CHAT, 0.1))
+    assert differing(run) == {SAME_CHAT.id: "", PLAIN_CHAT.id: "from token 2 on", OURS_CHAT.id: ""}
+    assert next(goal for goal in goals(run) if "whose text" in goal.text).reached
+    assert ratio(run, OURS_CHAT) == pytest.approx(5)
+
+
 def test_a_longer_text_is_the_same_as_far_as_both_go() -> None:
-    run = run_of(line(PLAIN_CHAT, 0.9, TEXT[:2]), line(OURS_CHAT, 0.1))
+    run = run_of(line(SAME_CHAT, 0.9, TEXT[:2]), line(OURS_CHAT, 0.1))
     assert differing(run)[OURS_CHAT.id] == ""
 
 
 def test_texts_are_compared_at_the_same_sampling_only() -> None:
     drawn = [cell(MEMORY, "code", kind, sampling="top-k") for kind in ("off", "stages")]
-    run = run_of(line(PLAIN_CHAT, 0.9), *(line(c, 0.1, [1, 2]) for c in drawn))
-    assert not any(differing(run).values()) and set(differing(run)) == {PLAIN_CHAT.id, *(c.id for c in drawn)}
+    run = run_of(line(SAME_CHAT, 0.9), *(line(c, 0.1, [1, 2]) for c in drawn))
+    assert not any(differing(run).values()) and set(differing(run)) == {SAME_CHAT.id, *(c.id for c in drawn)}
 
 
 def test_every_row_has_what_repeats_it_and_missing_parts_are_named() -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import click
 import pytest
 
-from bench.matrix.systems import LOOKUP, OPTIONS, PLAIN, Task, command, parse
+from bench.baselines import own_defaults
+from bench.matrix.systems import LOOKUP, OPTIONS, PLAIN, SAME, Task, command, parse
 from bench.measure import record
 from bench.studies import acceptance, round_profile, soak
 from bench.studies.soak_request import Reply, Request
@@ -72,11 +74,11 @@ def test_the_soak_notes_requests_texts_that_differ_and_what_is_held(
 
 def test_baselines_write_the_same_text_and_tell_the_same_figures(tiny: Callable[..., Path]) -> None:
     model, figures = tiny(type_name="Q8_0"), []
-    for kind in (PLAIN, LOOKUP, "off"):
+    for kind in (PLAIN, SAME, LOOKUP, "off"):
         task = Task(prompt="the cat and the", n=6, ctx=256, ram=None, draft=model, verifier=model)
         argv = command(kind, task)
         figures.append(parse(subprocess.run(argv, capture_output=True, text=True, check=True, cwd=record.ROOT)))
-    assert [found["tokens"] for found in figures] == [figures[0]["tokens"]] * 3 and figures[0]["n"] == 6
+    assert [found["tokens"] for found in figures] == [figures[0]["tokens"]] * 4 and figures[0]["n"] == 6
     for found in figures:
         assert {"s_per_token", "first_s", "load_s", "cpu_per_token", "read_per_token", "read_per_pass"} <= found.keys()
 
@@ -87,3 +89,23 @@ def test_what_a_cell_asks_of_generate_it_understands(tiny: Callable[..., Path], 
     generate = cli.get_command(click.Context(cli), "generate")
     assert generate is not None
     generate.make_context("generate", command(kind, task)[4:])  # raises UsageError
+
+
+@pytest.mark.parametrize(
+    ("announced", "works", "kept"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_units_that_a_machine_only_announces_are_kept_out_of_the_baseline(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, announced: bool, works: bool, kept: bool
+) -> None:
+    (info := tmp_path / "cpuinfo").write_text("flags : avx2" + " amx_int8" * announced)
+    monkeypatch.setattr(own_defaults, "_CPUINFO", info)
+    ended = subprocess.CompletedProcess[bytes]([], 0 if works else -11)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    params = own_defaults.model_params(tiny(type_name="Q4_0"))
+    assert params.use_extra_bufts is not kept and bool(params.tensor_buft_overrides) is kept
+
+
+def test_this_machine_survives_what_it_announces_or_says_so(tiny: Callable[..., Path]) -> None:
+    command = [sys.executable, "-m", "bench.baselines.own_defaults", str(tiny(type_name="Q4_0"))]
+    done = subprocess.run(command, capture_output=True, cwd=record.ROOT, check=False)
+    assert done.returncode <= 0  # of a fault in the script it would be 1
