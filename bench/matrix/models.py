@@ -1,4 +1,4 @@
-"""The models that are measured: the demo pair, its verifier in other sizes, and other drafts; made when needed."""
+"""The models that are measured: the demo pair, its verifier in other sizes and types, other drafts; made if needed."""
 
 import shutil
 from collections.abc import Callable
@@ -7,19 +7,26 @@ from pathlib import Path
 
 from bench.measure import record
 from cadcpp.gguf.header import read_header
-from cadcpp.models.demo import make_demo, smollm2_as
+from cadcpp.models.demo import make_demo, padded_name, padded_verifier, smollm2_as
 from cadcpp.util.files import new_file
 
 SIZES = {"0.3GB": 300_000_000, "0.6GB": 600_000_000, "1.2GB": 1_200_000_000, "2.4GB": 2_400_000_000}
 SIZES |= {"4GB": 4_000_000_000}
 USUAL_SIZE, USUAL_DRAFT = "1.2GB", "Q2_K"
+TYPES = ("Q4_0", "Q4_K_M", "Q8_0")  # in which there is a verifier of one shape
 KEPT_BYTES = 2_000_000_000  # what is larger is deleted after use
+_N_FF = 14848  # of the verifiers of one shape: 1.18 GB as Q8_0, 0.68 as Q4_K_M, 0.64 as Q4_0
 _USELESS_FROM = 4  # the first layer that adds nothing
 
 
 def verifier(size: str = USUAL_SIZE) -> Path:
     name = size.replace("0.", "").replace("GB", "00MB") if size.startswith("0.") else size
     return record.models() / f"smollm2-135m-wide-{name}-Q8_0.gguf"
+
+
+def verifier_of_type(type_name: str) -> Path:
+    """SmolLM2, padded and widened: of one shape in all of TYPES, its rows whole blocks of the K-quants."""
+    return record.models() / padded_name(_N_FF, type_name)
 
 
 def draft(kind: str = USUAL_DRAFT) -> Path:
@@ -38,6 +45,7 @@ def _makers() -> dict[Path, Callable[[], object]]:
     folder = record.models()
     return {
         **{verifier(size): partial(make_demo, folder, size_bytes=n) for size, n in SIZES.items()},
+        **{verifier_of_type(name): partial(padded_verifier, folder, name, _N_FF) for name in TYPES},
         **{draft(kind): partial(make_demo, folder, draft_type=kind) for kind in ("Q2_K", "Q4_K_M")},
         draft("Q8_0"): partial(smollm2_as, "Q8_0", folder),
         draft("useless"): partial(_blank, draft(), draft("useless")),

@@ -9,6 +9,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.matrix import models
 from bench.matrix.workloads import CASES
 from bench.measure import record
 from cadcpp.chat.conversation import Conversation
@@ -24,10 +25,15 @@ GREEDY = SamplingConfig(temperature=0.0)
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.acceptance", description=__doc__)
     parser.add_argument("--rows", default="64,192", help="tree sizes, with commas between them")
-    parser.add_argument("--verifier", type=Path, default=record.demo_verifier())
+    verifier = parser.add_mutually_exclusive_group()
+    verifier.add_argument("--verifier", type=Path, default=record.demo_verifier())
+    verifier.add_argument("--type", choices=models.TYPES, help="a widened SmolLM2 of one shape in any of these types")
     parser.add_argument("--draft", type=Path, default=record.demo_draft())
     parser.add_argument("--tokens", type=int, default=200)
     options = parser.parse_args()
+    if options.type:
+        options.verifier = models.verifier_of_type(options.type)
+        models.make(options.verifier)
     sizes = [int(rows) for rows in options.rows.split(",")]
     table = {rows: measure(options.verifier, options.draft, rows, options.tokens) for rows in sizes}
     show(table)

@@ -1,14 +1,17 @@
 """The demo pair: a draft and a verifier of any size, both made from SmolLM2-135M-Instruct.
 
-The verifier is a *widened* SmolLM2 (see ``widen``): its speed is real, its wit is SmolLM2's.
+The verifier is a *widened* SmolLM2 (see ``widen``): its speed is real, its wit is SmolLM2's. SmolLM2's rows of 576
+weights are no whole blocks of the K-quants, in place of which llama.cpp takes other types: for these they are padded.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cadcpp.errors import ConfigError
 from cadcpp.models import smollm2
+from cadcpp.models.edit.pad_rows import pad_rows
 from cadcpp.models.edit.quantize import check_type, requantize
 from cadcpp.models.edit.rewrite import require_gguf
 from cadcpp.models.edit.widen_ffn import Widenable
@@ -21,6 +24,7 @@ DEFAULT_DRAFT_TYPE = "Q2_K"
 NGRAM_NAME = "smollm2-135m.ngram"
 
 _PLAIN_BYTES = 275_000_000  # SmolLM2 in the largest type, F16
+_PADDED_BYTES = 525_000_000  # SmolLM2 with padded rows, as it was published and in the largest type
 _NGRAM_TOKENS = 32_768  # one and a half minutes on two cores
 
 Progress = Callable[[str, float], None]  # what is being made, and the part of it that is done
@@ -87,15 +91,41 @@ def smollm2_as(type_name: str, directory: Path, *, progress: Progress = lambda w
     return path
 
 
+def padded_verifier(
+    directory: Path, type_name: str, n_ff: int, *, progress: Progress = lambda what, fraction: None
+) -> Path:
+    """SmolLM2 in ``directory``, padded and widened to ``n_ff`` neurons a layer: a verifier of one shape in any type."""
+    type_name = check_type(type_name)
+    path = directory / padded_name(n_ff, type_name)
+    with reported(directory):
+        if not path.is_file():
+            require_gguf()
+            source = _source(directory, _PADDED_BYTES, progress)
+            _make_verifier(source, path, type_name, lambda model: n_ff, progress, padded=True)
+    return path
+
+
+def padded_name(n_ff: int, type_name: str) -> str:
+    """The file name of a padded verifier."""
+    return f"smollm2-135m-wide-768x{n_ff}-{type_name}.gguf"
+
+
 def _make_pair(pair: DemoPair, size_bytes: int, type_name: str, draft_type: str, progress: Progress) -> None:
     require_gguf()
     needs_draft, needs_verifier = not pair.draft.is_file(), not pair.verifier.is_file()
-    n_bytes = needs_draft * _PLAIN_BYTES + needs_verifier * (_PLAIN_BYTES + size_bytes)
+    padded = _has_long_blocks(type_name)
+    scratch_bytes = _PADDED_BYTES if padded else _PLAIN_BYTES
+    n_bytes = needs_draft * _PLAIN_BYTES + needs_verifier * (scratch_bytes + size_bytes)
     source = _source(pair.draft.parent, n_bytes, progress)
     if needs_verifier:
-        _make_verifier(source, pair.verifier, size_bytes, type_name, progress)
+        width = partial(_width, size_bytes=size_bytes, type_name=type_name)
+        _make_verifier(source, pair.verifier, type_name, width, progress, padded=padded)
     if needs_draft:
         _requantize(source, pair.draft, draft_type, progress)
+
+
+def _has_long_blocks(type_name: str) -> bool:
+    return "_K" in type_name or type_name == "IQ4_XS"
 
 
 def _source(directory: Path, n_more_bytes: int, progress: Progress) -> Path:
@@ -114,20 +144,28 @@ def _requantize(source: Path, path: Path, type_name: str, progress: Progress) ->
     progress(path.name, 1.0)
 
 
-def _make_verifier(source: Path, path: Path, size_bytes: int, type_name: str, progress: Progress) -> None:
+def _make_verifier(
+    source: Path, path: Path, type_name: str, width: Callable[[Widenable], int], progress: Progress, *, padded: bool
+) -> None:
     progress(path.name, 0.0)
     with scratch_directory(path.parent) as scratch:
+        if padded:
+            pad_rows(source, scratch / "padded.gguf")
+            source = scratch / "padded.gguf"
         # Quantized before it is widened: no large intermediate, and every weight stays as SmolLM2 has it.
         plain = scratch / "plain.gguf"
         requantize(source, plain, type_name)
         model = Widenable(plain)
-        _require_size(size_bytes, model.file_bytes, type_name)
-        model.write(path, model.n_ff_within(size_bytes), progress=lambda fraction: progress(path.name, fraction))
+        n_ff = width(model)
+        require_space(path.parent, model.file_bytes_at(n_ff))
+        model.write(path, n_ff, progress=lambda fraction: progress(path.name, fraction))
 
 
-def _require_size(size_bytes: int, least_bytes: int, type_name: str) -> None:
-    if size_bytes < least_bytes:
+def _width(model: Widenable, size_bytes: int, type_name: str) -> int:
+    """The largest that fits into a file of that size."""
+    if size_bytes < model.file_bytes:
         raise ConfigError(
-            f"size {size_bytes} ({format_size(size_bytes)}) is less than SmolLM2 itself as {type_name}:"
-            f" ask for {least_bytes} ({format_size(least_bytes)}) or more, or for a smaller type"
+            f"size {size_bytes} ({format_size(size_bytes)}) is less than SmolLM2 itself as {type_name}: ask for"
+            f" {model.file_bytes} ({format_size(model.file_bytes)}) or more, or for a smaller type"
         )
+    return model.n_ff_within(size_bytes)

@@ -53,14 +53,15 @@ def detokenize(model: Any, ids: list[int]) -> str:
 
 def logits(ctx: Any, ids: list[int]) -> NDArray[np.float32]:
     """Of the last token."""
-    assert api.llama_decode(ctx, api.llama_batch_get_one((api.llama_token * len(ids))(*ids), len(ids))) == 0
+    tokens = (api.llama_token * len(ids))(*ids)  # the batch only points to them
+    assert api.llama_decode(ctx, api.llama_batch_get_one(tokens, len(ids))) == 0
     return np.ctypeslib.as_array(api.llama_get_logits_ith(ctx, -1), (N_VOCAB,)).copy()
 
 
-def greedy(path: Path, ids: list[int], n: int) -> list[int]:
+def greedy(path: Path, ids: list[int], n: int, **settings: Any) -> list[int]:
     """``ids`` and the ``n`` tokens that the model puts after them."""
     ids = list(ids)
-    with loaded(path) as model, context(model) as ctx:
+    with loaded(path) as model, context(model, **settings) as ctx:
         row = logits(ctx, ids)
         for _ in range(n):
             ids.append(int(np.argmax(row)))
@@ -105,7 +106,8 @@ def test_each_decoder_decodes(tiny: Callable[..., Path], architecture: str) -> N
 def test_bert_embeds(tiny: Callable[..., Path]) -> None:
     with loaded(tiny("bert")) as model, context(model, embeddings=True) as ctx:
         ids = tokenize(model, TEXT)
-        assert api.llama_encode(ctx, api.llama_batch_get_one((api.llama_token * len(ids))(*ids), len(ids))) == 0
+        tokens = (api.llama_token * len(ids))(*ids)  # the batch only points to them
+        assert api.llama_encode(ctx, api.llama_batch_get_one(tokens, len(ids))) == 0
         assert np.isfinite(np.ctypeslib.as_array(api.llama_get_embeddings_seq(ctx, 0), (64,))).all()
 
 

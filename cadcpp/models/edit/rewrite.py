@@ -1,5 +1,6 @@
 """Write a GGUF anew, with some of its metadata and tensors changed."""
 
+import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,5 +89,5 @@ def _copy_metadata(reader: Any, writer: Any, changed: Mapping[str, object]) -> N
 
 def _announce(writer: Any, tensor: NewTensor) -> None:
     old, shape = tensor.old, tensor.shape
-    n_bytes = shape[0] * shape[1] * old.data.itemsize if len(shape) == 2 else old.data.nbytes
+    n_bytes = math.prod(shape) * old.data.itemsize
     writer.add_tensor_info(tensor.name, shape, old.data.dtype, n_bytes, raw_dtype=old.tensor_type)
