@@ -7,7 +7,7 @@ NGRAM := $(MODELS)/smollm2-135m.ngram
 PARTS := wall overcommit ablation sweep staged agreement first context size
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
+.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z][a-z -]*:.*  ## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ bench-acceptance: setup  ## tokens a pass, by kind of text; exact
 
 bench-mixture: setup  ## a mixture of experts larger than memory
 	$(BIN)/python -m bench.studies.mixture_of_experts
+
+bench-types: setup  ## in memory by weight type, beside llama.cpp at its own defaults; an hour
+	$(BIN)/python -m bench.studies.weight_types
 
 bench-memory: setup  ## what the drop-in class holds in memory, beside upstream's
 	$(BIN)/python -m bench.studies.dropin_memory

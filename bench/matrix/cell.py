@@ -64,7 +64,7 @@ class Cell:
     kind: str  # of bench.matrix.systems
     n: int  # tokens at most
     draft: str = models.USUAL_DRAFT
-    size: str = models.USUAL_SIZE  # of the verifier
+    size: str = models.USUAL_SIZE  # of the verifier, or its weight type
     sampling: str = "greedy"
     repeats: int = 1
 

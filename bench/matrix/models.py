@@ -20,6 +20,9 @@ _USELESS_FROM = 4  # the first layer that adds nothing
 
 
 def verifier(size: str = USUAL_SIZE) -> Path:
+    """The demo's in a size; of the one shape for one of TYPES."""
+    if size in TYPES:
+        return verifier_of_type(size)
     name = size.replace("0.", "").replace("GB", "00MB") if size.startswith("0.") else size
     return record.models() / f"smollm2-135m-wide-{name}-Q8_0.gguf"
 

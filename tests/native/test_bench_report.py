@@ -21,7 +21,7 @@ from bench.report import build
 from bench.report.compare import exact_changes, timed_changes
 from bench.report.goals import Goal, goals
 from bench.report.statistics import growth, over_others, ratio
-from bench.studies import fixed_sizes
+from bench.studies import fixed_sizes, weight_types
 from cadcpp.models.demo import demo_names
 from cadcpp.runtime.generation_record import GenerationRecord
 from cadcpp.runtime.session import Chunk
@@ -92,6 +92,16 @@ def test_llama_cpp_at_its_own_defaults_is_not_what_texts_are_compared_with() -> 
     assert differing(run) == {SAME_CHAT.id: "", PLAIN_CHAT.id: "from token 2 on", OURS_CHAT.id: ""}
     assert next(goal for goal in goals(run) if "whose text" in goal.text).reached
     assert ratio(run, OURS_CHAT) == pytest.approx(5)
+
+
+def test_weight_types_are_compared_with_llama_cpp_at_its_own_defaults() -> None:
+    """Multiples of plain decoding by text; a prompt by the time between loading and the first token."""
+    seconds = {PLAIN: 0.1, "off": 0.125, OURS: 0.05}
+    lines = [line(cell(MEMORY, "chat", kind, size="Q4_0"), s) for kind, s in seconds.items()]
+    first: dict[str, Record] = {"first-plain": {"first_s": 5.0, "load_s": 1.0}, "first": {"prompt_s": 5.0}}
+    lines += [line(cell(MEMORY, "long", kind, 1, size="Q4_0"), 0.0, **found) for kind, found in first.items()]
+    text = "\n".join(weight_types.report(run_of(*lines)))
+    assert "| Q4_0 | 0.80x | 2.0x | 2.0x | 0.80x |" in text
 
 
 def test_a_longer_text_is_the_same_as_far_as_both_go() -> None:
