@@ -8,12 +8,17 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from cadcpp.models.demo import DemoPair, make_demo, smollm2_as
 from tests.support import tinygguf
 
 ROOT = Path(__file__).parents[1]
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # A background job ignores Ctrl-C, one of nohup a lost terminal as well, and so would every command that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

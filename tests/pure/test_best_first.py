@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -80,7 +80,6 @@ def brute_force(
 
 
 @given(SEED, ROWS, DEPTH)
-@settings(deadline=None)
 def test_one_node_at_a_time_finds_the_likeliest_tree(seed: int, rows: int, max_depth: int) -> None:
     logits, config = markov(seed), Growing(max_size=rows, width=1, cutoff=0.001, reach=1.0)
     grown = grow(logits, config, max_depth)
@@ -90,7 +89,6 @@ def test_one_node_at_a_time_finds_the_likeliest_tree(seed: int, rows: int, max_d
 
 
 @given(SEED, ROWS, DEPTH, st.integers(2, 8), st.sampled_from([0.0, 0.25, 1.0]))
-@settings(deadline=None)
 def test_width_and_focus_only_save_decodes(seed: int, rows: int, max_depth: int, width: int, focus: float) -> None:
     logits = markov(seed)
     narrow = grow(logits, Growing(max_size=rows, width=1, reach=1.0), max_depth)
@@ -156,7 +154,6 @@ def test_a_tree_has_no_more_rows_than_asked_for(rows: int) -> None:
 
 
 @given(SEED, st.floats(1.0, 8.0))
-@settings(deadline=None)
 def test_reach_saves_evaluations_and_loses_only_unlikely_rows(seed: int, reach: float) -> None:
     logits = markov(seed)
     whole = grow(logits, Growing(max_size=40, width=1, reach=1.0), 9)
@@ -168,7 +165,6 @@ def test_reach_saves_evaluations_and_loses_only_unlikely_rows(seed: int, reach: 
 
 
 @given(SEED, st.integers(1, 40), st.floats(0.01, 0.9))
-@settings(deadline=None)
 def test_rows_beyond_the_free_ones_are_worth_their_price(seed: int, free_rows: int, price: float) -> None:
     prices = Prices(rows=price * np.maximum(np.arange(40) - free_rows + 1, 0))
     tree = grow(markov(seed), Growing(max_size=40, prices=prices), 9).tree
@@ -184,7 +180,6 @@ def test_costs_that_come_in_steps_are_filled_up() -> None:
 
 
 @given(SEED, st.lists(st.floats(0.0, 0.3), min_size=39, max_size=39))
-@settings(deadline=None)
 def test_of_the_nodes_found_the_best_number_is_taken(seed: int, steps: list[float]) -> None:
     prices = Prices(rows=np.concatenate([[0.0], np.cumsum(steps)]))
     logits = markov(seed)
@@ -213,7 +208,6 @@ def test_nodes_that_are_not_worth_their_price_are_not_evaluated() -> None:
 
 
 @given(SEED, st.integers(0, 5))
-@settings(deadline=None)
 def test_growth_goes_on_below_a_node(seed: int, choice: int) -> None:
     """Going on from a node gives the tree that growing anew from its token gives."""
     logits, config, never = markov(seed), Growing(max_size=24, width=1, reach=1.0), np.array([], np.int32)

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -117,7 +117,6 @@ def test_a_history_that_is_too_common_to_be_discounted_leaves_one_event_over() -
 
 
 @given(corpora())
-@settings(deadline=None)
 def test_probabilities_are_those_of_a_naive_model(corpus: tuple[Texts, int]) -> None:
     texts, n_vocab = corpus
     model, naive = estimate(texts, n_vocab), Naive(texts, n_vocab)
@@ -127,7 +126,6 @@ def test_probabilities_are_those_of_a_naive_model(corpus: tuple[Texts, int]) -> 
 
 
 @given(corpora())
-@settings(deadline=None)
 def test_every_token_is_possible_and_all_sum_to_one(corpus: tuple[Texts, int]) -> None:
     texts, n_vocab = corpus
     tokens, logp = estimate(texts, n_vocab).lookup(*everything(n_vocab), n_vocab)
@@ -148,7 +146,6 @@ def test_a_history_keeps_its_likeliest_continuations() -> None:
 
 
 @given(corpora(), st.integers(1, 12))
-@settings(deadline=None)
 def test_the_likeliest_are_the_first_of_all(corpus: tuple[Texts, int], k: int) -> None:
     texts, n_vocab = corpus
     model = estimate([*texts, *(wide_texts() if n_vocab == 60 else [])], n_vocab)
@@ -158,7 +155,6 @@ def test_the_likeliest_are_the_first_of_all(corpus: tuple[Texts, int], k: int) -
 
 
 @given(corpora(), st.integers(1, 12))
-@settings(deadline=None)
 def test_a_frontier_is_looked_up_like_its_histories_one_by_one(corpus: tuple[Texts, int], k: int) -> None:
     texts, n_vocab = corpus
     model, (before, last) = estimate(texts, n_vocab), everything(n_vocab)
@@ -170,7 +166,6 @@ def test_a_frontier_is_looked_up_like_its_histories_one_by_one(corpus: tuple[Tex
 
 
 @given(corpora())
-@settings(deadline=None)
 def test_the_likeliest_come_first_and_equals_by_token(corpus: tuple[Texts, int]) -> None:
     texts, n_vocab = corpus
     tokens, logp = estimate(texts, n_vocab).lookup(*everything(n_vocab), n_vocab)

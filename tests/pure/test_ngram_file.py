@@ -207,7 +207,7 @@ def test_a_flipped_byte_is_noticed_or_harmless(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 2000))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_refused_or_harmless(tmp_path: Path, noise: bytes, at: int) -> None:
     data = pack(model(), HASH)
     _read_or_refuse(tmp_path / "model", data[:at] + noise + data[at + len(noise) :])
