@@ -1,5 +1,7 @@
 """The accountant of one generation: the only writer of its statistics and of its rounds' trace."""
 
+from collections.abc import Callable
+
 from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import Pager
 from cadcpp.runtime.round import RoundRecord
@@ -27,12 +29,12 @@ class Accounting:
         stats.load_seconds = load_seconds
         stats.exact, stats.inexact_because = kernels.exact, kernels.reason
 
-    def count(self, record: RoundRecord, policy: dict[str, float]) -> None:
-        """A round is over; ``policy`` is what its policy went by."""
+    def count(self, record: RoundRecord, policy: Callable[[], dict[str, float]]) -> None:
+        """A round is over; ``policy`` tells, for a trace, what its policy went by."""
         self._count_round(record)
         self._count_paging()
         if self._trace is not None:
-            self._write_trace(self._trace, record, policy)
+            self._write_trace(self._trace, record, policy())
 
     def _count_round(self, record: RoundRecord) -> None:
         stats, draft = self.stats, record.draft

@@ -37,8 +37,8 @@ class Reading(NullPager):
 
 def test_rounds_add_up() -> None:
     accounting = Accounting(Stats(), NullPager(), n_decodes=1, load_seconds=4.0)
-    accounting.count(record(n_decodes=2), {})
-    accounting.count(record(n_decodes=5, n_emitted=2), {})
+    accounting.count(record(n_decodes=2), dict)
+    accounting.count(record(n_decodes=5, n_emitted=2), dict)
     stats = accounting.stats
     assert (stats.passes, stats.drafted, stats.accepted, stats.emitted) == (2, 6, 4, 5)
     assert stats.draft_decodes == 4 and stats.load_seconds == 4.0
@@ -51,7 +51,7 @@ def test_paging_counts_from_where_the_generation_began() -> None:
     pager.now = PagerState(
         pinned_bytes=7, stall_seconds=6.5, expert_bytes=700, passes=5, pass_bytes=1000, streamed_bytes=3000
     )
-    accounting.count(record(), {})
+    accounting.count(record(), dict)
     stats = accounting.stats
     assert (stats.pinned_bytes, stats.stall_seconds) == (7, 1.5)
     assert stats.streamed_bytes_per_pass == 1000 + 600 // 2
@@ -63,7 +63,7 @@ def test_bytes_read_for_the_prompt_are_told_apart(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("cadcpp.runtime.accounting.read_bytes", lambda: next(read))
     accounting = Accounting(Stats(), NullPager())
     for _ in range(2):
-        accounting.count(record(), {})
+        accounting.count(record(), dict)
     stats = accounting.stats
     assert (stats.read_bytes, stats.prompt_read_bytes, stats.read_bytes_per_token) == (5800, 5000, 5800 // 6)
 
