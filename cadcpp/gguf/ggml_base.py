@@ -88,3 +88,10 @@ def block_size(kind: int) -> int:
     size = ggml_base().ggml_blck_size
     size.restype, size.argtypes = ctypes.c_int64, (ctypes.c_int,)
     return int(size(kind))
+
+
+def row_bytes(kind: int, length: int) -> int:
+    """What a row of so many weights takes."""
+    size = ggml_base().ggml_row_size
+    size.restype, size.argtypes = ctypes.c_size_t, (ctypes.c_int, ctypes.c_int64)
+    return int(size(kind, length))

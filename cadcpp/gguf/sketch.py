@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cadcpp.errors import ModelError
-from cadcpp.gguf.ggml_base import block_size
+from cadcpp.gguf.ggml_base import block_size, row_bytes
 from cadcpp.gguf.header import Header, Tensor
 from cadcpp.gguf.quantize import quantize
 from cadcpp.gguf.writer import Weights, write_llama
@@ -18,6 +18,7 @@ from cadcpp.gguf.writer import Weights, write_llama
 N_VOCAB = 256
 _F32 = 0
 _UNIT = 256  # no kernel looks at more of a row at once, so lengths keep their remainder of it
+_WIDTH, _N_MATRICES = 2048, 3  # of an enlarged network
 _N_ROWS = 32  # different rows of a matrix, which repeat
 _MOST_EXPERTS, _MOST_USED = 8, 4
 _MOST_HEAD = 1024
@@ -49,6 +50,15 @@ class Sketch:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def enlarged(self, n_bytes: int) -> "Sketch":
+        """One whose feed-forward networks have so many bytes, about; its rows keep their odd ends."""
+        kinds = self.inner + self.outer + self.expert_inner + self.expert_outer
+        row = max(row_bytes(kind, _WIDTH) for kind in kinds)
+        n_ff = n_bytes // (_N_MATRICES * row * self.n_layer * max(self.n_experts, 1))
+        return replace(
+            self, n_embd=_WIDTH + self.n_embd % _UNIT, n_ff=max(n_ff // _UNIT, 1) * _UNIT + self.n_ff % _UNIT
+        )
 
 
 def sketch(header: Header) -> Sketch:

@@ -13,11 +13,19 @@ class KernelMode:
     granularity: Granularity = Granularity()
     exact: bool = True
     reason: str = ""  # why it is not exact
+    alone_because: str = ""  # why rows of text are computed one at a time, which is exact with any kernels
+
+    @property
+    def drafts(self) -> bool:
+        """Whether a pass may have rows of drafts."""
+        return not self.alone_because
 
     @property
     def name(self) -> str:
         """In words, such as "repacked, rows in multiples of 4"."""
         kernels = "repacked" if self.repacked else "as they come"
+        if not self.drafts:
+            return f"{kernels}, one row at a time: {self.alone_because}"
         rows = self.granularity
         if rows.large > rows.multiple:
             return f"{kernels}, rows in multiples of {rows.multiple}, of {rows.large} beyond 16"

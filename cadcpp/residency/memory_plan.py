@@ -137,6 +137,7 @@ def _budget(
     verifier: Header, draft: Header | None, n_ctx: int, rows: int, n_prompt: int, logits_all: bool, kernels: KernelMode
 ) -> dict[str, Any]:
     """Everything but the verifier's weights: the contexts' shapes and what they take."""
+    draft = draft if kernels.drafts else None
     granularity = kernels.granularity
     mine = verifier_shape(n_ctx, rows, n_prompt=n_prompt, logits_all=logits_all, granularity=granularity)
     drafts = draft_shape(n_ctx, rows, n_prompt=n_prompt) if draft else None

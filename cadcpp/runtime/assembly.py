@@ -108,6 +108,7 @@ class Assembly:
             kernels=self.plan.kernels,
         )
         self._tell_inexact()
+        self._tell_undrafted(draft is not None)
 
     def _check_exact(self) -> None:
         kernels = self.plan.kernels
@@ -118,6 +119,14 @@ class Assembly:
         kernels = self.plan.kernels
         if self.config.exact == "auto" and not kernels.exact and self.config.speculative != "off":
             logger.warning("cadcpp: %s", kernels.promise)
+
+    def _tell_undrafted(self, has_draft: bool) -> None:
+        asked = self.config.speculative != "off" and (has_draft or self.config.ngram is not None)
+        if asked and not self.plan.kernels.drafts:
+            logger.warning(
+                "cadcpp: nothing is drafted: %s, so one row at a time is faster; exact off drafts all the same",
+                self.plan.kernels.alone_because,
+            )
 
     def _model(self, header: Header, **how: bool) -> Model:
         model = Model(header.path, header=header, **how)
@@ -131,7 +140,7 @@ class Assembly:
 
     def _drafter(self, header: Header | None) -> Drafter:
         never = self.model.end_tokens()  # nothing follows an end, so none is drafted
-        if self.config.speculative == "off":
+        if self.config.speculative == "off" or not self.plan.kernels.drafts:
             return NoDrafter()
         if header is None or self.plan.draft_shape is None or self.config.speculative == "ngram":
             return NgramDrafter(NgramPredictor(self._ngram()), never)

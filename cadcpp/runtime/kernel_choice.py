@@ -1,46 +1,51 @@
 """Which kernels a verifier is computed with on this machine: tried once, then remembered."""
 
-import hashlib
-import json
-import os
-import platform
-from contextlib import suppress
 from dataclasses import asdict, astuple, replace
-from pathlib import Path
-from typing import Any
 
 from cadcpp.config import SessionConfig
-from cadcpp.errors import CadError, ToolError
+from cadcpp.errors import CadError
 from cadcpp.gguf.header import Header
 from cadcpp.gguf.sketch import Sketch, sketch
 from cadcpp.native.exactness import CANDIDATES, find_granularity
-from cadcpp.native.lib import api, library_files
 from cadcpp.native.repacking import repackable
+from cadcpp.native.row_cost import relative_cost
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
-from cadcpp.runtime.stages import finish
+from cadcpp.runtime.verdicts import remembered
 from cadcpp.system.cpu import default_threads
 from cadcpp.tree.granularity import Granularity
-from cadcpp.util.files import new_file
 
 _NEITHER = "no number of rows was found with which this machine rounds every row alike"
 _UNCHECKED = "it was not asked for"
-_REVISION = 4  # of what is tried
-_TELLING = ("flags", "features", "model name", "cpu part")  # lines that tell one kind of processor from another
+_REVISION = 5  # of what is tried
+_CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts seldom bring back more
 
 
 def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
-    """The modes for a verifier: exact ones, if there are any, and of these the one that fills passes up the least.
-
-    Which one is faster is not measured, since a text must not depend on what else the machine does.
-    """
+    """The modes for a verifier: exact ones, if there are any."""
     repacks = bool(repackable(header))
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED)
         return KernelModes(kept=KernelMode(repacked=repacks, exact=False, reason=_UNCHECKED), streamed=unchecked)
     n_threads = config.n_threads or default_threads()
     streamed = _mode(header, n_threads, repacked=False)
-    kept = _both(_mode(header, n_threads, repacked=True), streamed) if repacks else streamed
-    return KernelModes(kept=min(kept, streamed, key=_rank), streamed=streamed)
+    return KernelModes(kept=_kept(header, n_threads, streamed) if repacks else streamed, streamed=streamed)
+
+
+def _kept(header: Header, n_threads: int, plain: KernelMode) -> KernelMode:
+    """The mode for weights that all stay in memory: repacked, unless they are exact in no other way than as they come.
+
+    Where repacked passes have to be filled up, and that makes plain decoding dear, drafts would have to bring more than
+    they do. There nothing is drafted, and rows are computed one at a time.
+    """
+    repacked = _both(_mode(header, n_threads, repacked=True), plain)
+    n_rows = repacked.granularity.whole(1)
+    if not repacked.exact or n_rows == 1:
+        return min(repacked, plain, key=_rank)
+    cost = _cost(sketch(header), n_rows, n_threads)
+    if cost <= _CHEAP:
+        return repacked
+    because = f"with these weights an exact pass has {n_rows} rows, which take {cost:.1f} times as long as one here"
+    return KernelMode(repacked=True, alone_because=because)
 
 
 def _both(repacked: KernelMode, plain: KernelMode) -> KernelMode:
@@ -57,7 +62,7 @@ def _rank(mode: KernelMode) -> tuple[bool, int]:
 
 def _mode(header: Header, n_threads: int, *, repacked: bool) -> KernelMode:
     try:
-        granularity = _remembered(sketch(header), n_threads, repacked)
+        granularity = _granularity(sketch(header), n_threads, repacked)
     except (CadError, OSError) as error:  # a shape that a small model cannot have, or no room for it
         return KernelMode(repacked=repacked, exact=False, reason=f"it could not be tried: {error}")
     if granularity is None:
@@ -65,44 +70,17 @@ def _mode(header: Header, n_threads: int, *, repacked: bool) -> KernelMode:
     return KernelMode(repacked=repacked, granularity=granularity)
 
 
-def _remembered(made: Sketch, n_threads: int, repacked: bool) -> Granularity | None:
-    """What was found before on the same machine with the same library, else what is found now."""
-    path, key = _memory(), _key(made, n_threads, repacked)
-    known = _read(path)
-    with suppress(KeyError, TypeError, ValueError):
-        return Granularity(*known[key]) if known[key] else None
-    # On the thread that computes: a second team of OpenMP's would slow the first one.
-    found = finish(lambda: find_granularity(made, repacked=repacked, n_threads=n_threads))
-    with suppress(ToolError), new_file(path) as new:  # a disk that takes no more costs a second at the next start
-        new.write_text(json.dumps(_read(path) | {key: list(astuple(found)) if found else None}))
-    return found
+def _granularity(made: Sketch, n_threads: int, repacked: bool) -> Granularity | None:
+    def find() -> list[int] | None:
+        found = find_granularity(made, repacked=repacked, n_threads=n_threads)
+        return list(astuple(found)) if found else None
 
-
-def _memory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cadcpp" / "kernels.json"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _key(made: Sketch, n_threads: int, repacked: bool) -> str:
-    """All that a verdict rests on."""
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in library_files()]
-    machine = platform.machine(), _processor(), api.llama_print_system_info().decode()
-    settings = {name: value for name, value in os.environ.items() if name.startswith(("GGML_CPU_", "OMP_"))}
     candidates = [asdict(candidate) for candidate in CANDIDATES]
-    facts = _REVISION, files, machine, settings, candidates, made.to_dict(), n_threads, repacked
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    numbers = remembered(("rows", _REVISION, candidates, made.to_dict(), n_threads, repacked), find)
+    return Granularity(*numbers) if numbers else None
 
 
-def _processor() -> list[str]:
-    """What the kernel says of the processors, but for how fast they are just now."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-        return sorted({line for line in lines if line.lower().startswith(_TELLING)})
-    return [platform.processor()]
+def _cost(made: Sketch, n_rows: int, n_threads: int) -> float:
+    """Remembered too, since the text depends on it: a second opinion on a busy machine would be another text."""
+    facts = "cost", _REVISION, made.to_dict(), n_threads, n_rows
+    return float(remembered(facts, lambda: relative_cost(made, n_rows, n_threads=n_threads)))

@@ -39,7 +39,7 @@ def test_inspect_for_people(tiny: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("command", ["inspect", "plan"])
 def test_what_is_not_exact_is_said(tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    monkeypatch.setattr(kernel_choice, "_remembered", lambda *_: None)
+    monkeypatch.setattr(kernel_choice, "_granularity", lambda *_: None)
     path = tiny(type_name="F16")
     arguments = ["models", "inspect", path] if command == "inspect" else ["plan", "-m", path]
     result = CliRunner().invoke(main, [*map(str, arguments), "--json"])

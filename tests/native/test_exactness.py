@@ -14,15 +14,15 @@ import pytest
 from cadcpp import errors
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import read_header
-from cadcpp.gguf.sketch import sketch, write_sketch
+from cadcpp.gguf.sketch import Sketch, sketch, write_sketch
 from cadcpp.modes import Speculative
 from cadcpp.native import exactness
 from cadcpp.native.exactness import agrees, find_granularity
 from cadcpp.native.model import Model
 from cadcpp.native.repacking import has_kernels, repackable
+from cadcpp.native.row_cost import relative_cost
 from cadcpp.residency.context_shape import verifier_shape
-from cadcpp.residency.kernel_mode import KernelMode
-from cadcpp.runtime import kernel_choice
+from cadcpp.runtime import kernel_choice, verdicts
 from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.runtime.session import Session
 from cadcpp.telemetry.stats import Stats
@@ -114,28 +114,88 @@ def test_it_is_tried_again_when_anything_changes(
     tiny: Callable[..., Path], memory: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     made = sketch(read_header(tiny_of(tiny, "llama", "F16")))
-    before = kernel_choice._key(made, 2, False)
+    tried = list[Sketch]()
+    monkeypatch.setattr(kernel_choice, "find_granularity", lambda made, **_: tried.append(made))
+    kernel_choice._granularity(made, 2, False)
+    kernel_choice._granularity(made, 2, False)
+    assert len(tried) == 1
     if setting == "library":
-        monkeypatch.setattr(kernel_choice, "library_files", list)
+        monkeypatch.setattr(verdicts, "library_files", list)
     other = replace(made, output=8) if setting == "types" else made
-    assert kernel_choice._key(other, 1 if setting == "threads" else 2, False) != before
+    kernel_choice._granularity(other, 1 if setting == "threads" else 2, False)
+    assert len(tried) == 2
 
 
-def test_the_mode_that_fills_up_least_is_taken(
+def test_weights_that_stay_in_memory_are_repacked_and_drafted_for_where_exact_passes_are_cheap(
     tiny: Callable[..., Path], memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = read_header(tiny_of(tiny, "llama", "Q4_0"))
 
-    def chosen(plain: Granularity | None, repacked: Granularity | None) -> KernelMode:
+    def chosen(plain: Granularity | None, repacked: Granularity | None, cost: float = 1.0) -> tuple[bool, bool, bool]:
         found = {False: plain, True: repacked}
-        monkeypatch.setattr(kernel_choice, "_remembered", lambda _made, _n, how: found[how])
-        return kernel_modes(SessionConfig(), header).kept
+        monkeypatch.setattr(kernel_choice, "_granularity", lambda _made, _n, how: found[how])
+        monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: cost)
+        memory.unlink(missing_ok=True)
+        mode = kernel_modes(SessionConfig(), header).kept
+        return mode.repacked, mode.drafts, mode.exact
 
-    assert chosen(Granularity(2), Granularity()).repacked
-    assert chosen(Granularity(), Granularity()).repacked
-    assert not chosen(Granularity(), Granularity(4, 4)).repacked
-    assert chosen(None, Granularity(4, 4)).repacked
-    assert not chosen(None, None).exact
+    assert chosen(Granularity(2), Granularity()) == (True, True, True)
+    assert chosen(Granularity(), Granularity()) == (True, True, True)
+    assert chosen(Granularity(), Granularity(4, 4), cost=1.2) == (True, True, True)
+    assert chosen(Granularity(), Granularity(4, 4), cost=2.9) == (True, False, True)
+    assert chosen(Granularity(), None) == (False, True, True)
+    assert chosen(None, None)[2] is False
+
+
+def test_what_a_row_costs_is_timed_once(
+    tiny: Callable[..., Path], memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second opinion might be another one, and with it another text."""
+    costs = iter([1.2])
+    monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: next(costs))
+    made = sketch(read_header(tiny_of(tiny, "llama", "Q4_0")))
+    assert [kernel_choice._cost(made, 4, 2) for _ in range(2)] == [1.2, 1.2]
+
+
+def test_a_row_s_cost_is_of_weights_larger_than_caches(tiny: Callable[..., Path]) -> None:
+    made = sketch(read_header(tiny_of(tiny, "mixture", "Q4_0")))
+    large = made.enlarged(64 << 20)
+    assert (large.n_embd % 256, large.n_ff % 256) == (made.n_embd % 256, made.n_ff % 256)
+    n_weights = 3 * large.n_layer * large.n_embd * large.n_ff * large.n_experts
+    assert 0.7 < n_weights * 18 / 32 / (64 << 20) < 1.4
+    assert relative_cost(made, 4, n_threads=1) > 0
+
+
+@pytest.fixture
+def dear(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which rows cost much, and repacked weights need four of them."""
+    monkeypatch.setattr(
+        kernel_choice, "_granularity", lambda _made, _n, repacked: Granularity(4, 4) if repacked else Granularity()
+    )
+    monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: 2.9)
+
+
+@pytest.mark.usefixtures("dear")
+def test_where_rows_are_computed_alone_a_draft_is_neither_planned_nor_loaded_and_that_is_said(
+    tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path, stats = tiny_of(tiny, "llama", "Q4_0"), Stats()
+    with Session(path, tiny(), SessionConfig(n_ctx=64)) as session:
+        assert session.plan.draft == 0 and session.plan.kernels.name.startswith("repacked, one row at a time: ")
+        for _ in session.stream([5, 6, 7], GREEDY, 6, stats=stats):
+            pass
+    assert stats.exact and not stats.inexact_because and stats.drafted == 0
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "cadcpp.runtime.assembly"]
+    assert said.startswith("cadcpp: nothing is drafted: ") and "2.9 times" in said
+
+
+@pytest.mark.usefixtures("dear")
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_where_nobody_asked_for_drafts_nothing_is_said_of_them(
+    tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture, mode: Speculative
+) -> None:
+    with Session(tiny_of(tiny, "llama", "Q4_0"), None, SessionConfig(n_ctx=64, speculative=mode)):
+        assert not [record for record in caplog.records if record.name == "cadcpp.runtime.assembly"]
 
 
 def test_repacked_weights_have_rows_that_suit_those_which_never_are(
@@ -143,7 +203,8 @@ def test_repacked_weights_have_rows_that_suit_those_which_never_are(
 ) -> None:
     """Such as embeddings that the model ends with."""
     found = {False: Granularity(2, 2, 16), True: Granularity()}
-    monkeypatch.setattr(kernel_choice, "_remembered", lambda _made, _n, how: found[how])
+    monkeypatch.setattr(kernel_choice, "_granularity", lambda _made, _n, how: found[how])
+    monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: 1.0)
     kept = kernel_modes(SessionConfig(), read_header(tiny_of(tiny, "llama", "Q4_0"))).kept
     assert kept.repacked and kept.granularity == Granularity(2, 2, 16)
 
@@ -190,6 +251,12 @@ def test_off_claims_nothing(tiny: Callable[..., Path], caplog: pytest.LogCapture
 # the text -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def drafting(monkeypatch: pytest.MonkeyPatch, memory: Path) -> None:
+    """Passes are filled up and drafted for, whatever rows cost here."""
+    monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: 1.0)
+
+
 def write(
     path: Path,
     draft: Path | None,
@@ -209,7 +276,7 @@ def write(
 
 
 @pytest.fixture(params=CASES, ids="-".join)
-def verifier(request: pytest.FixtureRequest, tiny: Callable[..., Path]) -> Path:
+def verifier(drafting: None, request: pytest.FixtureRequest, tiny: Callable[..., Path]) -> Path:
     return tiny_of(tiny, *request.param)
 
 
