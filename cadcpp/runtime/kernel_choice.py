@@ -18,7 +18,7 @@ from cadcpp.native.lib import api, library_files
 from cadcpp.native.repacking import repackable
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.runtime.stages import finish
-from cadcpp.system.cpu import default_threads
+from cadcpp.system.user_dirs import cache_dir
 from cadcpp.tree.granularity import Granularity
 from cadcpp.util.files import new_file
 
@@ -37,7 +37,7 @@ def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED)
         return KernelModes(kept=KernelMode(repacked=repacks, exact=False, reason=_UNCHECKED), streamed=unchecked)
-    n_threads = config.n_threads or default_threads()
+    n_threads = config.with_threads().n_threads or 1
     streamed = _mode(header, n_threads, repacked=False)
     kept = _both(_mode(header, n_threads, repacked=True), streamed) if repacks else streamed
     return KernelModes(kept=min(kept, streamed, key=_rank), streamed=streamed)
@@ -68,18 +68,22 @@ def _mode(header: Header, n_threads: int, *, repacked: bool) -> KernelMode:
 def _remembered(made: Sketch, n_threads: int, repacked: bool) -> Granularity | None:
     """What was found before on the same machine with the same library, else what is found now."""
     path, key = _memory(), _key(made, n_threads, repacked)
-    known = _read(path)
+    known = _read(path) if path else {}
     with suppress(KeyError, TypeError, ValueError):
         return Granularity(*known[key]) if known[key] else None
     # On the thread that computes: a second team of OpenMP's would slow the first one.
     found = finish(lambda: find_granularity(made, repacked=repacked, n_threads=n_threads))
+    if path is None:
+        return found
     with suppress(ToolError), new_file(path) as new:  # a disk that takes no more costs a second at the next start
         new.write_text(json.dumps(_read(path) | {key: list(astuple(found)) if found else None}))
     return found
 
 
-def _memory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cadcpp" / "kernels.json"
+def _memory() -> Path | None:
+    """Where verdicts are kept; None for a user without a home."""
+    folder = cache_dir()
+    return folder / "kernels.json" if folder else None
 
 
 def _read(path: Path) -> dict[str, Any]:
