@@ -15,7 +15,7 @@ from cadcpp.errors import ModelError
 from cadcpp.gguf.header import Header, Part, read_header
 from cadcpp.system.cpu import choose_threads
 from cadcpp.system.disk_speed import disk_bytes_per_s
-from cadcpp.system.mapping import is_shareable, mount_of, sharing
+from cadcpp.system.mapping import has_maps, is_shareable, mount_of, sharing
 from cadcpp.system.memory_limits import available_bytes, lockable_bytes
 from cadcpp.system.stub import foreseen_limits
 from cadcpp.system.user_dirs import cache_dir, state_dir
@@ -62,7 +62,7 @@ def examine(models: Path, root: Path = Path("/")) -> Iterator[Finding]:
     for look in looks:
         try:
             yield from look()
-        except OSError as error:  # such as a folder that is not for us to read
+        except (OSError, ValueError) as error:  # such as a folder that is not for us to read
             yield Finding("note", f"not all can be looked at: {error}", "ask whoever runs this system, or try as root")
 
 
@@ -186,7 +186,8 @@ def _loading(models: Path) -> Iterator[Finding]:
     """Whether weights can be streamed, tried with the header that there is, or one of a large vocabulary."""
     header = _largest_header(models)
     if limits := foreseen_limits(header):
-        yield Finding("slow", limits, "export TMPDIR=DIRECTORY, one on ext4, f2fs or tmpfs that has room")
+        remedy = "export TMPDIR=DIRECTORY, one on ext4, f2fs or tmpfs that has room"
+        yield Finding("slow", limits, remedy if has_maps() else "mount /proc, where this is Linux")
     else:
         n_bytes = max(part.data_offset for part in header.parts)
         yield Finding("ok", f"loading reads no more than {format_size(n_bytes)} of a model that is streamed")

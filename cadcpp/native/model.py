@@ -15,7 +15,7 @@ from cadcpp.native.repacking import Overrides, repackable
 from cadcpp.system.file_guard import Guard
 from cadcpp.system.mapping import Mapping, Segment, forget, has_maps, is_shareable, mapped, mount_of, sharing
 from cadcpp.system.scratch_file import place_name, scratch_folders
-from cadcpp.system.stub import LOADS_WHOLE, NO_MAPS, NOT_PAGED, Stub, no_place, refusal
+from cadcpp.system.stub import LOADS_WHOLE, NO_MAPS, NOT_PAGED, NOT_STREAMED, Stub, no_place, refusal
 
 
 class Model:
@@ -99,7 +99,7 @@ class Model:
         for part in self.header.parts:
             if not is_shareable(part.path):
                 mount = mount_of(part.path)
-                raise ModelError(f"{part.path} cannot be streamed: {reason}; {mount} has no shared mappings either")
+                raise ModelError(f"{NOT_STREAMED}: {reason}; and {mount} has no shared mappings: copy {part.path}")
         segments = self._load_mapped()
         found = {segment.part for segment in segments} == set(range(len(self.header.parts)))
         if found:

@@ -11,12 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cadcpp.gguf.header import Header, Part
-from cadcpp.system.mapping import Mapped, Segment, has_maps, map_over, mappings
+from cadcpp.system.mapping import Mapped, Segment, has_maps, is_shareable, map_over, mappings
 from cadcpp.system.scratch_file import ScratchFile, place_name, scratch_folders
 
 _NO_HOLES = 1 << 20  # bytes that a hole may take
 LOADS_WHOLE = "loading reads all weights"
 NOT_PAGED = "weights are left to the system, which reads them by page faults"
+NOT_STREAMED = "weights cannot be streamed"
 NO_MAPS = "this system does not tell where files are mapped (/proc/self/maps)"
 
 
@@ -81,7 +82,8 @@ def foreseen_limits(header: Header) -> str:
             refused.append(refusal(folder, error))
         else:
             return ""
-    return f"{LOADS_WHOLE}: {no_place(header, refused)}"
+    whole = all(is_shareable(part.path) for part in header.parts)
+    return f"{LOADS_WHOLE if whole else NOT_STREAMED}: {no_place(header, refused)}"
 
 
 def refusal(folder: Path | None, error: OSError) -> str:

@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import faultydisk
-from tests.support.command import run
+from tests.support.command import ROOT, run
 from tests.support.environments import (
     Environment,
     one_core_s_quota,
@@ -100,6 +101,14 @@ def test_files_that_may_not_be_as_large_as_the_model_are_read_whole_and_streamed
     assert line == f"cadcpp: {stats['streaming_limited']}"
 
 
+def test_a_mount_and_a_limit_that_leave_no_way_to_stream_are_one_line(place: Path, half: int) -> None:
+    arguments = ("-m", place / "model.gguf", *OPTIONS, "--exact", "off", "--ram", f"{half}B")
+    done = small_files(1 << 16).run("generate", *arguments)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("cadcpp: weights cannot be streamed: no place takes")
+    assert f"{place.parent / 'disk'} has no shared mappings: copy" in line
+
+
 def test_what_is_lost_is_planned_and_found(sound: Path, half: int) -> None:
     small = small_files(1 << 16)
     plan = json.loads(small.run("plan", "-m", sound, "--ctx", 512, "--ram", f"{half}B", "--json").stdout)
@@ -149,6 +158,20 @@ def test_a_mount_without_shared_mappings_gives_the_same_text(
     tokens, stats = written(done)
     assert tokens == plainly and done.stderr == ""
     assert bool(stats["streamed_bytes_per_pass"]) == (room == "half" and not pager)
+
+
+@pytest.mark.parametrize("use_mmap", [True, False])
+def test_the_class_on_a_mount_without_shared_mappings(place: Path, plainly: list[int], use_mmap: bool) -> None:
+    code = (
+        "import sys; from cadcpp import Llama\n"
+        f"llama = Llama(sys.argv[1], n_ctx=512, n_threads=1, use_mmap={use_mmap}, speculative='off', verbose=False)\n"
+        "tokens = llama.generate(llama.tokenize(b'hello'), temp=0.0, repeat_penalty=1.0)\n"
+        "print([next(tokens) for _ in range(12)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(place / "model.gguf")], capture_output=True, text=True, cwd=ROOT, timeout=100
+    )
+    assert done.returncode == 0 and json.loads(done.stdout) == plainly, done.stderr
 
 
 def test_a_chat_of_an_unknown_user_goes_on_and_is_not_kept(sound: Path) -> None:
