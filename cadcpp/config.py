@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cadcpp.errors import ConfigError
 from cadcpp.modes import Exact, Fallback, Pin, Speculative
+from cadcpp.system.cpu import choose_threads
 from cadcpp.tree.limits import TreeLimits
 from cadcpp.util.checks import check
 
@@ -50,7 +51,8 @@ class SessionConfig:
 
     n_ctx: int = 4096  # tokens of text, prompt included
     n_batch: int = 512  # prompt tokens per pass
-    n_threads: int | None = None  # None: one per core
+    n_threads: int | None = None  # None: as many as there are fast, idle cores
+    threads_because: str = ""  # why so many, where nobody asked for them
     ram: int | None = None  # bytes that the process may use in all; None: what the system leaves
     held: int | None = None  # bytes of it that the process holds before; None: those of a bare interpreter
     pager: bool = True  # False: leave paging to the kernel
@@ -85,3 +87,13 @@ class SessionConfig:
         if mode == "off" or self.tree.max_size == 1:
             return replace(self, speculative="off", tree=replace(self.tree, max_size=1))
         return replace(self, speculative="ngram") if not draft and mode == "auto" else self
+
+    def with_threads(self) -> "SessionConfig":
+        """The settings with a number of threads. It takes a moment, to see what other programs do.
+
+        Decided once: with another number some kernels round otherwise, so that a text must not see it change.
+        """
+        if self.n_threads is not None:
+            return self
+        threads = choose_threads()
+        return replace(self, n_threads=threads.n, threads_because=threads.why)

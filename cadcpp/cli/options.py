@@ -92,7 +92,9 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
 
 MODEL_OPTIONS: Callable[[F], F] = _stack(
     PAIR_OPTIONS,
-    click.option("--threads", type=int, metavar="N", help="Compute threads. [default: one per physical core]"),
+    click.option(
+        "--threads", type=int, metavar="N", help="Compute threads. [default: one per core that is fast and idle]"
+    ),
     _choice(
         "--speculative",
         Speculative,
@@ -278,7 +280,7 @@ def open_session(
     """
     if n_predict < 1:
         raise ConfigError(f"-n must be at least 1, got {n_predict}")
-    config = session_config(ctx, **settings).resolve(draft is not None)
+    config = session_config(ctx, **settings).resolve(draft is not None).with_threads()
     from cadcpp.runtime.session import Session
     from cadcpp.runtime.stages import apart
 

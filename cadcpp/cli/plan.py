@@ -50,13 +50,17 @@ def _plan(
     from cadcpp.config import SessionConfig
     from cadcpp.gguf.header import read_header
     from cadcpp.residency.tree_buffers import plan_session
+    from cadcpp.runtime.assembly import told_limits
     from cadcpp.runtime.kernel_choice import kernel_modes
     from cadcpp.tree.limits import limit_tree
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
     n_ctx = default_ctx(model) if ctx is None else ctx
-    config = SessionConfig(n_ctx=n_ctx, ram=ram, tree=limit_tree(max_tree_size))
-    return plan_session(config.resolve(draft is not None), verifier, drafter, kernel_modes(config, verifier))
+    config = (
+        SessionConfig(n_ctx=n_ctx, ram=ram, tree=limit_tree(max_tree_size)).resolve(draft is not None).with_threads()
+    )
+    plan, tree_buffers = plan_session(config, verifier, drafter, kernel_modes(config, verifier))
+    return told_limits(plan, verifier), tree_buffers
 
 
 def _values(plan: "Plan", tree_buffers: "TreeBuffers", disk_speed: int | None, model: Path) -> dict[str, Any]:
@@ -105,6 +109,8 @@ def _table(values: dict[str, Any], promise: str) -> str:
 
 def _remarks(size: dict[str, str], values: dict[str, Any]) -> Iterator[str]:
     """Sentences about weights that are streamed; ``size`` has what is in bytes as text."""
+    if values["streaming_limited"]:
+        yield f"Streaming is limited: {values['streaming_limited']}."
     if values["lockable"] < values["pinned"]:
         yield (
             f"{size['lockable']} of it may be locked in memory (RLIMIT_MEMLOCK); the rest stays as long as nothing "

@@ -1,10 +1,15 @@
 """What commands show, and where: answers on stdout, everything else on stderr."""
 
+import logging
 import os
 import sys
 from typing import TextIO
 
 import click
+
+from cadcpp.errors import CadError
+
+logger = logging.getLogger(__name__)
 
 # Control characters become pictures of themselves: neither a model nor a file may steer the terminal.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
@@ -53,6 +58,15 @@ def note(message: str, *, dim: bool = False) -> None:
     """A line for people, on stderr."""
     text = printable(message)
     click.echo(click.style(text, dim=True) if dim and has_colours(sys.stderr) else text, err=True)
+
+
+def told(error: Exception) -> str:
+    """An error that something goes on after, in one line. Raises it again if nobody could read on."""
+    if isinstance(error, BrokenPipeError | click.ClickException | click.Abort | click.exceptions.Exit):
+        raise error
+    logger.debug("what went wrong", exc_info=error)
+    what = str(error) if isinstance(error, CadError) else f"{type(error).__name__}: {error}"
+    return f"cadcpp: {' '.join(what.split())}"
 
 
 def has_colours(stream: TextIO | None) -> bool:

@@ -10,13 +10,14 @@ from cadcpp.errors import ModelError
 _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of a value, by its type
 _INTEGERS = {4: "I", 5: "i"}
 _STRING, _ARRAY = 8, 9
+HEADER_BYTES = 32 << 20  # more than any model has; ggml takes eight bytes for each
 _COUNTS_AT, _VALUES_AT = 16, 24
 _length = struct.Struct("<Q").unpack_from
 
 
 def read_strings(path: Path, key: bytes) -> list[bytes]:
     """An array of strings, each up to its first NUL, as llama.cpp has them; empty if there is none of this name."""
-    with _mapped(path) as data:
+    with header_bytes(path) as data:
         kind, n, at = _find(path, data, key)
         texts = _strings(data, at, n)[0] if kind == _STRING else []
     return [text if b"\0" not in text else text[: text.index(b"\0")] for text in texts]
@@ -24,14 +25,21 @@ def read_strings(path: Path, key: bytes) -> list[bytes]:
 
 def read_integers(path: Path, key: bytes) -> list[int]:
     """An array of integers of 32 bits; empty if there is none of this name."""
-    with _mapped(path) as data:
+    with header_bytes(path) as data:
         kind, n, at = _find(path, data, key)
         return list(struct.unpack_from(f"<{n}{_INTEGERS[kind]}", data, at)) if kind in _INTEGERS else []
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def header_bytes(path: Path) -> mmap.mmap:
+    """The start of a file, as much as a header can take; a copy where the file system has no mappings."""
+    n_bytes = min(path.stat().st_size, HEADER_BYTES)
+    with path.open("rb", buffering=0) as file:
+        try:
+            return mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_COPY)
+        except OSError:
+            data = mmap.mmap(-1, n_bytes)
+            file.readinto(data)
+            return data
 
 
 def _find(path: Path, data: mmap.mmap, key: bytes) -> tuple[int, int, int]:

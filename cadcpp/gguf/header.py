@@ -1,7 +1,6 @@
 """A GGUF file's header, read by ggml's own reader: metadata and where each tensor lies."""
 
 import ctypes
-import mmap
 import re
 import reprlib
 import struct
@@ -20,8 +19,7 @@ MAGIC = b"GGUF"
 TOKEN_NORMAL, TOKEN_BYTE = 1, 6  # kinds of tokens that stand for text; others are control tokens, padding, ...
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 DAMAGED = "it is damaged, download or copy it again"
-# More than any model has. ggml takes eight bytes for each of the header, and compares every name with all others.
-_HEADER_BYTES, _MOST_TENSORS, _MOST_VALUES = 32 << 20, 1 << 14, 1 << 12
+_MOST_TENSORS, _MOST_VALUES = 1 << 14, 1 << 12  # more than any model has; ggml compares every name with all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +119,8 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _parse(path: Path) -> int | None:
-    n_bytes = min(path.stat().st_size, _HEADER_BYTES)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_COPY) as data:
+    with arrays.header_bytes(path) as data:
+        n_bytes = len(data)
         _check_counts(path, data[:24])
         handle: int | None = parser().init_from_buffer(
             (ctypes.c_char * n_bytes).from_buffer(data), n_bytes, InitParams(True, None)

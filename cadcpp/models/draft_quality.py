@@ -20,7 +20,7 @@ from cadcpp.native.model import Model
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.context_shape import draft_shape
 from cadcpp.runtime.session import Session
-from cadcpp.system.cpu import default_threads
+from cadcpp.system.cpu import choose_threads
 from cadcpp.tree.limits import DraftBudget
 from cadcpp.tree.prices import MAX_ROWS, Floats
 from cadcpp.verify.accept import accept
@@ -146,7 +146,7 @@ def _context(path: Path, texts: Sequence[Text]) -> Iterator[Context]:
     shape = replace(draft_shape(n_cells, _TREE.max_size, n_prompt=_BATCH), n_outputs=_BATCH)
     with (
         closing(Model(path, vocabulary=False, repacked=True)) as model,
-        closing(Context(model, shape, default_threads())) as context,
+        closing(Context(model, shape, choose_threads().n)) as context,
     ):
         context.batch.clip_tokens(model.n_vocab - 1)
         yield context

@@ -1,7 +1,6 @@
 """A model of a few kilobytes, to see whether llama.cpp reports what streaming rests on."""
 
 import math
-import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +9,7 @@ from cadcpp.gguf.writer import Weights, write_llama
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
+from cadcpp.system.scratch_file import scratch_file
 
 _N, _N_EXPERTS, _F32 = 32, 4, 0  # all sides of its matrices; a q8_0 cache needs 32
 _SETTINGS = {
@@ -58,11 +58,10 @@ class _Diary:
 def unreported() -> list[str]:
     """Which of "layers" and "routers" llama.cpp does not report in a pass through a mixture of one layer."""
     diary, shape = _Diary(), ContextShape(n_cells=256, n_batch=1, n_outputs=1, n_seq=1)
-    with tempfile.TemporaryDirectory(prefix="cadcpp-") as folder:
-        path = Path(folder) / "probe.gguf"
-        write_probe(path)
+    with closing(scratch_file()) as file:
+        write_probe(file.path)
         with (
-            closing(Model(path, vocabulary=False, repacked=True)) as model,
+            closing(Model(file.path, vocabulary=False, repacked=True)) as model,
             closing(Context(model, shape, 1, diary)) as context,
         ):
             context.batch.add([0], 0, 0, 1, True)

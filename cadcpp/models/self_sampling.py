@@ -16,7 +16,7 @@ from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.footprint import whole_cells
-from cadcpp.system.cpu import default_threads
+from cadcpp.system.cpu import choose_threads
 from cadcpp.util.files import reported
 
 _STEPS = 128  # tokens of a wave's text at most; what costs the time is rows, and attention little
@@ -104,6 +104,6 @@ def _context(path: Path, n_prompt: int, n_steps: int) -> Iterator[Context]:
     )
     with (
         closing(Model(path, vocabulary=False, repacked=True)) as model,
-        closing(Context(model, shape, default_threads())) as context,
+        closing(Context(model, shape, choose_threads().n)) as context,
     ):
         yield context

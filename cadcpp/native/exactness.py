@@ -1,11 +1,9 @@
 """Which numbers of rows give a row the same logits, bit for bit: tried on this machine, with a small model."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 from numpy.ctypeslib import as_array
@@ -16,6 +14,7 @@ from cadcpp.native.context import Context
 from cadcpp.native.lib import api
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
+from cadcpp.system.scratch_file import scratch_file
 from cadcpp.tree.granularity import Granularity
 
 # In the order of what they cost.
@@ -39,10 +38,9 @@ Rows = NDArray[np.float32]
 
 def find_granularity(made: Sketch, *, repacked: bool, n_threads: int) -> Granularity | None:
     """The least number of rows with which all passes agree; None if none of the candidates does."""
-    with tempfile.TemporaryDirectory(prefix="cadcpp-") as folder:
-        path = Path(folder) / "sketch.gguf"
-        write_sketch(path, made)
-        with closing(Model(path, vocabulary=False, repacked=repacked)) as model:
+    with closing(scratch_file()) as file:
+        write_sketch(file.path, made)
+        with closing(Model(file.path, vocabulary=False, repacked=repacked)) as model:
             return next((g for g in CANDIDATES if agrees(model, g, n_threads)), None)
 
 

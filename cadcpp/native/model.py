@@ -3,18 +3,19 @@
 import ctypes
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ConfigError, ModelError, NativeError, RecurrentError
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.gguf.validate import check_generative, check_vocabulary
-from cadcpp.native.lazy_load import remap, stub_of
 from cadcpp.native.lib import api, last_error, listening
 from cadcpp.native.repacking import Overrides, repackable
 from cadcpp.system.file_guard import Guard
-from cadcpp.system.mapping import Mapping, Segment, forget, mapped
+from cadcpp.system.mapping import Mapping, Segment, forget, has_maps, is_shareable, mapped, mount_of, sharing
+from cadcpp.system.scratch_file import place_name, scratch_folders
+from cadcpp.system.stub import LOADS_WHOLE, NO_MAPS, NOT_PAGED, NOT_STREAMED, Stub, no_place, refusal
 
 
 class Model:
@@ -22,7 +23,7 @@ class Model:
 
     ``repacked`` copies the weights into anonymous memory, in the layout of the fastest kernels. Without ``vocabulary``
     that is left out: a draft's tokens are its verifier's. ``stub`` loads without reading the weights, where the system
-    allows; `mapping` then controls which of them are in memory.
+    allows; `mapping` then controls which of them are in memory, and ``limited`` says what of that is not to be had.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Model:
         if vocabulary:
             check_vocabulary(self.header)
         self._stack = ExitStack()
-        self._guard = Guard(() if repacked else self.header.parts)  # copied weights are its own
+        # What llama.cpp cannot map by itself is copied into memory, as what is repacked.
+        self._copied = repacked or not (stub or all(is_shareable(part.path) for part in self.header.parts))
+        self._guard = Guard(() if self._copied else self.header.parts)  # copied weights are its own
         self.mapping: Mapping | None = None
+        self.limited = ""
         try:
-            segments = self._load_stub() if stub else None
-            self._guard.watch(self._load_mapped() if segments is None else segments)
+            self._guard.watch(self._load_streaming() if stub else self._load_mapped())
             self._check_rollback()
         except BaseException:
             self.close()
@@ -64,42 +67,70 @@ class Model:
     def _load_mapped(self) -> list[Segment]:
         """Load as llama.cpp does; returns where the file is mapped now."""
         before = mapped(self.header)
-        self._load(self.path)
+        self._load(*(part.path for part in self.header.parts))
         return [segment for segment in mapped(self.header) if segment not in before]
 
-    def _load_stub(self) -> list[Segment] | None:
-        """Load without reading the weights; None, with nothing loaded, where that is not to be had."""
-        with stub_of(self.header) as stub:
-            if stub is None:
-                return None
-            with listening(stub.on_log):
-                self._load(stub.path, on_progress=stub.on_progress)
-            segments = remap(self.header, stub.path)
-        if segments is None:
+    def _load_streaming(self) -> list[Segment]:
+        """Load without reading the weights if there is a place for a stub, else as llama.cpp does."""
+        for part in self.header.parts:
+            sharing(part.path)  # raises ModelError where no mapping is possible
+        refused: list[str] = []
+        for folder in scratch_folders(self.path.parent) if has_maps() else ():
+            try:
+                with closing(Stub(self.header, folder)) as stub:
+                    segments = self._load_stub(stub)
+            except OSError as error:
+                refused.append(refusal(folder, error))
+                continue
+            if segments is not None:
+                self._take_mapping(segments)
+                return segments
+            refused.append(f"{place_name(folder)}: its mapping is not found")
             self._stack.close()
-            return None
-        self.mapping = Mapping(self.header.parts, segments)
-        self._stack.callback(self.mapping.close)
+        return self._load_whole(no_place(self.header, refused) if refused else NO_MAPS)
+
+    def _load_stub(self, stub: Stub) -> list[Segment] | None:
+        with listening(stub.on_log):
+            self._load(*stub.paths, on_progress=stub.on_progress)
+        return stub.remap()
+
+    def _load_whole(self, reason: str) -> list[Segment]:
+        """Load by reading all weights, of which what is not to stay is let go of afterwards."""
+        for part in self.header.parts:
+            if not is_shareable(part.path):
+                mount = mount_of(part.path)
+                raise ModelError(f"{NOT_STREAMED}: {reason}; and {mount} has no shared mappings: copy {part.path}")
+        segments = self._load_mapped()
+        found = {segment.part for segment in segments} == set(range(len(self.header.parts)))
+        if found:
+            self._take_mapping(segments).drop_all()
+        self.limited = f"{LOADS_WHOLE if found else NOT_PAGED}: {reason}"
         return segments
 
-    def _load(self, path: Path, on_progress: Callable[[], None] | None = None) -> None:
+    def _take_mapping(self, segments: list[Segment]) -> Mapping:
+        self.mapping = Mapping(self.header.parts, segments)
+        self._stack.callback(self.mapping.close)
+        return self.mapping
+
+    def _load(self, *paths: Path, on_progress: Callable[[], None] | None = None) -> None:
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = False
         overrides = Overrides(repackable(self.header) if self._repacked else ())
         params.tensor_buft_overrides = overrides.address
         # A mapped file would keep in the page cache what is repacked besides.
-        params.load_mode = api.LLAMA_LOAD_MODE_NONE if self._repacked else api.LLAMA_LOAD_MODE_MMAP
+        params.load_mode = api.LLAMA_LOAD_MODE_NONE if self._copied else api.LLAMA_LOAD_MODE_MMAP
         if not self._vocabulary:
             params.kv_overrides = _without_vocabulary(self.header)
         if on_progress is not None:
             params.progress_callback = _progress_callback(on_progress)
-        handle = api.llama_model_load_from_file(os.fsencode(path), params)
+        names = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
+        handle = api.llama_model_load_from_splits(names, len(paths), params)
         if not handle:
             raise ModelError(f"llama.cpp cannot load {self.path}: {last_error('no reason given')}")
         self.handle = int(handle)
         self._stack.callback(api.llama_model_free, self.handle)
-        if self._repacked:
+        if self._copied:
             forget(self.header)
 
     def _check_rollback(self) -> None:

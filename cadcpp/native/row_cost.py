@@ -1,9 +1,7 @@
 """What a row more costs on this machine: timed with a model too large for caches."""
 
-import tempfile
 import time
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +9,7 @@ from cadcpp.gguf.sketch import Sketch, write_sketch
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
+from cadcpp.system.scratch_file import scratch_file
 
 _N_BYTES = 64 << 20
 _TIMES = 5
@@ -18,9 +17,9 @@ _TIMES = 5
 
 def relative_cost(made: Sketch, n_rows: int, *, n_threads: int) -> float:
     """Seconds of a pass of ``n_rows`` with repacked weights, in units of one with a single row; of some the least."""
-    with tempfile.TemporaryDirectory(prefix="cadcpp-") as folder:
-        write_sketch(path := Path(folder) / "large.gguf", made.enlarged(_N_BYTES))
-        with closing(Model(path, vocabulary=False, repacked=True)) as model:
+    with closing(scratch_file()) as file:
+        write_sketch(file.path, made.enlarged(_N_BYTES))
+        with closing(Model(file.path, vocabulary=False, repacked=True)) as model:
             shape = ContextShape(n_cells=n_rows * 2, n_batch=n_rows, n_outputs=n_rows, n_seq=1)
             with closing(Context(model, shape, n_threads)) as context:
                 times = [(_seconds(context, 1), _seconds(context, n_rows)) for _ in range(_TIMES)]

@@ -38,6 +38,7 @@ class Plan:
     draft_shape: ContextShape | None
     routed: int  # bytes of the experts that one row uses
     kernels: KernelMode
+    limited: str = ""  # what of streaming is not to be had on this system, and why
 
     @property
     def fixed(self) -> int:
@@ -69,7 +70,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = asdict(self)
-        del values["layout"], values["kernels"]
+        del values["layout"], values["kernels"], values["limited"]
         return values | {
             "kernels": self.kernels.name,
             "fixed": self.fixed,
@@ -81,6 +82,7 @@ class Plan:
             "peak": self.peak,
             "exact": self.kernels.exact,
             "inexact_because": self.kernels.reason,
+            "streaming_limited": self.limited,
         }
 
 

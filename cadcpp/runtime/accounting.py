@@ -22,12 +22,14 @@ class Accounting:
         n_decodes: int = 0,
         load_seconds: float = 0.0,
         kernels: KernelMode = KernelMode(),  # noqa: B008 - frozen
+        streaming_limited: str = "",
     ) -> None:
         """``n_decodes`` are those of the draft model before."""
         self.stats, self._pager, self._trace, self._n_decodes = stats, pager, trace, n_decodes
         self._before, self._read = pager.state(), read_bytes()
         stats.load_seconds = load_seconds
         stats.exact, stats.inexact_because = kernels.exact, kernels.reason
+        stats.streaming_limited = streaming_limited
 
     def count(self, record: RoundRecord, policy: Callable[[], dict[str, float]]) -> None:
         """A round is over; ``policy`` tells, for a trace, what its policy went by."""

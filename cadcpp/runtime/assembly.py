@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -38,8 +38,9 @@ from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes
-from cadcpp.system.cpu import default_threads
-from cadcpp.system.mapping import Mapping
+from cadcpp.system.cpu import choose_threads
+from cadcpp.system.mapping import Mapping, is_shareable
+from cadcpp.system.stub import foreseen_limits
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.limits import GrowthOptions
 from cadcpp.verify.verifier import Verifier
@@ -82,17 +83,18 @@ class Assembly:
     ) -> None:
         """Raises CadError for what cannot work, as far as it can be told before anything is loaded."""
         self.config, self._parts, self._stack = config, parts, stack
+        self._n_threads = config.n_threads or choose_threads().n
         self._trace = self._start_trace()
         header, draft_header = _usable(verifier), _usable(draft) if draft else None
         check_context(config.n_ctx, header)
         if draft_header is not None:
             check_pair(header, draft_header)
         self.plan, self.tree_buffers = parts.plan(config, header, draft_header, kernel_modes(config, header))
+        self.plan = told_limits(self.plan, header, pager=config.pager)
         self._check_exact()
         if planned is not None:
             planned(self.plan)
-        stub = self.plan.streams and config.pager
-        self.model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked)
+        self.model = self._load_verifier(header)
         drafter = parts.drafter or self._drafter(draft_header)
         self.pager = self._start_pager()
         self.engine = Engine(
@@ -106,9 +108,20 @@ class Assembly:
             self.tree_buffers,
             ahead=config.pipeline and isinstance(self.pager, StreamingPager),
             kernels=self.plan.kernels,
+            streaming_limited=self.plan.limited,
         )
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
+
+    def _load_verifier(self, header: Header) -> Model:
+        # Where only a stub can be mapped over, it is needed without a pager too.
+        stub = self.plan.streams and (self.config.pager or not all(is_shareable(part.path) for part in header.parts))
+        model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked)
+        if stub and model.limited != self.plan.limited:  # what could not be foreseen
+            self.plan = replace(self.plan, limited=model.limited)
+        if self.plan.limited:
+            logger.warning("cadcpp: %s", self.plan.limited)
+        return model
 
     def _check_exact(self) -> None:
         kernels = self.plan.kernels
@@ -134,7 +147,7 @@ class Assembly:
         return model
 
     def _context(self, model: Model, shape: ContextShape, watcher: Watcher | None = None) -> Context:
-        context = Context(model, shape, self.config.n_threads or default_threads(), watcher)
+        context = Context(model, shape, self._n_threads, watcher)
         self._stack.callback(context.close)
         return context
 
@@ -164,7 +177,7 @@ class Assembly:
         return load(path, header.n_vocab, fingerprint(header)) if path else None
 
     def _verifier(self) -> Verifier:
-        watcher = self.pager if self.model.mapping is not None else None
+        watcher = self.pager if self._is_paged else None
         context = self._context(self.model, self.plan.verifier_shape, watcher)
         return Verifier(context, self._widen if isinstance(self.pager, StreamingPager) else None)
 
@@ -173,9 +186,12 @@ class Assembly:
         """A short-lived context for long prompts and a tree of ``rows``, in memory borrowed from the pager."""
         shape = self.plan.wide_shape(self.model.header, n_rows, n_cells, rows)
         with self.pager.borrow(wide_bytes(shape, self.model.header)):
-            n_threads = self.config.n_threads or default_threads()
-            with closing(Context(self.model, shape, n_threads, self.pager)) as context:
+            with closing(Context(self.model, shape, self._n_threads, self.pager)) as context:
                 yield context
+
+    @property
+    def _is_paged(self) -> bool:
+        return self.model.mapping is not None and self.config.pager
 
     def _policy(self) -> Policy:
         if self.config.fallback == "llmcad":
@@ -193,13 +209,18 @@ class Assembly:
         return trace
 
     def _start_pager(self) -> Pager:
-        if self.model.mapping is None:
+        if not self._is_paged or self.model.mapping is None:
             return NullPager()
         pager = self._parts.pager(
             self.model.mapping, self.plan, self._trace, ahead=self.config.pipeline, pin=self.config.pin
         )
         self._stack.callback(pager.close)
         return pager
+
+
+def told_limits(plan: Plan, header: Header, *, pager: bool = True) -> Plan:
+    """A plan that says what of its streaming is not to be had here."""
+    return replace(plan, limited=foreseen_limits(header)) if plan.streams and pager else plan
 
 
 def _usable(path: str | Path) -> Header:

@@ -60,6 +60,7 @@ class Engine:
     ahead: bool = False  # whether to draft on while a pass waits for the disk
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
+    streaming_limited: str = ""  # what of streaming is not to be had, and why
 
     def rounds(
         self,
@@ -86,6 +87,7 @@ class Engine:
             n_decodes=self.drafter.n_decodes,
             load_seconds=load_seconds,
             kernels=self.kernels,
+            streaming_limited=self.streaming_limited,
         )
 
     def steps(

@@ -11,7 +11,7 @@ from cadcpp.native.repacking import repackable
 from cadcpp.native.row_cost import relative_cost
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.runtime.verdicts import remembered
-from cadcpp.system.cpu import default_threads
+from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.granularity import Granularity
 
 _NEITHER = "no number of rows was found with which this machine rounds every row alike"
@@ -22,11 +22,12 @@ _CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts 
 
 def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
     """The modes for a verifier: exact ones, if there are any."""
-    repacks = bool(repackable(header))
+    fits = header.n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
+    repacks = fits and bool(repackable(header))
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED)
         return KernelModes(kept=KernelMode(repacked=repacks, exact=False, reason=_UNCHECKED), streamed=unchecked)
-    n_threads = config.n_threads or default_threads()
+    n_threads = config.with_threads().n_threads or 1
     streamed = _mode(header, n_threads, repacked=False)
     return KernelModes(kept=_kept(header, n_threads, streamed) if repacks else streamed, streamed=streamed)
 

@@ -43,7 +43,7 @@ class Session:
         parts: Parts | None = None,
     ) -> None:
         """Load both models. ``planned`` is shown where the memory will go, before anything is loaded."""
-        self.config = (config or SessionConfig()).resolve(draft is not None)
+        self.config = (config or SessionConfig()).resolve(draft is not None).with_threads()
         draft = draft if self.config.speculative in ("draft", "staged", "auto") else None
         self._stack = ExitStack()
         bound_heap()

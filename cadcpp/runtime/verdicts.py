@@ -12,6 +12,7 @@ from typing import Any
 from cadcpp.errors import ToolError
 from cadcpp.native.lib import api, library_files
 from cadcpp.runtime.stages import finish
+from cadcpp.system.user_dirs import cache_dir
 from cadcpp.util.files import new_file
 
 _TELLING = ("flags", "features", "model name", "cpu part")  # lines that tell one kind of processor from another
@@ -20,18 +21,22 @@ _TELLING = ("flags", "features", "model name", "cpu part")  # lines that tell on
 def remembered(facts: object, find: Callable[[], Any]) -> Any:
     """What was found before of ``facts`` on the same machine, else what ``find`` finds now; both in terms of JSON."""
     path, key = _path(), _key(facts)
-    known = _read(path)
+    known = _read(path) if path else {}
     if key in known:
         return known[key]
     # On the thread that computes: a second team of OpenMP's would slow the first one.
     found = finish(find)
+    if path is None:
+        return found
     with suppress(ToolError), new_file(path) as new:  # a disk that takes no more costs a second at the next start
         new.write_text(json.dumps(_read(path) | {key: found}))
     return found
 
 
-def _path() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cadcpp" / "kernels.json"
+def _path() -> Path | None:
+    """None for a user without a home."""
+    folder = cache_dir()
+    return folder / "kernels.json" if folder else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What the operating system offers: mappings, memory limits, disks."""
+"""What the operating system offers: mappings, memory limits, cores, disks, folders."""

@@ -5,6 +5,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,18 @@ class Segment:
     address: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A line of /proc/self/maps: file bytes from ``offset`` on lie at [start, stop)."""
+
+    start: int
+    stop: int
+    offset: int
+    device: int
+    inode: int
+    path: str
+
+
 class Mapping:
     """Mapped files of one model, and what can be asked of the kernel about byte ranges of them.
 
@@ -48,6 +61,7 @@ class Mapping:
     def __init__(self, parts: tuple[Part, ...], segments: list[Segment]) -> None:
         self._segments, self._parts = segments, parts
         self._fds = [os.open(part.path, os.O_RDONLY) for part in parts]
+        self._flags = [sharing(part.path) for part in parts]
         self._populates = True
 
     def close(self) -> None:
@@ -57,7 +71,8 @@ class Mapping:
 
     def will_need(self, part: int, start: int, stop: int) -> None:
         """Start reading a range."""
-        os.posix_fadvise(self._fds[part], start, stop - start, os.POSIX_FADV_WILLNEED)
+        with suppress(OSError):
+            os.posix_fadvise(self._fds[part], start, stop - start, os.POSIX_FADV_WILLNEED)
 
     def huge(self, part: int, start: int, stop: int) -> bool:
         """Read a range in huge pages from now on: a twentieth of the kernel's work, where it has them.
@@ -92,7 +107,13 @@ class Mapping:
         """Give a range's memory back: unmapping alone would leave it in the page cache."""
         for address, n in self._addresses(part, start, stop):
             _libc.madvise(address, n, mmap.MADV_DONTNEED)
-        os.posix_fadvise(self._fds[part], start, stop - start, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):
+            os.posix_fadvise(self._fds[part], start, stop - start, os.POSIX_FADV_DONTNEED)
+
+    def drop_all(self) -> None:
+        """Give the memory of all weights back."""
+        for segment in self._segments:
+            self.drop(segment.part, segment.start, segment.stop)
 
     def lock(self, part: int, start: int, stop: int) -> bool:
         """Keep a range in memory whatever happens, if this process may."""
@@ -109,8 +130,9 @@ class Mapping:
 
     def map_file(self, part: int, start: int, stop: int) -> None:
         """Put the file itself in the place of a copy again."""
+        flags = self._flags[part] | _MAP_FIXED
         for address, n in self._whole_pages(part, start, stop):
-            _libc.mmap(address, n, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, self._fds[part], self._offset(address))
+            _libc.mmap(address, n, mmap.PROT_READ, flags, self._fds[part], self._offset(address))
 
     def _copy(self, part: int, address: int, n: int) -> bool:
         made = _libc.mmap(None, n, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
@@ -150,16 +172,22 @@ def blank(segments: Iterable[Segment]) -> None:
 
 def mapped(header: Header) -> list[Segment]:
     """Where a plainly loaded model's files are mapped."""
+    names = [(str(part.path.resolve()), os.stat(part.path)) for part in header.parts]
     return [
-        Segment(index, offset, offset + stop - start, start)
-        for start, stop, offset, path in mappings()
-        for index, part in enumerate(header.parts)
-        if path == str(part.path.resolve())
+        Segment(index, found.offset, found.offset + found.stop - found.start, found.start)
+        for found in mappings()
+        for index, (path, state) in enumerate(names)
+        if found.path == path or (found.device, found.inode) == (state.st_dev, state.st_ino)
     ]
 
 
-def mappings() -> Iterator[tuple[int, int, int, str]]:
-    """Address range, file offset and path of every mapped file of this process."""
+def has_maps() -> bool:
+    """Whether this system tells where files are mapped."""
+    return Path("/proc/self/maps").exists()
+
+
+def mappings() -> Iterator[Mapped]:
+    """Every mapped file of this process."""
     try:
         lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -168,7 +196,39 @@ def mappings() -> Iterator[tuple[int, int, int, str]]:
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5].startswith("/"):
             start, stop = (int(x, 16) for x in fields[0].split("-"))
-            yield start, stop, int(fields[2], 16), fields[5]
+            device = os.makedev(*(int(x, 16) for x in fields[3].split(":")))
+            yield Mapped(start, stop, int(fields[2], 16), device, int(fields[4]), fields[5])
+
+
+def sharing(path: Path) -> int:
+    """How a file can be mapped: MAP_SHARED as a rule, MAP_PRIVATE where its file system has only that.
+
+    What nobody writes to is the same in both. Raises ModelError, which names the mount, if it cannot be mapped at all.
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        for flags in (mmap.MAP_SHARED, mmap.MAP_PRIVATE):
+            address = _libc.mmap(None, PAGE, mmap.PROT_READ, flags, fd, 0)
+            if address not in (None, _FAILED):
+                _libc.munmap(address, PAGE)
+                return flags
+        reason = os.strerror(ctypes.get_errno())
+    finally:
+        os.close(fd)
+    raise ModelError(f"{path} cannot be mapped: {reason}; copy it from {mount_of(path)} to a disk")
+
+
+def is_shareable(path: Path) -> bool:
+    """Whether llama.cpp can map a file by itself."""
+    try:
+        return sharing(path) == mmap.MAP_SHARED
+    except ModelError:
+        return False
+
+
+def mount_of(path: Path) -> Path:
+    """Where the file system that a file is on is mounted."""
+    return next(folder for folder in path.resolve().parents if folder.is_mount())
 
 
 def forget(header: Header) -> None:
@@ -181,13 +241,14 @@ def forget(header: Header) -> None:
         os.close(fd)
 
 
-def map_over(part: Part, index: int, start: int, stop: int, offset: int) -> Segment:
+def map_over(part: Part, index: int, found: Mapped) -> Segment:
+    """Map a file in the place of another."""
     fd = os.open(part.path, os.O_RDONLY)
     try:
-        flags = mmap.MAP_SHARED | _MAP_FIXED
-        address = _libc.mmap(start, stop - start, mmap.PROT_READ, flags, fd, offset)
+        flags, n = sharing(part.path) | _MAP_FIXED, found.stop - found.start
+        address = _libc.mmap(found.start, n, mmap.PROT_READ, flags, fd, found.offset)
     finally:
         os.close(fd)
-    if address != start:  # half of the weights would be holes: there is no way on from here
-        raise MemoryError(f"cannot map {part.path}: {os.strerror(ctypes.get_errno())}")
-    return Segment(index, offset, offset + stop - start, start)
+    if address != found.start:  # half of the weights would be holes: there is no way on from here
+        raise ModelError(f"cannot map {part.path}: {os.strerror(ctypes.get_errno())}; copy it to another disk")
+    return Segment(index, found.offset, found.offset + n, found.start)

@@ -1,15 +1,22 @@
 """How much memory this process may use: control groups, the device, and the limit on locking."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from cadcpp.system.control_groups import control_groups, read_number
+
 _MARGIN = 16 << 20  # which others may want before anybody looks again
 _NO_LIMIT = 1 << 60  # cgroup v1 writes "none" as a huge number
+# Limits and usage, by a control group's version. Above "high" nobody is killed, but everybody is slowed down.
+_FILES = {
+    1: (("memory.limit_in_bytes",), "memory.usage_in_bytes"),
+    2: (("memory.max", "memory.high"), "memory.current"),
+}
+_CAP_IPC_LOCK = 14  # a capability's bit
 
 
 def available_bytes(root: Path = Path("/")) -> int:
@@ -50,15 +57,27 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def lockable_bytes() -> int:
+def lockable_bytes(root: Path = Path("/")) -> int:
     """How much this process may mlock."""
     if sys.platform not in ("linux", "android"):
         return 0
     import resource
 
     soft = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    unlimited = soft == resource.RLIM_INFINITY or os.geteuid() == 0
-    return _NO_LIMIT if unlimited else soft
+    return _NO_LIMIT if soft == resource.RLIM_INFINITY or _ignores_lock_limit(root) else soft
+
+
+def _ignores_lock_limit(root: Path) -> bool:
+    """Whether the limit is not this process's: root has that right by a capability, and in many containers has not.
+
+    In a user namespace the capability counts for nothing; its ids are not those of the whole system.
+    """
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = (root / "proc/self/status").read_text().splitlines()
+        effective = int(next(line for line in lines if line.startswith("CapEff:")).split()[1], 16)
+        ids = (root / "proc/self/uid_map").read_text().split()
+        return bool(effective >> _CAP_IPC_LOCK & 1) and ids == ["0", "0", str(2**32 - 1)]
+    return False
 
 
 def peak_bytes() -> int:
@@ -90,34 +109,12 @@ def _counter(path: str, name: bytes) -> int | None:
 
 def _group_rooms(root: Path) -> Iterator[int]:
     """What each control group above this process leaves; the smallest of nested groups counts."""
-    for group, limits, usage in _groups(root):
-        found = [n for limit in limits if (n := _read_int(group / limit)) is not None and n < _NO_LIMIT]
+    for version, group in control_groups("memory", root):
+        limits, usage = _FILES[version]
+        found = [n for limit in limits if (n := read_number(group / limit)) is not None and n < _NO_LIMIT]
         if found:
-            used = _read_int(group / usage) or 0
+            used = read_number(group / usage) or 0
             yield min(found) - used + _reclaimable(group)
-
-
-def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, ...], str]]:
-    """Each control group above this process, with the names of its limits and of what it uses."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    limits: tuple[str, ...]
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            base, limits, usage = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes",), "memory.usage_in_bytes"
-        elif not controllers:
-            # Above "high" nobody is killed, but everybody is slowed down.
-            base, limits, usage = root / "sys/fs/cgroup", ("memory.max", "memory.high"), "memory.current"
-        else:
-            continue
-        group = base / path.lstrip("/")
-        for level in (group, *group.parents):
-            if level == base.parent:
-                break
-            yield level, limits, usage
 
 
 def _reclaimable(group: Path) -> int:
@@ -128,10 +125,3 @@ def _reclaimable(group: Path) -> int:
         return 0
     prefix = "total_" if "total_inactive_file" in fields else ""
     return int(fields.get(prefix + "inactive_file", 0)) + int(fields.get(prefix + "active_file", 0))
-
-
-def _read_int(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no such group here, or "max"
-        return None

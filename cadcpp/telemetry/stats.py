@@ -26,6 +26,7 @@ class Stats:
     load_seconds: float = 0.0
     exact: bool = True  # whether the text is that of plain decoding, as far as this machine was tried
     inexact_because: str = ""
+    streaming_limited: str = ""  # what of streaming is not to be had on this system, and why
 
     @property
     def tokens_per_pass(self) -> float:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from click.testing import CliRunner, Result
 
 import cadcpp.runtime.generation_record
 from cadcpp.cli import main
+from cadcpp.cli.chat import commands
+from cadcpp.cli.chat.commands import COMMANDS, Command
 from cadcpp.errors import ContextFull, NativeError
 from tests.support.fakechat import FakeSession, Step, chunk, interrupt, replace_session, say
 
@@ -344,3 +347,51 @@ def test_nobody_else_can_read_what_was_said(chat: Chat, state: Path) -> None:
     chat("a\n", say("one"))
     (file,) = (state / "cadcpp" / "chats").iterdir()
     assert file.stat().st_mode & 0o077 == 0 and file.parent.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.name != "/quit"], ids=lambda c: c.name)
+def test_a_mistake_in_a_command_is_one_line_and_the_chat_goes_on(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    def fails(_talk: object, _rest: str) -> str:
+        raise RuntimeError("of two\nlines")
+
+    monkeypatch.setattr(commands, "COMMANDS", (replace(command, run=fails),))
+    result, _ = chat(f"{command.name} x\nHi\n", say("Hello!"))
+    assert (result.exit_code, result.stdout) == (0, "Hello!\n")
+    assert result.stderr == "cadcpp: RuntimeError: of two lines\n" + foot("Hello!")
+
+
+def test_a_mistake_in_a_reply_is_one_line_and_the_chat_goes_on(chat: Chat, state: Path) -> None:
+    result, session = chat("a\nb\nc\n", [chunk("on"), MemoryError("no room")], [ValueError("odd")], say("last"))
+    assert (result.exit_code, result.stdout) == (0, "on\nlast\n")
+    assert result.stderr == f"{foot('on')}cadcpp: MemoryError: no room\ncadcpp: ValueError: odd\n{foot('last')}"
+    assert session.prompts[-1] == "<u>a</><a>ON</><u>c</><a>"  # what came to nothing is not in the conversation
+    assert [message.get("content") for message in kept(state)[0]] == ["a", "on", "c", "last"]
+
+
+@pytest.mark.parametrize("command", ["/read", "/save", "/load"])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("~nobody-at-all/x", "~nobody-at-all has no home directory: name the file by its whole path"),
+        ("/proc/no/such/x", "/proc/no/such/x"),
+        ("x\0y", "null byte"),
+        ("x" * 5000, "File name too long"),
+    ],
+    ids=["home", "nowhere", "nul", "long"],
+)
+def test_a_path_that_is_none_is_one_line(chat: Chat, command: str, path: str, said: str) -> None:
+    result, _ = chat(f"{command} {path}\nHi\n", say("Hello!"))
+    (line, _) = result.stderr.splitlines()
+    assert line.startswith("cadcpp: ") and said in line and result.stdout == "Hello!\n"
+
+
+def test_a_user_without_a_home_is_told_before_anything_is_loaded(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cadcpp.cli.chat.state_dir.state_dir", lambda: None)
+    result, _ = chat("Hi\n/reset\n/system be brief\nHi\n", say("Hello!"), say("Hi."))
+    assert (result.exit_code, result.stdout) == (0, "Hello!\nHi.\n")
+    said = "cadcpp: this chat is not kept: there is no home directory: set HOME or XDG_STATE_HOME\n"
+    assert result.stderr.startswith(said + foot("Hello!")) and result.stderr.count("not kept") == 1
+    result, _ = chat("Hi\n", options=["--continue"])
+    assert result.exit_code == 2 and "no chat to go on with in no place: leave out" in result.stderr

@@ -109,7 +109,7 @@ def test_a_chat_that_ends_or_fails_leaves_the_terminal_as_it_was(shown: Open, tm
     assert not echoes(terminal)
     (tmp_path / "go").touch()
     assert "a mistake in the program" in terminal.read_all() or kind == "waits"
-    assert terminal.wait() == (kind == "fails") and echoes(terminal)
+    assert terminal.wait() == 0 and echoes(terminal)
     assert termios.tcgetattr(terminal._inner) != before  # which was the line editor's
 
 
@@ -184,4 +184,6 @@ def test_a_reply_that_ends_early_shows_all_of_its_last_word(shown: Open, tmp_pat
     terminal.type("go\r")
     assert terminal.read_until("one") == "> go\none"
     (tmp_path / "go").touch()
+    terminal.read_until("program\n> ")
+    terminal.type("/quit\r")
     assert "one tw" in terminal.read_all()

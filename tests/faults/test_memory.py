@@ -59,7 +59,7 @@ def test_pins_come_and_go_with_the_memory(sound: Path, half: int, monkeypatch: p
 
 
 def mapped_bytes(model: Path) -> int:
-    return sum(stop - start for start, stop, _, path in mappings() if path == str(model))
+    return sum(found.stop - found.start for found in mappings() if found.path == str(model))
 
 
 @pytest.mark.skipif(why_not() is not None, reason=f"no control group: {why_not()}")

@@ -213,12 +213,12 @@ def test_loading_says_that_it_begins_with_the_tensors_before_any_progress(tiny: 
     params.progress_callback = callback = api.llama_progress_callback(report)
     with listening(lambda line: seen.append("tensors") if "loading model tensors" in line else None):
         api.llama_model_free(api.llama_model_load_from_file(str(tiny()).encode(), params))
-    assert callback and seen[:2] == ["tensors", "progress"], "native/lazy_load.py cuts the stub at that line"
+    assert callback and seen[:2] == ["tensors", "progress"], "system/stub.py cuts the stub at that line"
 
 
 def test_a_stub_is_mapped_so_that_the_file_can_be_put_over_it(tiny: Callable[..., Path]) -> None:
     model = Model(tiny(), stub=True)
     try:
-        assert model.mapping is not None, "native/lazy_load.py did not find llama.cpp's mapping of the stub"
+        assert model.mapping is not None, "system/stub.py did not find llama.cpp's mapping of the stub"
     finally:
         model.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cadcpp.system.memory_limits import is_limited, peak_bytes, spare_bytes
+from cadcpp.system.memory_limits import is_limited, lockable_bytes, peak_bytes, spare_bytes
 
 MIB = 1 << 20
 
@@ -78,3 +78,27 @@ def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it() -> Non
     held = np.ones(40 << 20, np.float64)  # 320 MiB
     command = [sys.executable, "-c", "from cadcpp.system.memory_limits import peak_bytes; print(peak_bytes())"]
     assert int(subprocess.run(command, capture_output=True, check=True).stdout) < held.nbytes < peak_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's capabilities")
+@pytest.mark.parametrize(
+    ("capabilities", "ids", "may"),
+    [
+        pytest.param("000001ffffffffff", "0 0 4294967295", True, id="root"),
+        pytest.param("000001ffffffbfff", "0 0 4294967295", False, id="root without CAP_IPC_LOCK"),
+        pytest.param("00000000a80425fb", "0 0 4294967295", False, id="root in a container"),
+        pytest.param("0000000000004000", "0 0 4294967295", True, id="a user with CAP_IPC_LOCK"),
+        pytest.param("0000000000000000", "0 0 4294967295", False, id="a user"),
+        pytest.param("000001ffffffffff", "0 1000 1", False, id="root of a user namespace"),
+        pytest.param(None, None, False, id="nobody tells"),
+    ],
+)
+def test_what_may_be_locked_goes_by_the_right_to_and_not_by_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: str | None, ids: str | None, may: bool
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (65536, 65536))
+    (tmp_path / "proc/self").mkdir(parents=True)
+    if capabilities is not None and ids is not None:
+        (tmp_path / "proc/self/status").write_text(f"Name:\tx\nCapEff:\t{capabilities}\nVmHWM: 1 kB\n")
+        (tmp_path / "proc/self/uid_map").write_text(f"  {ids}\n")
+    assert lockable_bytes(tmp_path) == (1 << 60 if may else 65536)

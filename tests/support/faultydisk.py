@@ -12,6 +12,7 @@ from pathlib import Path
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _RELEASE, _FLUSH, _INIT, _BATCH_FORGET = 1, 2, 3, 14, 15, 18, 25, 26, 42
 _HEADER, _REPLY = struct.Struct("<IIQQIIII"), struct.Struct("<IiQ")
 _DETACH = 2  # MNT_DETACH
+_DIRECT_IO = 1  # FOPEN_DIRECT_IO
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -21,9 +22,13 @@ def why_not() -> str | None:
 
 
 class FaultyDisk:
-    """``fault`` is called before each read, with its offset; an OSError it raises is what the reader gets."""
+    """``fault`` is called before each read, with its offset; an OSError it raises is what the reader gets.
 
-    def __init__(self, source: Path) -> None:
+    With ``direct`` I/O it has no shared mappings, as 9p and network file systems may have none.
+    """
+
+    def __init__(self, source: Path, *, direct: bool = False) -> None:
+        self._open_flags = _DIRECT_IO if direct else 0
         self._source = os.open(source, os.O_RDONLY)
         self._fuse = os.open("/dev/fuse", os.O_RDWR)
         self.fault: Callable[[int], None] = lambda offset: None
@@ -63,7 +68,7 @@ class FaultyDisk:
         if code == _GETATTR:
             return struct.pack("<QII", 3600, 0, 0) + self._attributes(node)
         if code == _OPEN:
-            return struct.pack("<QII", 0, 0, 0)
+            return struct.pack("<QII", 0, self._open_flags, 0)
         if code in (_RELEASE, _FLUSH):
             return b""
         if code == _READ:
@@ -80,10 +85,10 @@ class FaultyDisk:
 
 
 @contextmanager
-def faulty_disk(source: Path, place: Path) -> Iterator[FaultyDisk]:
+def faulty_disk(source: Path, place: Path, *, direct: bool = False) -> Iterator[FaultyDisk]:
     """Inside, ``place / anything`` is ``source`` on a disk that can be told to fail."""
     place.mkdir()
-    disk = FaultyDisk(source)
+    disk = FaultyDisk(source, direct=direct)
     if _libc.mount(b"faulty", os.fsencode(place), b"fuse", 0, disk.options()) != 0:
         raise OSError(ctypes.get_errno(), "cannot mount")
     thread = threading.Thread(target=disk.serve, daemon=True)

@@ -11,7 +11,7 @@ import click
 from cadcpp.chat.transcript import Message, load
 from cadcpp.cli.chat.banner import Pair, screen
 from cadcpp.cli.chat.reader import Lines, Pipe
-from cadcpp.cli.chat.state_dir import cache_of, history, last_chat, state_dir
+from cadcpp.cli.chat.state_dir import HOMELESS, Places, cache_of
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
 from cadcpp.cli.progress import loading
 from cadcpp.cli.renamed import Renamed
@@ -63,7 +63,8 @@ def command(
     if _is_interactive():
         require("chat", "a chat at a terminal", "prompt_toolkit")
     settings = Settings(make_sampling(**sampling), n_predict, show is not None)
-    earlier = _earlier() if resume else None
+    places = _places()
+    earlier = _earlier(places) if resume else None
     pair = model_options["model"], model_options["draft"]
     with ExitStack() as stack:
         bar = stack.enter_context(ExitStack())
@@ -71,28 +72,28 @@ def command(
             open_session(n_predict=n_predict, planned=partial(_announce, bar, pair), **model_options)
         )
         bar.close()
-        talk = _talk(session, settings, pair, system)
+        talk = _talk(session, settings, pair, places, system)
         if earlier is not None:
             _resume(talk, *earlier, system)
         if save_kv_cache:
             stack.callback(talk.save_kv_cache)
-        _run(talk)
+        _run(talk, places)
 
 
-def _talk(session: "Session", settings: "Settings", pair: Pair, system: str | None) -> "Talk":
+def _talk(session: "Session", settings: "Settings", pair: Pair, places: Places, system: str | None) -> "Talk":
     from cadcpp.chat.conversation import Conversation
     from cadcpp.chat.template import Template
     from cadcpp.cli.chat.live_chat import Talk
 
     conversation = Conversation(Template(session.model), system)
-    return Talk(session, conversation, settings, lambda: screen(session.plan, session.config, pair))
+    return Talk(session, conversation, settings, lambda: screen(session.plan, session.config, pair), places.new_chat)
 
 
-def _run(talk: "Talk") -> None:
+def _run(talk: "Talk", places: Places) -> None:
     from cadcpp.cli.chat import keyboard
     from cadcpp.cli.chat.repl import Repl
 
-    lines = _lines()
+    lines = _lines(places)
     with talk.interrupts, keyboard.silent_keyboard() if lines.interactive else nullcontext():
         Repl(talk, lines).run()
 
@@ -108,11 +109,19 @@ def _resume(talk: "Talk", path: Path, messages: list[Message], system: str | Non
     note(resumed(talk, path))
 
 
-def _earlier() -> tuple[Path, list[Message]]:
+def _places() -> Places:
+    """Where chats are, found before anything is loaded."""
+    places = Places.found()
+    if places.base is None:
+        note(f"cadcpp: this chat is not kept: {HOMELESS}")
+    return places
+
+
+def _earlier(places: Places) -> tuple[Path, list[Message]]:
     """The last chat, read before anything is loaded."""
-    path = last_chat()
+    path = places.last_chat()
     if path is None:
-        raise ConfigError(f"no chat to go on with in {state_dir()}: leave out --continue")
+        raise ConfigError(f"no chat to go on with in {places.base or 'no place'}: leave out --continue")
     return path, load(path)
 
 
@@ -130,11 +139,11 @@ def _announce(bar: ExitStack, pair: Pair, plan: "Plan", config: "SessionConfig")
         bar.enter_context(loading(plan.draft + weights, resident_bytes))
 
 
-def _lines() -> Lines:
+def _lines(places: Places) -> Lines:
     if not _is_interactive():
         return Pipe()
     from cadcpp.cli.chat.commands import COMMANDS
     from cadcpp.cli.chat.editor import Editor
 
     note("/help lists the commands.")
-    return Editor(history(), [command.name for command in COMMANDS])
+    return Editor(places.history, [command.name for command in COMMANDS])

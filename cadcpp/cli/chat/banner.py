@@ -27,11 +27,18 @@ def screen(plan: "Plan", config: "SessionConfig", pair: Pair) -> str:
         rows.append(("drafting", _drafting(plan, config, draft)))
     rows += [
         ("context", f"{config.n_ctx} tokens"),
+        ("threads", _threads(config)),
         ("memory", f"{format_size(plan.peak)} of {format_size(plan.ram)}"),
         ("weights", _weights(plan)),
         ("speed", _speed(plan, config, verifier)),
     ]
+    if plan.limited:
+        rows.append(("limited", plan.limited))
     return "\n".join(f"{name:10}{text}" for name, text in rows)
+
+
+def _threads(config: "SessionConfig") -> str:
+    return f"{config.n_threads}: {config.threads_because}" if config.threads_because else f"{config.n_threads}"
 
 
 def _drafting(plan: "Plan", config: "SessionConfig", draft: Path | None) -> str:

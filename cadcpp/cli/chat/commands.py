@@ -182,7 +182,10 @@ def _last_question(talk: Talk) -> str:
 def _path(rest: str, usage: str) -> Path:
     if not rest:
         raise ConfigError(f"no file is named: {usage}")
-    return Path(rest).expanduser()
+    try:
+        return Path(rest).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{rest.split('/')[0]} has no home directory: name the file by its whole path") from None
 
 
 COMMANDS = (

@@ -17,7 +17,7 @@ class Editor:
 
     interactive = True
 
-    def __init__(self, history: Path, words: Iterable[str]) -> None:
+    def __init__(self, history: Path | None, words: Iterable[str]) -> None:
         self._session: PromptSession[str] = PromptSession(
             history=_history(history),
             output=create_output(sys.stderr),
@@ -45,7 +45,9 @@ def _keys() -> KeyBindings:
     return keys
 
 
-def _history(path: Path) -> History:
+def _history(path: Path | None) -> History:
+    if path is None:
+        return InMemoryHistory()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's business

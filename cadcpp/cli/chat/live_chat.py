@@ -10,10 +10,10 @@ from cadcpp.cli.chat.colours import Painter
 from cadcpp.cli.chat.footer import footer
 from cadcpp.cli.chat.interrupt import Interrupts, Stopped
 from cadcpp.cli.chat.settings import Settings
-from cadcpp.cli.chat.state_dir import cache_of, new_chat
+from cadcpp.cli.chat.state_dir import cache_of
 from cadcpp.cli.progress import prefill_progress, stall_note
-from cadcpp.cli.terminal import answer, note
-from cadcpp.errors import CadError, ContextFull
+from cadcpp.cli.terminal import answer, note, told
+from cadcpp.errors import ContextFull
 from cadcpp.runtime.generation_record import GenerationRecord
 
 if TYPE_CHECKING:
@@ -26,9 +26,15 @@ class Talk:
     """What commands act on."""
 
     def __init__(
-        self, session: "Session", conversation: "Conversation", settings: Settings, about: Callable[[], str]
+        self,
+        session: "Session",
+        conversation: "Conversation",
+        settings: Settings,
+        about: Callable[[], str],
+        new_chat: Callable[[], Path | None],
     ) -> None:
-        self.session, self.settings, self.about = session, settings, about
+        """``new_chat`` names a file for a transcript, or None where chats are not kept."""
+        self.session, self.settings, self.about, self._new_chat = session, settings, about, new_chat
         self.record: dict[str, Any] | None = None  # of the last reply
         self.round: Round | None = None  # its last
         self.attached: list[str] = []  # goes with the next question
@@ -53,7 +59,8 @@ class Talk:
     def begin(self, conversation: "Conversation") -> None:
         """Go on with another conversation, in a transcript of its own."""
         self.conversation = conversation
-        self._transcript: Transcript | None = Transcript(new_chat())
+        path = self._new_chat()
+        self._transcript: Transcript | None = Transcript(path) if path is not None else None
 
     def change(self, conversation: "Conversation") -> None:
         """Take another version of this conversation."""
@@ -67,9 +74,9 @@ class Talk:
             self.conversation.undo()
         try:
             ids = self.conversation.ask("\n\n".join([*self.attached, question]))
-        except CadError as error:
+        except Exception as error:
             self.conversation = self.conversation.replay(before)
-            note(f"cadcpp: {error}")
+            note(told(error))
             return
         self.attached.clear()
         self.change(self.conversation)
@@ -84,8 +91,8 @@ class Talk:
             remark = self._cut(recorder)
         except Stopped:
             pass
-        except CadError as error:
-            remark = f"cadcpp: {error}" + ("; /reset starts over" if isinstance(error, ContextFull) else "")
+        except Exception as error:
+            remark = told(error) + ("; /reset starts over" if isinstance(error, ContextFull) else "")
         something = bool(recorder.tokens) or ended
         if something:
             self._finish(recorder, ended)

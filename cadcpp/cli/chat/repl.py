@@ -3,8 +3,7 @@
 from cadcpp.cli.chat.commands import Leave, find
 from cadcpp.cli.chat.live_chat import Talk
 from cadcpp.cli.chat.reader import Lines, Typed, read_typed
-from cadcpp.cli.terminal import note
-from cadcpp.errors import CadError
+from cadcpp.cli.terminal import note, told
 
 
 class Repl:
@@ -35,8 +34,10 @@ class Repl:
         interrupts.n = 0
         try:
             self._take(typed)
-        except CadError as error:
-            note(f"cadcpp: {error}")
+        except Leave:
+            raise
+        except Exception as error:
+            note(told(error))
         return True
 
     def _interrupted(self) -> None:
