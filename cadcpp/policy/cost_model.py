@@ -1,6 +1,7 @@
 """The cost model: how much to draft, from what drafting and verifying were measured to cost."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ _MOST_PLAIN = 512
 _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
 _TRIALS = 4  # rounds of drafting that it takes to judge it
 _TRIAL_SIZE = 4  # nodes of a tree that tries again whether drafting pays by now
+_LEARNED = {"node_s": float, "draft_s": float, "nodes": float, "trials": int, "plain_rounds": int, "patience": int}
 
 
 @dataclass(slots=True)
@@ -112,6 +114,19 @@ class CostModel:
         tokens = 1 + np.cumsum(np.sort(gains)[::-1])[: len(gains) - 1]
         tokens = np.concatenate([[1.0], tokens, np.full(MAX_ROWS, tokens[-1] if len(tokens) else 1.0)])[:MAX_ROWS]
         self.tokens = _FORGET * self.tokens + (1 - _FORGET) * tokens if self.tokens.any() else tokens
+
+    def learned(self) -> dict[str, Any]:
+        """What another session may start from, in terms of JSON; the costs of passes are not its own."""
+        numbers = {name: getattr(self, name) for name in _LEARNED}
+        return {**numbers, "tokens": self.tokens.tolist(), "acceptance": self.acceptance.learned()}
+
+    def recall(self, learned: dict[str, Any]) -> None:
+        """Start from what was `learned` before. Raises KeyError, TypeError or ValueError for nonsense."""
+        self.tokens[:] = learned["tokens"]
+        self.acceptance.recall(learned["acceptance"])
+        for name, kind in _LEARNED.items():
+            setattr(self, name, kind(learned[name]))
+        self.early_estimate = self.draft_s == 0.0
 
     def describe(self) -> dict[str, float]:
         base_s, row_s = self.verify.line()

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class PassCost:
     count: Floats = field(default_factory=lambda: np.zeros(SIZES))
     bound: tuple[int, float] = (0, 0.0)  # rows and seconds of a pass that was slower than others of its size will be
     granularity: Granularity = Granularity()  # passes are filled up to
+    _estimate: Floats | None = field(default=None, init=False, repr=False, compare=False)  # asked for often in a round
 
     def add(self, n_rows: int, seconds: float) -> None:
         """One pass."""
@@ -36,6 +38,7 @@ class PassCost:
         if n_rows >= len(self.count):
             self.guess(n_rows, seconds)
             return
+        self._estimate = None
         self.seconds, self.count = self.seconds * _FORGET, self.count * _FORGET
         self.seconds[n_rows] += seconds
         self.count[n_rows] += 1
@@ -47,12 +50,24 @@ class PassCost:
 
     def guess(self, n_rows: int, seconds: float) -> None:
         """A pass that took longer than others will: better than nothing, and a bound for as long as it is the last."""
+        self._estimate = None
         self.bound = self.granularity.whole(n_rows), seconds
 
     @property
     def seen_plain(self) -> float:
         """How many passes of a single row were seen, the last ones mostly."""
         return float(self.count[self.granularity.whole(1)])
+
+    def learned(self) -> dict[str, Any]:
+        """What was seen, in terms of JSON."""
+        rows = np.flatnonzero(self.count)
+        return {"rows": rows.tolist(), "seconds": self.seconds[rows].tolist(), "count": self.count[rows].tolist()}
+
+    def recall(self, learned: dict[str, Any]) -> None:
+        """Start from what was `learned` before. Raises KeyError, TypeError, ValueError or IndexError for nonsense."""
+        self._estimate = None
+        rows = np.asarray(learned["rows"], np.intp)
+        self.seconds[rows], self.count[rows] = learned["seconds"], learned["count"]
 
     def line(self) -> tuple[float, float]:
         """(a, b) of seconds = a + b rows, both at least 0."""
@@ -77,7 +92,12 @@ class PassCost:
         return max(seconds - y, 0.0) / (n_rows - x) if n_rows > 2 * x else math.inf
 
     def estimate(self) -> Floats:
-        """Seconds of passes of 0, 1, 2, ... rows, [SIZES]."""
+        """Seconds of passes of 0, 1, 2, ... rows, [SIZES]; not to be changed."""
+        if self._estimate is None:
+            self._estimate = self._fit()
+        return self._estimate
+
+    def _fit(self) -> Floats:
         base, slope = self.line()
         fitted = base + slope * np.arange(len(self.count))
         by_rows = np.asarray((self.seconds + _DOUBT * fitted) / (self.count + _DOUBT))
@@ -99,6 +119,14 @@ class AcceptanceByDepth:
         fade = np.where(np.bincount(groups, minlength=size) > 0, 0.97, 1.0)  # only what is seen anew makes the old fade
         self.promised = fade * self.promised + np.bincount(groups, promised[1:], size)
         self.accepted = fade * self.accepted + np.bincount(groups, (depth <= n_accepted) * 1.0, size)
+
+    def learned(self) -> dict[str, Any]:
+        """What was seen, in terms of JSON."""
+        return {"promised": self.promised.tolist(), "accepted": self.accepted.tolist()}
+
+    def recall(self, learned: dict[str, Any]) -> None:
+        """Start from what was `learned` before. Raises KeyError, TypeError or ValueError for nonsense."""
+        self.promised[:], self.accepted[:] = learned["promised"], learned["accepted"]
 
     def forget(self) -> None:
         """Give a draft that failed another chance."""

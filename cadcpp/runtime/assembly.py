@@ -38,6 +38,7 @@ from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes
+from cadcpp.runtime.learned_costs import LearnedCosts
 from cadcpp.system.cpu import choose_threads
 from cadcpp.system.mapping import Mapping, is_shareable
 from cadcpp.system.stub import foreseen_limits
@@ -103,7 +104,7 @@ class Assembly:
             config.n_ctx,
             config.tree.up_to(self.tree_buffers.most),
             self.pager,
-            self._policy(),
+            self._policy(draft_header),
             self._trace,
             self.tree_buffers,
             ahead=config.pipeline and isinstance(self.pager, StreamingPager),
@@ -193,13 +194,24 @@ class Assembly:
     def _is_paged(self) -> bool:
         return self.model.mapping is not None and self.config.pager
 
-    def _policy(self) -> Policy:
+    def _policy(self, draft: Header | None) -> Policy:
         if self.config.fallback == "llmcad":
             return AdaptiveFallback()
         if self.config.fallback == "none":
             return FixedSize()
         cost = PassCost(granularity=self.plan.kernels.granularity)
-        return DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
+        policy = DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
+        if not self.plan.streams and self.config.speculative != "off":
+            self._start_from_learned(policy, draft)
+        return policy
+
+    def _start_from_learned(self, policy: CostModel | DrafterChoice, draft: Header | None) -> None:
+        """In memory rows are dear, and a short reply would pay for trying what was tried before."""
+        config = self.config
+        settings = config.speculative, config.n_threads, config.pipeline, self.plan.kernels.name
+        costs = LearnedCosts(self.model.header, draft, *settings)
+        costs.recall(policy)
+        self._stack.callback(costs.keep, policy)
 
     def _start_trace(self) -> Trace | None:
         if self.config.trace is None:

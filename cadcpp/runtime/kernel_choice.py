@@ -1,6 +1,8 @@
 """Which kernels a verifier is computed with on this machine: tried once, then remembered."""
 
+from collections.abc import Callable
 from dataclasses import asdict, astuple, replace
+from typing import Any
 
 from cadcpp.config import SessionConfig
 from cadcpp.errors import CadError
@@ -10,8 +12,10 @@ from cadcpp.native.exactness import CANDIDATES, find_granularity
 from cadcpp.native.repacking import repackable
 from cadcpp.native.row_cost import relative_cost
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
-from cadcpp.runtime.verdicts import remembered
+from cadcpp.runtime.machine_file import MachineFile
+from cadcpp.runtime.stages import finish
 from cadcpp.system.memory_limits import available_bytes
+from cadcpp.system.user_dirs import cache_dir
 from cadcpp.tree.granularity import Granularity
 
 _NEITHER = "no number of rows was found with which this machine rounds every row alike"
@@ -77,11 +81,22 @@ def _granularity(made: Sketch, n_threads: int, repacked: bool) -> Granularity | 
         return list(astuple(found)) if found else None
 
     candidates = [asdict(candidate) for candidate in CANDIDATES]
-    numbers = remembered(("rows", _REVISION, candidates, made.to_dict(), n_threads, repacked), find)
+    numbers = _remembered(("rows", _REVISION, candidates, made.to_dict(), n_threads, repacked), find)
     return Granularity(*numbers) if numbers else None
 
 
 def _cost(made: Sketch, n_rows: int, n_threads: int) -> float:
     """Remembered too, since the text depends on it: a second opinion on a busy machine would be another text."""
     facts = "cost", _REVISION, made.to_dict(), n_threads, n_rows
-    return float(remembered(facts, lambda: relative_cost(made, n_rows, n_threads=n_threads)))
+    return float(_remembered(facts, lambda: relative_cost(made, n_rows, n_threads=n_threads)))
+
+
+def _remembered(facts: object, find: Callable[[], Any]) -> Any:
+    """What was found before on the same machine with the same library, else what ``find`` finds now."""
+    file = MachineFile(cache_dir(), "kernels.json")
+    known, found = file.find(facts)
+    if not known:
+        # On the thread that computes: a second team of OpenMP's would slow the first one.
+        found = finish(find)
+        file.keep(facts, found)
+    return found

@@ -22,7 +22,7 @@ from cadcpp.native.model import Model
 from cadcpp.native.repacking import has_kernels, repackable
 from cadcpp.native.row_cost import relative_cost
 from cadcpp.residency.context_shape import verifier_shape
-from cadcpp.runtime import kernel_choice, verdicts
+from cadcpp.runtime import kernel_choice, machine_file
 from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.runtime.session import Session
 from cadcpp.telemetry.stats import Stats
@@ -120,7 +120,7 @@ def test_it_is_tried_again_when_anything_changes(
     kernel_choice._granularity(made, 2, False)
     assert len(tried) == 1
     if setting == "library":
-        monkeypatch.setattr(verdicts, "library_files", list)
+        monkeypatch.setattr(machine_file, "library_files", list)
     other = replace(made, output=8) if setting == "types" else made
     kernel_choice._granularity(other, 1 if setting == "threads" else 2, False)
     assert len(tried) == 2
