@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -60,6 +61,7 @@ class Engine:
     ahead: bool = False  # whether to draft on while a pass waits for the disk
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
+    _writes: Lock = field(default_factory=Lock)  # a round that is not over
 
     def rounds(
         self,
@@ -146,8 +148,13 @@ class Engine:
         self.verifier.close()
 
     def _round(self, generation: Generation) -> Step[Round]:
-        with (yield from self.open_round(generation)) as opened:
-            return (yield from self._stage(opened.complete))
+        if not self._writes.acquire(blocking=False):
+            raise ConfigError("this session is writing another text on another thread: wait for it, or take a Llama")
+        try:
+            with (yield from self.open_round(generation)) as opened:
+                return (yield from self._stage(opened.complete))
+        finally:
+            self._writes.release()
 
     def _stage(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Step[T]:
         return stage(self.stop, work, *args, **kwargs)
