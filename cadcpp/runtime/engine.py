@@ -110,8 +110,7 @@ class Engine:
                 if result.finish:
                     return
         finally:
-            self.stop()
-            finish(self.rollback)
+            self._end()
 
     def open_round(self, generation: Generation) -> Step[OpenRound]:
         """A round up to its walk. Whatever goes wrong leaves both caches valid."""
@@ -155,6 +154,15 @@ class Engine:
                 return (yield from self._stage(opened.complete))
         finally:
             self._writes.release()
+
+    def _end(self) -> None:
+        """End what is left of a text, unless another one is being written, to which it left nothing."""
+        if self._writes.acquire(blocking=False):
+            try:
+                self.stop()
+                finish(self.rollback)
+            finally:
+                self._writes.release()
 
     def _stage(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Step[T]:
         return stage(self.stop, work, *args, **kwargs)
