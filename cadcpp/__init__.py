@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from cadcpp._version import __version__
 from cadcpp.errors import (
     CadError,
+    ClosedError,
     ConfigError,
     ContextFull,
     ModelError,
@@ -33,6 +34,7 @@ __all__ = [
     "AsyncLlama",
     "CadError",
     "Chunk",
+    "ClosedError",
     "ConfigError",
     "ContextFull",
     "Conversation",

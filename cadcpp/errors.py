@@ -6,6 +6,7 @@ CadError
 │   ├── PairError              a draft that does not fit its verifier
 │   └── RecurrentError         a model that cannot take back a wrong draft
 ├── NativeError (RuntimeError) llama.cpp refused a call
+│   └── ClosedError            something was used after it was closed, or in a forked child of its process
 ├── ContextFull (RuntimeError) the text no longer fits the context
 └── ToolError                  making or fetching a file failed
 
@@ -35,6 +36,10 @@ class RecurrentError(ModelError):
 
 class NativeError(CadError, RuntimeError):
     """llama.cpp refused a call."""
+
+
+class ClosedError(NativeError):
+    """Something was used after it was closed, or in a forked child of the process that made it."""
 
 
 class ContextFull(CadError, RuntimeError):

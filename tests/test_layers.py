@@ -15,7 +15,10 @@ MAY_IMPORT = {
     "ctypes": ("cadcpp.native", "cadcpp.gguf", "cadcpp.system", "cadcpp.models"),
     "click": ("cadcpp.cli",),
     "signal": ("cadcpp.cli", "cadcpp.models", "cadcpp.system.file_guard"),
-    "threading": ("cadcpp.cli", "cadcpp.residency.prefetcher", "cadcpp.runtime.stages"),
+    "threading": (
+        *("cadcpp.cli", "cadcpp.residency.prefetcher", "cadcpp.native.model", "cadcpp.runtime", "cadcpp.llama.serial"),
+        "cadcpp.llama.upstream",
+    ),
     "fastapi": ("cadcpp.server",),
     "starlette": ("cadcpp.server",),
     "uvicorn": ("cadcpp.server",),

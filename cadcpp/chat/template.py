@@ -1,8 +1,9 @@
 """The model's own chat template, rendered by sandboxed Jinja."""
 
 import json
-from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import nodes
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class Template:
-    """The model's own Jinja chat template, in the environment that Transformers defines for such templates."""
+    """The model's own Jinja chat template, in the environment that Transformers defines for such templates.
+
+    What Transformers leaves to the caller is done as in llama.cpp's `common/chat.cpp`: system messages for templates
+    that have no place for them, and the token that begins a text.
+    """
 
     def __init__(self, model: "Model") -> None:
         source = model.chat_template
@@ -42,20 +47,59 @@ class Template:
 
     def render(self, messages: list[dict[str, str]]) -> str:
         """The text of a conversation, up to where the assistant's next words go."""
+        if messages and messages[0]["role"] == "system" and not self._takes_system:
+            messages = _merged(messages)
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True)
+            return self._render(messages)
         except Exception as error:
             raise ConfigError(f"the chat template of {self._model.path} refuses this conversation: {error}") from error
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of rendered text, which brings its own start tokens."""
-        return self._model.tokenize(text, add_special=False)
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        # Templates ask whether the last two are None, which a name that is not there is not.
+        return self._template.render(messages=messages, add_generation_prompt=True, tools=None, documents=None)
 
-    def spells(self, tokens: Sequence[int], text: str) -> bool:
-        """Whether these are ids of the model, and ``text`` is what they say."""
-        if not all(0 <= token < self._model.n_vocab for token in tokens):
-            return False
-        return b"".join(map(self._model.piece, tokens)).decode("utf-8", "replace") == text
+    @cached_property
+    def _takes_system(self) -> bool:
+        """Whether the template looks at what a system message says; others refuse it, or leave it out."""
+        system = _Watched(role="system", content="Be brief.")
+        with suppress(Exception):
+            self._render([system, {"role": "user", "content": "Hi"}])
+        return system._read
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a whole conversation: it begins once, as its template or its file wants it."""
+        model = self._model
+        return model.tokenize(text.removeprefix(self._special(model.bos)) if model.adds_bos else text)
+
+
+class _Watched(dict[str, str]):
+    """A message that knows whether its content was read."""
+
+    _read = False
+
+    def __getitem__(self, key: str) -> str:
+        self._read |= key == "content"
+        return super().__getitem__(key)
+
+    def get(self, key: str, *default: Any) -> Any:
+        self._read |= key == "content"
+        return super().get(key, *default)
+
+    def items(self) -> Any:
+        self._read = True
+        return super().items()
+
+    def values(self) -> Any:
+        self._read = True
+        return super().values()
+
+
+def _merged(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The same with the first one's text in front of the second one's."""
+    first, *rest = messages
+    if not rest:
+        return rest
+    return [{**rest[0], "content": f"{first['content']}\n{rest[0]['content']}"}, *rest[1:]]
 
 
 class _Generation(Extension):

@@ -96,7 +96,11 @@ def _read_stdin() -> str:
 
 def _tokenize(session: "Session", text: str, chat: bool) -> list[int]:
     if not chat:
-        return list(session.model.tokenize(text))
+        ids = session.model.tokenize(text)
+        if ids[:2] == [session.model.bos] * 2:
+            token = session.model.piece(ids[0], special=True).decode("utf-8", "replace")
+            note(f"cadcpp: the prompt begins with {token}, and the model's file adds one: leave it out of the prompt")
+        return ids
     from cadcpp.chat.conversation import Conversation
     from cadcpp.chat.template import Template
 

@@ -1,15 +1,16 @@
 """`AsyncLlama`: the calls of `Llama` for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
 from cadcpp.llama.llama import Llama
 from cadcpp.runtime.aio import run
 from cadcpp.runtime.stages import Steps, stage_on
+from cadcpp.runtime.turns import Place, Turns
+from cadcpp.runtime.worker import Worker
 
 _END = object()
 
@@ -18,13 +19,14 @@ class AsyncLlama:
     """A `Llama` whose calls are awaited, or read with ``async for`` where ``stream=True``; one at a time, in order.
 
     They are the same calls, made on a thread of their own. Cancelling one, or closing its stream, ends the pass
-    that is under way within a layer and leaves the object ready for the next.
+    that is under way within a layer and leaves the object ready for the next. It may be used by several event loops,
+    one after the other or at the same time.
     """
 
     def __init__(self, llama: Llama) -> None:
         self.llama = llama
-        self._turn = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, "cadcpp-llama")
+        self._turns = Turns()
+        self._thread = Worker("cadcpp-llama")
 
     async def __aenter__(self) -> "AsyncLlama":
         return self
@@ -33,8 +35,7 @@ class AsyncLlama:
         self.close()
 
     def close(self) -> None:
-        """Free the object as well. May be called twice."""
-        self._thread.shutdown()
+        """Close the object. May be called twice."""
         self.llama.close()
 
     def create_completion(self, *args: Any, **kwargs: Any) -> Any:
@@ -66,9 +67,20 @@ class AsyncLlama:
         return self._run(self._chunks(partial(method, *args, **kwargs)))
 
     async def _run(self, steps: Steps[Any]) -> AsyncGenerator[Any, None]:
-        async with self._turn, aclosing(run(steps)) as results:
+        async with self._turn(), aclosing(run(steps)) as results:
             async for result in results:
                 yield result
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        self.llama.check()
+        place = Place()
+        try:
+            self._turns.queue(place)
+            await asyncio.wrap_future(place)
+            yield
+        finally:
+            self._turns.leave(place)
 
     def _once(self, call: Callable[[], Any]) -> Steps[Any]:
         yield (yield from stage_on(self._thread, self.llama.stop, call))

@@ -1,18 +1,20 @@
 """The part of `Llama` that owns its text and the context that evaluates it."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, ContextFull
+from cadcpp.llama.serial import Serial, in_turn
 from cadcpp.llama.upstream import State, Upstream
 from cadcpp.runtime.session import Session
 from cadcpp.runtime.token_writer import TokenWriter, complete
 
 
-class ContextOwner(Upstream):  # type: ignore[misc]
+class ContextOwner(Serial, Upstream):  # type: ignore[misc]
     """Upstream's text and its evaluation, `eval` to `load_state`, on a session's verifier.
 
     Whatever wants the context ends the round that is open in it first. Without a session all is upstream's.
@@ -20,10 +22,10 @@ class ContextOwner(Upstream):  # type: ignore[misc]
 
     def __init__(self) -> None:
         """Own nothing yet; upstream's constructor is run by `construct`."""
+        super().__init__("this Llama")
         self._session: Session | None = None
         self._writer: TokenWriter | None = None  # whose text the context holds
         self._n_logits = 0  # tokens at the text's end that the context has the logits of
-        self._closed = False
 
     def _replace(self, text: Sequence[int]) -> None:
         self.n_tokens = 0
@@ -40,35 +42,40 @@ class ContextOwner(Upstream):  # type: ignore[misc]
         self.scores[position : position + len(rows)] = rows
         self._n_logits = len(rows)
 
-    def _started(self) -> Session:
-        if self._closed or self._session is None:
-            raise RuntimeError("this Llama is closed: make another one")
-        return self._session
+    def free(self) -> None:
+        """End the open round, and free what upstream's constructor made."""
+        with ExitStack() as stack:
+            stack.callback(Upstream.close, self)
+            if self._writer is not None:
+                self._writer.end_round()
 
     def _take(self) -> Session:
         """The session, for something else than the text that was being written."""
-        session = self._started()
-        self._end_round()
+        session = self._end_round()
         self._writer = None
         return session
 
-    def _end_round(self) -> None:
+    def _end_round(self) -> Session:
         """End the open round, and take into account what others have done to the context."""
         if self._writer is not None:
             self._writer.end_round()
-        session = self._started()
+        session = self._session
+        assert session is not None, "without one all is upstream's"
         session.engine.rollback()
         verifier = session.engine.verifier
         n_held = verifier.context.n_held()
         if n_held != len(verifier.cache):
             verifier.cache.assume(self.input_ids[:n_held].tolist())
+        return session
 
+    @in_turn
     def reset(self) -> None:
         """Start a new text."""
         if self._session is not None:
             self._take()
         super().reset()
 
+    @in_turn
     def eval(self, tokens: Sequence[int]) -> None:
         """Evaluate tokens after those that there are. Raises ContextFull if they do not fit."""
         if self._session is None:
@@ -84,6 +91,7 @@ class ContextOwner(Upstream):  # type: ignore[misc]
             raise
         self._n_logits = self._n_logits if self._logits_all else 1
 
+    @in_turn
     def sample(self, *args: Any, idx: int | None = None, **kwargs: Any) -> int:
         """Sample a token from the logits at ``idx``, by default those of the last token."""
         if self._session is not None and self.n_tokens:
@@ -100,16 +108,17 @@ class ContextOwner(Upstream):  # type: ignore[misc]
 
     # states -----------------------------------------------------------------------------------------------
 
+    @in_turn
     def save_state(self) -> Any:
         """The text and what the model has made of it, for `load_state`."""
         if self._session is None:
             return super().save_state()
-        self._end_round()
-        verifier = self._session.engine.verifier
+        verifier = self._end_round().engine.verifier
         verifier.cache.align([*self._input_ids.tolist(), -1])  # what was held beyond the text is nobody's
         data = bytes(verifier.context.save())
         return State(self.input_ids.copy(), self._scores.copy(), self.n_tokens, data, len(data), self._seed)
 
+    @in_turn
     def load_state(self, state: Any) -> None:
         """Go on from where `save_state` was called. Raises ContextFull if the text does not fit."""
         if self._session is None:

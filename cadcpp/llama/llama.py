@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, TypeVar
 
@@ -12,9 +12,10 @@ from cadcpp.errors import ConfigError, RecurrentError
 from cadcpp.llama.context_owner import ContextOwner
 from cadcpp.llama.draft_adapter import DraftAdapter
 from cadcpp.llama.options import Settings, n_ctx_of, signature, sort_out
+from cadcpp.llama.serial import in_turn
 from cadcpp.llama.upstream import Upstream, construct, own_parts, session_parts
 from cadcpp.native.context import Context, Stopped
-from cadcpp.native.sampler import check_grammar, draw
+from cadcpp.native.sampler import check_grammar, draw, fixed_seed
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.runtime.assembly import Parts
 from cadcpp.runtime.engine import Generation
@@ -63,6 +64,10 @@ class Llama(ContextOwner):
     model was trained for, and models with recurrent state. Such an object does everything as upstream does, with
     neither speculation nor paging; ``speculates`` tells.
 
+    Threads may share an object: their calls wait for each other, and are served in the order in which they come. A
+    stream lets other calls in between two of its chunks, and goes on after them as if there had been none. `close` ends
+    the call that is under way; every use after it, and in a forked child of the process, is a ClosedError.
+
     Raises TypeError for an unknown keyword argument, ConfigError (a ValueError) for a value that cannot work and
     ModelError (a ValueError) for a file that cannot be used.
     """
@@ -72,6 +77,7 @@ class Llama(ContextOwner):
     def __init__(self, model_path: str, *, on_round: Callable[[Round], None] | None = None, **options: Any) -> None:
         self._stack = ExitStack()  # upstream's __del__ closes it, whatever happens here
         super().__init__()
+        self._n_begun = 0  # texts
         self._n_wanted = 0  # tokens that the call under way will take at most; 0: nobody knows
         self._stopped = False
         self._options, self.on_round, self.last_stats = options, on_round, Stats()
@@ -79,12 +85,12 @@ class Llama(ContextOwner):
         draft_model = upstream.pop("draft_model")
         n_ctx = n_ctx_of(model_path, upstream)
         if n_ctx is None:
-            construct(self, own_parts(), model_path, draft_model=draft_model, **upstream)
+            construct(self, own_parts(self._life), model_path, draft_model=draft_model, **upstream)
             return
         try:
             self._start(model_path, settings, upstream, n_ctx, draft_model)
         except RecurrentError:
-            construct(self, own_parts(), model_path, draft_model=draft_model, **upstream)
+            construct(self, own_parts(self._life), model_path, draft_model=draft_model, **upstream)
 
     def _start(
         self, model_path: str, settings: Settings, upstream: dict[str, Any], n_ctx: int, draft_model: Any
@@ -93,7 +99,7 @@ class Llama(ContextOwner):
         adapted = DraftAdapter(draft_model) if draft_model is not None and settings.draft_model_path is None else None
         parts = Parts(drafter=adapted)
         start = functools.partial(Session, model_path, settings.draft_model_path, config, parts=parts)
-        construct(self, session_parts(start), model_path, **upstream)
+        construct(self, session_parts(self._life, start), model_path, **upstream)
         session = self._session = self._model.session
         self.draft_model = draft_model
         cells = session.engine.verifier.context.shape
@@ -121,18 +127,24 @@ class Llama(ContextOwner):
         now = {"seed": self._seed, "chat_format": self.chat_format, "chat_handler": self.chat_handler}
         return {**self._options, **now, "model_path": self.model_path, "on_round": self.on_round}
 
-    def close(self) -> None:
-        """Free contexts and models. May be called twice."""
-        if self._writer is not None and not self._closed:
-            self._writer.end_round()
-        self._closed, self._writer = True, None
-        super().close()
-
     def stop(self) -> None:
         """End the call that is under way, from another thread, within a layer: it raises `cadcpp.Stopped`."""
         self._stopped = True
         if self._session is not None:
             self._session.engine.stop()
+
+    create_chat_completion = in_turn(Upstream.create_chat_completion)
+    create_embedding = in_turn(Upstream.create_embedding)
+    embed = in_turn(Upstream.embed)
+
+    @_as(Upstream.set_seed)
+    def set_seed(self, seed: int) -> None:
+        self._seed = fixed_seed(seed)
+
+    @_as(Upstream.tokenizer)
+    def tokenizer(self) -> Any:
+        self.check()
+        return super().tokenizer()
 
     @_as(Upstream.detokenize)
     def detokenize(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> bytes:
@@ -149,9 +161,15 @@ class Llama(ContextOwner):
         call = _COMPLETE.bind(self, *args, **kwargs)
         call.apply_defaults()
         chunks = self._complete(call.arguments, args, kwargs)
-        return chunks if call.arguments["stream"] else next(chunks)
+        if call.arguments["stream"]:
+            self.check()
+            return self.in_turns(chunks)
+        with self.turn(), closing(chunks):
+            return next(chunks)
 
-    def _complete(self, wanted: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    def _complete(
+        self, wanted: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Generator[Any, None, None]:
         """Upstream's chunks, or its one answer; nothing is done before the first of them is asked for."""
         self._check_tokens(map(int, wanted["logit_bias"] or ()))  # upstream would print an error for each token
         self._n_wanted = max(wanted["max_tokens"] or 0, 0)  # so that no tree is larger than what is left to write
@@ -163,17 +181,19 @@ class Llama(ContextOwner):
 
     @_as(Upstream.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
+        self.check()
         if self._session is None:
-            return self._generate_plainly(super().generate(*args, **kwargs))
+            return self.in_turns(self._generate_plainly(super().generate(*args, **kwargs)))
         call = _GENERATE.bind(self, *args, **kwargs)
         call.apply_defaults()
-        return self._generate(**{name: value for name, value in call.arguments.items() if name != "self"})
+        options = {name: value for name, value in call.arguments.items() if name != "self"}
+        return self.in_turns(self._generate(self._session, **options))
 
     def _generate(
-        self, tokens: Sequence[int], reset: bool, stopping_criteria: Any, **sampling: Any
+        self, session: Session, tokens: Sequence[int], reset: bool, stopping_criteria: Any, **sampling: Any
     ) -> Generator[int, Sequence[int] | None, None]:
         if sampling["grammar"] is not None:
-            check_grammar(self._started().model, sampling["grammar"]._grammar, sampling["grammar"]._root)
+            check_grammar(session.model, sampling["grammar"]._grammar, sampling["grammar"]._root)
         self._sampler = sampler = self._init_sampler(**sampling)
         start = [] if reset else self._input_ids.tolist()
         writer = self._begin([*start, *map(int, tokens)], sampler)
@@ -185,15 +205,25 @@ class Llama(ContextOwner):
                 yield token  # tokens that are sent in return are guesses to upstream, and change no text
                 self._go_on(writer, token)
         finally:
-            writer.end_round()
+            self._give_up(writer)
+
+    def _give_up(self, writer: TokenWriter) -> None:
+        """End a text's last round. If another call is under way it has done that, or will."""
+        with self.turn_now() as now:
+            if now:
+                writer.end_round()
+                self._writer = None if self._writer is writer else self._writer
 
     def _generate_plainly(
         self, tokens: Generator[int, Sequence[int] | None, None]
     ) -> Generator[int, Sequence[int] | None, None]:
-        """Upstream's tokens, between which it can be stopped."""
-        self._stopped, sent = False, None
+        """Upstream's tokens, between which it can be stopped. It writes one text at a time and says nothing of it."""
+        self._n_begun += 1
+        number, self._stopped, sent = self._n_begun, False, None
         with closing(tokens):
             while not self._stopped:
+                if number != self._n_begun:
+                    raise ConfigError("another text was begun meanwhile, which this model cannot do: make two objects")
                 try:
                     token = tokens.send(sent)
                 except StopIteration:

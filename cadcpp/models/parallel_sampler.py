@@ -10,6 +10,7 @@ from cadcpp.chat.template import Template
 from cadcpp.errors import ToolError
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
+from cadcpp.util.prefix import common_prefix
 
 N_SEQ = 64  # more texts at once are no faster, and take more memory
 _OPENING = N_SEQ  # the sequence that holds nothing but the opening
@@ -30,13 +31,19 @@ def opening(model: Model) -> Opening:
     """The chat template around a question; the token that begins a text where the model has no template."""
     if model.chat_template is not None:
         template = Template(model)
-        before, _, after = template.render([{"role": "user", "content": _MARK}]).partition(_MARK)
+        text = template.render([{"role": "user", "content": _MARK}])
+        before, _, after = text.partition(_MARK)
         if before and after:
-            return Opening(template.tokenize(before), template.tokenize(after))
+            return _around(template.tokenize(before), template.tokenize(before + _MARK), template.tokenize(text))
     first = model.bos if model.bos >= 0 else model.eos  # which separates texts, so one begins after it
     if first < 0:
         raise ToolError(f"{model.path} names no token that begins a text: make the n-gram model from text files")
     return Opening([first], [])
+
+
+def _around(before: list[int], asked: list[int], whole: list[int]) -> Opening:
+    """The parts of a whole text before and after its question, in the tokens that they have there."""
+    return Opening(whole[: common_prefix(before, whole)], whole[common_prefix(asked, whole) :])
 
 
 class ParallelSampler:

@@ -15,6 +15,7 @@ from cadcpp.native.lib import api, last_error, read_tensor, tensor_name
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.system.heap import empty
+from cadcpp.util.lifetime import Lifetime
 
 # llama.cpp asks a C function between two operations whether to stop. strlen of a text that is empty until then says so
 # without a word of Python, which would cost more than some of the operations.
@@ -51,8 +52,8 @@ class Context:
         if n_threads < 1:
             raise ConfigError(f"n_threads must be at least 1, got {n_threads}")
         self.model, self.shape, self.n_threads, self._watcher = model, shape, n_threads, watcher
-        self._stack = ExitStack()
-        self._handle: int | None = api.llama_init_from_model(model.handle, self._params())
+        self._stack, self._life = ExitStack(), Lifetime(f"the session on {model.path}")
+        self._handle = api.llama_init_from_model(model.handle, self._params())
         if not self._handle:
             raise NativeError(f"llama.cpp made no context for {model.path}: {last_error('out of memory?')}")
         self._stack.callback(api.llama_free, self._handle)
@@ -84,23 +85,23 @@ class Context:
 
     def close(self) -> None:
         """Free the cache and the buffers; whatever else is asked of it then is refused. May be called twice."""
-        self._handle = None
+        self._life.end()
         self._stack.close()
 
     @property
     def closed(self) -> bool:
-        return self._handle is None
+        """Whether it is freed, or a forked child's parent's."""
+        return self._life.over
 
     @property
     def handle(self) -> int:
-        """llama.cpp's own. Raises NativeError once it is freed."""
-        if self._handle is None:
-            raise NativeError(f"the session on {self.model.path} is closed: open another one")
-        return self._handle
+        """llama.cpp's own. Raises ClosedError once it is freed."""
+        self._life.check()
+        return int(self._handle)
 
     @property
     def memory(self) -> int:
-        """llama.cpp's KV cache. Raises NativeError once it is freed."""
+        """llama.cpp's KV cache. Raises ClosedError once it is freed."""
         return int(api.llama_get_memory(self.handle))
 
     # compute --------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from cadcpp.system.file_guard import Guard
 from cadcpp.system.mapping import Mapping, Segment, forget, has_maps, is_shareable, mapped, mount_of, sharing
 from cadcpp.system.scratch_file import place_name, scratch_folders
 from cadcpp.system.stub import LOADS_WHOLE, NO_MAPS, NOT_PAGED, NOT_STREAMED, Stub, no_place, refusal
+from cadcpp.util.lifetime import Lifetime
+
+_ADD_NOTHING = (api.LLAMA_VOCAB_TYPE_RWKV, api.LLAMA_VOCAB_TYPE_PLAMO2)  # vocabularies, whatever their files want
 
 
 class Model:
@@ -42,7 +46,8 @@ class Model:
         self._vocabulary, self._repacked = vocabulary, repacked
         if vocabulary:
             check_vocabulary(self.header)
-        self._stack = ExitStack()
+        self._stack, self._life = ExitStack(), Lifetime(f"the session on {self.path}")
+        self.in_use = threading.RLock()  # by whoever reads the vocabulary, which may be another thread than closes it
         # What llama.cpp cannot map by itself is copied into memory, as what is repacked.
         self._copied = repacked or not (stub or all(is_shareable(part.path) for part in self.header.parts))
         self._guard = Guard(() if self._copied else self.header.parts)  # copied weights are its own
@@ -54,7 +59,6 @@ class Model:
         except BaseException:
             self.close()
             raise
-        self.vocab = api.llama_model_get_vocab(self.handle)
         self.n_vocab: int = api.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = api.llama_model_n_ctx_train(self.handle)
         self.n_layer: int = api.llama_model_n_layer(self.handle)
@@ -128,8 +132,8 @@ class Model:
         handle = api.llama_model_load_from_splits(names, len(paths), params)
         if not handle:
             raise ModelError(f"llama.cpp cannot load {self.path}: {last_error('no reason given')}")
-        self.handle = int(handle)
-        self._stack.callback(api.llama_model_free, self.handle)
+        self._handle = int(handle)
+        self._stack.callback(api.llama_model_free, self._handle)
         if self._copied:
             forget(self.header)
 
@@ -147,45 +151,89 @@ class Model:
 
     def close(self) -> None:
         """Free the weights; contexts on them must be closed first. May be called twice."""
-        self._guard.close()
-        self._stack.close()
+        with self.in_use:
+            self._life.end()
+            self._guard.close()
+            self._stack.close()
+
+    @property
+    def handle(self) -> int:
+        """llama.cpp's own. Raises ClosedError once it is freed."""
+        self._life.check()
+        return self._handle
 
     # vocabulary -----------------------------------------------------------------------------------
 
     @property
+    def vocab(self) -> Any:
+        """llama.cpp's own. Raises ClosedError once it is freed."""
+        return api.llama_model_get_vocab(self.handle)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        """Inside, the vocabulary is there. Raises ClosedError if it is not any more."""
+        self._life.check()
+        with self.in_use:
+            yield self.vocab
+
+    @property
     def chat_template(self) -> str | None:
         """The model's own chat template (Jinja), if it has one."""
-        text = api.llama_model_chat_template(self.handle, None)
+        with self._reading():
+            text = api.llama_model_chat_template(self.handle, None)
         return text.decode("utf-8", "replace") if text else None
 
     @property
     def bos(self) -> int:
-        return int(api.llama_vocab_bos(self.vocab))
+        """The token that begins a text; -1 if there is none."""
+        with self._reading() as vocab:
+            return int(api.llama_vocab_bos(vocab))
 
     @property
     def eos(self) -> int:
-        return int(api.llama_vocab_eos(self.vocab))
+        """The token that ends a text; -1 if there is none."""
+        with self._reading() as vocab:
+            return int(api.llama_vocab_eos(vocab))
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether llama.cpp puts `bos` in front of every text, as the file wants."""
+        with self._reading() as vocab:
+            asked = api.llama_vocab_get_add_bos(vocab) and api.llama_vocab_type(vocab) not in _ADD_NOTHING
+            return bool(asked) and self.bos >= 0
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends a text (end of sequence, of turn, ...)."""
-        return bool(api.llama_vocab_is_eog(self.vocab, token))
+        with self._reading() as vocab:
+            return bool(api.llama_vocab_is_eog(vocab, token))
 
     def end_tokens(self) -> list[int]:
         """All tokens that end a text."""
-        return [token for token in range(self.n_vocab) if self.is_end(token)]
+        with self._reading() as vocab:
+            return [token for token in range(self.n_vocab) if api.llama_vocab_is_eog(vocab, token)]
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
-        """Token ids of a text; ``add_special`` adds the model's own start tokens."""
+        """Token ids of a text that is to go on; ``add_special`` puts `bos` in front of it where the file wants that.
+
+        An end token, which some files want behind every text, is left out: nothing goes on after it. llama.cpp's own
+        tool for completions refuses such a file.
+        """
+        ids = self._tokenize(text, parse_special)
+        return [self.bos, *ids] if add_special and self.adds_bos else ids
+
+    def _tokenize(self, text: str, parse_special: bool) -> list[int]:
         data = text.encode("utf-8", "surrogateescape")
         room = len(data) + 8
         buffer = (ctypes.c_int32 * room)()
-        n = api.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
+        with self._reading() as vocab:  # which is asked for no token of its own: one that it lacks ends the process
+            n = api.llama_tokenize(vocab, data, len(data), buffer, room, False, parse_special)
         if n < 0:
             raise NativeError(f"llama.cpp could not tokenize a text of {len(data)} bytes (code {n})")
         return list(buffer[:n])
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes that one token stands for; control tokens are empty unless ``special``."""
+        self._life.check()
         key = (token, special)
         if key not in self._pieces:
             self._pieces[key] = self._read_piece(token, special)
@@ -197,7 +245,8 @@ class Model:
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
-            n = api.llama_token_to_piece(self.vocab, token, buffer, room, 0, special)
+            with self._reading() as vocab:
+                n = api.llama_token_to_piece(vocab, token, buffer, room, 0, special)
             if n >= 0:
                 return buffer.raw[:n]
             room = -n

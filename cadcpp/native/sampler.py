@@ -87,4 +87,9 @@ def _links(config: SamplingConfig, n_vocab: int) -> Iterable[ctypes.c_void_p]:
     yield api.llama_sampler_init_top_p(config.top_p, 1)
     yield api.llama_sampler_init_min_p(config.min_p, 1)
     yield api.llama_sampler_init_temp(config.temperature)
-    yield api.llama_sampler_init_dist(config.seed)
+    yield api.llama_sampler_init_dist(fixed_seed(config.seed))
+
+
+def fixed_seed(seed: int) -> int:
+    """A seed that gives the same draws every time: llama.cpp takes the largest one, and no other, for a random one."""
+    return seed - 1 if seed == api.LLAMA_DEFAULT_SEED else seed

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -61,6 +62,7 @@ class Engine:
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
     streaming_limited: str = ""  # what of streaming is not to be had, and why
+    _writes: Lock = field(default_factory=Lock)  # a round that is not over
 
     def rounds(
         self,
@@ -110,8 +112,7 @@ class Engine:
                 if result.finish:
                     return
         finally:
-            self.stop()
-            finish(self.rollback)
+            self._end()
 
     def open_round(self, generation: Generation) -> Step[OpenRound]:
         """A round up to its walk. Whatever goes wrong leaves both caches valid."""
@@ -148,8 +149,22 @@ class Engine:
         self.verifier.close()
 
     def _round(self, generation: Generation) -> Step[Round]:
-        with (yield from self.open_round(generation)) as opened:
-            return (yield from self._stage(opened.complete))
+        if not self._writes.acquire(blocking=False):
+            raise ConfigError("this session is writing another text on another thread: wait for it, or take a Llama")
+        try:
+            with (yield from self.open_round(generation)) as opened:
+                return (yield from self._stage(opened.complete))
+        finally:
+            self._writes.release()
+
+    def _end(self) -> None:
+        """End what is left of a text, unless another one is being written, to which it left nothing."""
+        if self._writes.acquire(blocking=False):
+            try:
+                self.stop()
+                finish(self.rollback)
+            finally:
+                self._writes.release()
 
     def _stage(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Step[T]:
         return stage(self.stop, work, *args, **kwargs)

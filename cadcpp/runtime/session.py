@@ -1,13 +1,14 @@
 """A session: two models, their contexts, one engine, and text out of it."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.native.context import Stopped
 from cadcpp.native.sampler import Sampler
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.streaming_pager import StreamingPager
@@ -18,6 +19,7 @@ from cadcpp.runtime.stages import Steps, finish, run
 from cadcpp.system.heap import bound_heap, trim_heap
 from cadcpp.telemetry.progress import Progress
 from cadcpp.telemetry.stats import Stats
+from cadcpp.util.lifetime import Lifetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,11 @@ class Chunk:
 
 
 class Session:
-    """Owns everything that one running pair of models needs. Use it as a context manager, or close it."""
+    """Owns everything that one running pair of models needs. Use it as a context manager, or close it.
+
+    It writes one text at a time, whichever thread asks. Once it is closed, and in a forked child, any use of it is a
+    ClosedError.
+    """
 
     def __init__(
         self,
@@ -45,7 +51,8 @@ class Session:
         """Load both models. ``planned`` is shown where the memory will go, before anything is loaded."""
         self.config = (config or SessionConfig()).resolve(draft is not None).with_threads()
         draft = draft if self.config.speculative in ("draft", "staged", "auto") else None
-        self._stack = ExitStack()
+        self._stack, self._life = ExitStack(), Lifetime("this session")
+        self._stop: Callable[[], None] = lambda: None
         bound_heap()
         start = time.perf_counter()
         try:
@@ -54,6 +61,7 @@ class Session:
             self.close()
             raise
         self.plan, self.model, self.pager, self.engine = made.plan, made.model, made.pager, made.engine
+        self._stop = self.engine.stop
         self.load_seconds = time.perf_counter() - start
 
     def __enter__(self) -> "Session":
@@ -63,9 +71,15 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Free contexts, then models, when nothing computes with them any more. May be called twice."""
-        finish(self._stack.close)
-        trim_heap()
+        """Free contexts, then models, when nothing computes with them any more. May be called twice.
+
+        A text that is being written on another thread ends. In a forked child nothing is freed.
+        """
+        if self._life.end():
+            self._stop()
+        if not self._life.inherited:
+            finish(self._stack.close)
+            trim_heap()
 
     @property
     def resident_share(self) -> float | None:
@@ -103,8 +117,9 @@ class Session:
         progress: Progress | None = None,
     ) -> Steps[Chunk]:
         """What `stream` does, in steps, for whoever waits in another way."""
+        self._life.check()
         accounting, text = self.engine.accounting(stats, self.load_seconds), Detokenizer(stop)
-        with closing(Sampler(self.model.n_vocab, sampling)) as sampler:
+        with self._explained(), closing(Sampler(self.model.n_vocab, sampling)) as sampler:
             sampler.observe(prompt[-sampling.repeat_last_n :] if sampling.repeat_last_n else ())
             with closing(self.engine.steps(prompt, sampler, n, accounting=accounting, progress=progress)) as steps:
                 for step in steps:
@@ -114,6 +129,15 @@ class Session:
                     yield (chunk := self._chunk(step, text))
                     if chunk.finish:
                         return
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Inside, what was stopped because the session was closed says so."""
+        try:
+            yield
+        except Stopped:
+            self._life.check()
+            raise
 
     def _chunk(self, result: Round, text: Detokenizer) -> Chunk:
         shown, tokens = "", []

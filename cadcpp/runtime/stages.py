@@ -6,9 +6,11 @@ it has one. `run` drives such a generator for a caller that blocks, `aio.run` fo
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from cadcpp.runtime.worker import Worker
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -19,9 +21,7 @@ Step = Generator[Future[Any], None, T]
 # One thread computes, for all sessions of the process. OpenMP keeps a team for each thread that computes, and with
 # more threads than cores their members sleep between operations instead of spinning: a draft then takes three times
 # as long. So what runs beside it must compute on a single thread, without a team.
-_here = threading.local()
-COMPUTE = ThreadPoolExecutor(1, "cadcpp-compute", initializer=lambda: setattr(_here, "computes", True))
-BACKGROUND = ThreadPoolExecutor(1, "cadcpp-beside")
+COMPUTE, BACKGROUND = Worker("cadcpp-compute"), Worker("cadcpp-beside")
 
 _AGAIN_S = 0.05
 
@@ -36,7 +36,7 @@ def stage(stop: Callable[[], None], work: Callable[P, T], *args: P.args, **kwarg
 
 
 def stage_on(
-    thread: ThreadPoolExecutor, stop: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    thread: Worker, stop: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> Step[T]:
     """`stage` on a thread of the caller's."""
     future = None
@@ -65,7 +65,7 @@ def apart(work: Callable[[], C]) -> C:
 
 def finish(work: Callable[[], T]) -> T:
     """``work`` on the computing thread, after whatever runs there; it runs to its end whatever a signal raises."""
-    if getattr(_here, "computes", False):
+    if COMPUTE.is_current:
         return work()
     try:
         future = COMPUTE.submit(work)
@@ -73,6 +73,14 @@ def finish(work: Callable[[], T]) -> T:
         return work()
     _wait_for(future, lambda: None)
     return future.result()
+
+
+def let_go(work: Callable[[], object]) -> None:
+    """``work`` on the computing thread as soon as it can be; nobody waits, so that destructors may ask for it."""
+    try:
+        COMPUTE.submit(work)
+    except RuntimeError:  # the interpreter is ending
+        work()
 
 
 def _wait_for(future: "Future[Any]", stop: Callable[[], None]) -> None:

@@ -55,7 +55,7 @@ def test_answers_go_to_stdout_and_nothing_else_does(chat: Chat) -> None:
     result, session = chat("Hi\n\nHow are you?\n", say("Hel", "lo!"), say("Fine."))
     assert (result.exit_code, result.stdout) == (0, "Hello!\nFine.\n")
     assert result.stderr == foot("Hel", "lo!") + foot("Fine.")
-    assert session.prompts == ["<u>Hi</><a>", "<u>Hi</><a>HELLO!</><u>How are you?</><a>"]
+    assert session.prompts == ["<u>Hi</><a>", "<u>Hi</><a>Hello!</><u>How are you?</><a>"]
 
 
 def test_the_last_line_needs_no_end(chat: Chat) -> None:
@@ -123,14 +123,14 @@ def test_regen_draws_the_last_reply_anew(chat: Chat, state: Path, line: str) -> 
     result, session = chat(f"a\nb\n{line}\nc\n", *map(say, ["one", "two", "three", "four"]), options=["--seed", "7"])
     assert result.stdout == "one\ntwo\nthree\nfour\n"
     assert session.prompts[1] == session.prompts[2] and session.seeds == [7, 7, 8, 8]
-    assert session.prompts[3] == "<u>a</><a>ONE</><u>b</><a>THREE</><u>c</><a>"
+    assert session.prompts[3] == "<u>a</><a>one</><u>b</><a>three</><u>c</><a>"
     assert [entry["content"] for entry in kept(state)[0]] == ["a", "one", "b", "three", "c", "four"]
 
 
 def test_regen_that_brings_nothing_leaves_all_as_it_was(chat: Chat) -> None:
     result, session = chat("a\n/regen\nb\n", say("one"), [NativeError("no luck")], say("two"))
     assert (result.stdout, result.stderr) == ("one\ntwo\n", foot("one") + "cadcpp: no luck\n" + foot("two"))
-    assert session.prompts[2] == "<u>a</><a>ONE</><u>b</><a>"
+    assert session.prompts[2] == "<u>a</><a>one</><u>b</><a>"
 
 
 @pytest.mark.parametrize("lines", ["/edit b\n", "/edit\nb\n"])
@@ -155,8 +155,8 @@ def test_the_system_prompt_changes_and_the_conversation_stays(chat: Chat) -> Non
     result, session = chat(lines, say("one"), say("two"), say("three"))
     assert result.stderr.count("system prompt: Sing.\n") == 2 and "system prompt: none\n" in result.stderr
     assert session.prompts[1:] == [
-        "<s>Sing.</><u>a</><a>ONE</><u>b</><a>",
-        "<u>a</><a>ONE</><u>b</><a>TWO</><u>c</><a>",
+        "<s>Sing.</><u>a</><a>one</><u>b</><a>",
+        "<u>a</><a>one</><u>b</><a>two</><u>c</><a>",
     ]
 
 
@@ -200,7 +200,7 @@ def test_a_chat_is_saved_and_loaded(chat: Chat, tmp_path: Path) -> None:
     assert f"cadcpp: {other} is there and no transcript of a chat: name another file" in result.stderr
     assert other.read_text() == "mine\n"
     result, session = chat(f"x\n/load {file}\n/load {other}\nc\n", say("no"), say("three"))
-    assert session.prompts[1] == "<u>a</><a>ONE</><u>b</><a>TWO</><u>c</><a>"
+    assert session.prompts[1] == "<u>a</><a>one</><u>b</><a>two</><u>c</><a>"
     assert result.stderr.splitlines()[1:3] == [
         f"goes on with {file}, 2 questions",
         f"cadcpp: {other} line 1 is not of a chat's transcript: name a file that /save wrote",
@@ -240,7 +240,7 @@ def test_no_colours_in_a_pipe(chat: Chat) -> None:
 def test_ctrl_c_stops_the_reply_and_keeps_its_part(chat: Chat, state: Path) -> None:
     result, session = chat("Hi\nGo on\n", [*say("one", finish=None), interrupt, *say("two", "three")], say("four"))
     assert (result.exit_code, result.stdout, result.stderr) == (0, "one\nfour\n", foot("one") + foot("four"))
-    assert session.prompts[1] == "<u>Hi</><a>ONE</><u>Go on</><a>"
+    assert session.prompts[1] == "<u>Hi</><a>one</><u>Go on</><a>"
     assert [entry.get("partial") for entry in kept(state)[0]] == [None, True, None, False]
 
 
@@ -265,7 +265,7 @@ def test_ctrl_c_before_the_first_word_takes_the_question_back(chat: Chat, state:
 
     result, session = chat("Hi\nlong\nBye\n", say("one"), [interrupt_prompt], say("two"))
     assert (result.exit_code, result.stdout, result.stderr) == (0, "one\ntwo\n", foot("one") + foot("two"))
-    assert session.prompts[2] == "<u>Hi</><a>ONE</><u>Bye</><a>"
+    assert session.prompts[2] == "<u>Hi</><a>one</><u>Bye</><a>"
     assert [entry["content"] for entry in kept(state)[0]] == ["Hi", "one", "Bye", "two"]
 
 
@@ -273,14 +273,14 @@ def test_a_question_that_does_not_fit_is_taken_back(chat: Chat) -> None:
     result, session = chat("Hi\nlong\nBye\n", say("one"), [ContextFull("the context is full")], say("two"))
     assert (result.exit_code, result.stdout) == (0, "one\ntwo\n")
     assert result.stderr == foot("one") + "cadcpp: the context is full; /reset starts over\n" + foot("two")
-    assert session.prompts[2] == "<u>Hi</><a>ONE</><u>Bye</><a>"
+    assert session.prompts[2] == "<u>Hi</><a>one</><u>Bye</><a>"
 
 
 def test_a_failure_in_mid_reply_keeps_its_part(chat: Chat) -> None:
     result, session = chat("Hi\nGo on\n", [*say("one", finish=None), NativeError("no luck")], say("two"))
     assert (result.exit_code, result.stdout) == (0, "one\ntwo\n")
     assert result.stderr == foot("one") + "cadcpp: no luck\n" + foot("two")
-    assert session.prompts[1] == "<u>Hi</><a>ONE</><u>Go on</><a>"
+    assert session.prompts[1] == "<u>Hi</><a>one</><u>Go on</><a>"
 
 
 def test_a_question_that_the_template_refuses_is_taken_back(chat: Chat) -> None:
@@ -318,14 +318,14 @@ def test_a_chat_goes_on(chat: Chat, state: Path) -> None:
     assert result.stderr == (
         f"goes on with {first}, 2 questions; the last reply was cut off: /regen writes it anew\n" + foot("three")
     )
-    assert session.prompts == ["<s>Be brief.</><u>a</><a>ONE</><u>b</><a>TW</><u>c</><a>"]
+    assert session.prompts == ["<s>Be brief.</><u>a</><a>one</><u>b</><a>tw</><u>c</><a>"]
     assert [entry["content"] for entry in kept(state)[1]] == ["Be brief.", "a", "one", "b", "tw", "c", "three"]
 
 
 def test_a_chat_goes_on_under_another_system_prompt(chat: Chat) -> None:
     chat("a\n", say("one"), options=["--system", "Be brief."])
     _, session = chat("b\n", say("two"), options=["--continue", "--system", "Sing."])
-    assert session.prompts == ["<s>Sing.</><u>a</><a>ONE</><u>b</><a>"]
+    assert session.prompts == ["<s>Sing.</><u>a</><a>one</><u>b</><a>"]
 
 
 def test_no_chat_to_go_on_with(chat: Chat, state: Path) -> None:

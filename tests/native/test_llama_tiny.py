@@ -465,6 +465,14 @@ def test_grammars_that_cannot_be_read(mine: Llama, text: str) -> None:
     assert take(mine, 3)
 
 
+def test_the_largest_seed_is_a_seed(mine: Llama) -> None:
+    """llama.cpp takes it for "at random"."""
+    texts = {mine("abc", max_tokens=20, seed=2**32 - 1, temperature=2.0)["choices"][0]["text"] for _ in range(4)}
+    assert len(texts) == 1
+    texts = {mine("abc", max_tokens=20, seed=-1, temperature=2.0)["choices"][0]["text"] for _ in range(4)}
+    assert len(texts) > 1
+
+
 def test_embeddings_need_to_be_asked_for(mine: Llama) -> None:
     with pytest.raises(RuntimeError, match="embedding=True"):
         mine.create_embedding("abc")

@@ -70,6 +70,13 @@ def write(engine: Engine, rig: Rig, prompt: list[int], n: int, sampling: Samplin
         return [token for result in engine.rounds(prompt, sampler, n) for token in result.tokens]
 
 
+@pytest.mark.parametrize("seed", [0, 2**32 - 2, 2**32 - 1])  # the last is "at random" to llama.cpp
+def test_a_seed_gives_the_same_text_each_time(rig: Rig, seed: int) -> None:
+    sampling = SamplingConfig(temperature=2.0, seed=seed)
+    texts = [rig.generate([5, 6, 7], 20, sampling) for _ in range(3)]
+    assert texts[0] == texts[1] == texts[2]
+
+
 # what the caches hold ---------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,9 +39,6 @@ class FakeTemplate:
 
     def tokenize(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
-
-    def spells(self, tokens: Sequence[int], text: str) -> bool:
-        return "".join(map(chr, tokens)).lower() == text.lower()
 
 
 class FakeSession:

@@ -32,13 +32,14 @@ def tiny_llama(
     n_padding: int = 0,
     begin: str = "<s>",
     chat_template: str | None = None,
+    vocabulary: Mapping[str, Any] | None = None,
 ) -> Path:
     """A decoder of the llama architecture; 0.5 MB with the defaults.
 
     The same ``seed`` gives the same weights. ``noise``, in parts of each weight's spread, makes of it a draft that
     agrees less often the higher the noise is. ``other_vocab`` changes the text of one token, ``begin`` that of a
-    control token, and ``n_padding`` tokens stand for nothing. Heads are 32 wide,
-    because a q8_0 cache needs multiples of 32.
+    control token, and ``n_padding`` tokens stand for nothing. ``vocabulary`` has other options of
+    `vocab.add_vocabulary`. Heads are 32 wide, because a q8_0 cache needs multiples of 32.
     """
     n_kv = n_embd // n_head * n_head_kv
     n_tokens = n_vocab + n_padding
@@ -52,7 +53,8 @@ def tiny_llama(
         "rope.dimension_count": n_embd // n_head,
         "vocab_size": n_tokens,
     }
-    vocabulary = {"n_vocab": n_vocab, "differs": other_vocab, "n_padding": n_padding, "begin": begin}
+    spelling = {"n_vocab": n_vocab, "differs": other_vocab, "n_padding": n_padding, "begin": begin}
+    vocabulary = {**spelling, **(vocabulary or {})}
     return _write(path, "llama", settings, shapes, _random(seed, noise), type_name, vocabulary, chat_template)
 
 

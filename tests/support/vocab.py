@@ -1,6 +1,7 @@
 """A vocabulary for tiny models: SentencePiece with a token for every byte, so any text can be tokenized."""
 
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,17 @@ def random_text(seed: int, n: int) -> list[int]:
 
 
 def tokens(
-    n_vocab: int = N_VOCAB, *, differs: bool = False, n_padding: int = 0, begin: str = "<s>"
+    n_vocab: int = N_VOCAB,
+    *,
+    differs: bool = False,
+    n_padding: int = 0,
+    begin: str = "<s>",
+    control: Sequence[str] = (),
 ) -> tuple[list[str], list[int]]:
-    """Texts and types of all tokens; with ``differs`` the last text has another spelling. Padding comes behind."""
+    """Texts and types of all tokens; with ``differs`` the last text has another spelling. Padding comes behind.
+
+    The texts of ``control`` take the place of the first ones of padding.
+    """
     texts = ["<unk>", begin, "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *_PIECES]
     texts += [f"extra{number}" for number in range(n_vocab - len(texts))]
     if len(texts) != n_vocab:
@@ -35,20 +44,55 @@ def tokens(
     types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, *[TokenType.BYTE] * 256]
     types += [TokenType.NORMAL] * (n_vocab - len(types)) + [TokenType.UNUSED] * n_padding
     texts += [f"[PAD{number}]" for number in range(n_vocab, n_vocab + n_padding)]
+    for number, text in enumerate(control, n_vocab):
+        texts[number], types[number] = text, TokenType.CONTROL
     return texts, [int(kind) for kind in types]
 
 
-def add_vocabulary(writer: Any, n_vocab: int = N_VOCAB, **options: Any) -> None:
-    """Put the tokenizer into a GGUF; ``options`` as for `tokens`."""
+def add_vocabulary(
+    writer: Any,
+    n_vocab: int = N_VOCAB,
+    *,
+    model: str = "llama",
+    bos: int | None = BOS,
+    add_bos: bool | None = True,
+    add_eos: bool | None = None,
+    add_space: bool = True,
+    **options: Any,
+) -> None:
+    """Put the tokenizer into a GGUF; ``options`` as for `tokens`.
+
+    ``model`` "gpt2" makes a byte-level one of the same texts, "t5" a unigram one.
+    """
     texts, types = tokens(n_vocab, **options)
-    writer.add_tokenizer_model("llama")
+    if model == "gpt2":
+        texts = _byte_level(texts)
+        types = [TokenType.NORMAL if kind == TokenType.BYTE else kind for kind in types]
+        writer.add_token_merges(["t h", "h e", "i n", "\u0120 t"])
+    writer.add_tokenizer_model(model)
     writer.add_tokenizer_pre("default")
     writer.add_token_list(texts)
     writer.add_token_scores([float(-number) for number in range(len(texts))])
     writer.add_token_types(types)
     writer.add_token_type_count(2)
     writer.add_unk_token_id(UNK)
-    writer.add_bos_token_id(BOS)
+    if bos is not None:
+        writer.add_bos_token_id(bos)
     writer.add_eos_token_id(EOS)
-    writer.add_add_bos_token(True)
-    writer.add_add_space_prefix(True)
+    if add_bos is not None:
+        writer.add_add_bos_token(add_bos)
+    if add_eos is not None:
+        writer.add_add_eos_token(add_eos)
+    writer.add_add_space_prefix(add_space)
+
+
+def _byte_level(texts: list[str]) -> list[str]:
+    """The same, with GPT-2's letters for bytes; what would be there twice is something else."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    other = [byte for byte in range(256) if byte not in plain]
+    letters = {byte: chr(byte) for byte in plain} | {byte: chr(256 + i) for i, byte in enumerate(other)}
+    found = [*texts[:FIRST_BYTE], *(letters[byte] for byte in range(256))]
+    for text in texts[FIRST_BYTE + 256 :]:
+        text = text.replace(_SPACE, "\u0120")
+        found.append(f"{text}{len(found)}" if text in found else text)
+    return found
