@@ -3,12 +3,15 @@
 import functools
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
+from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
 
+from cadcpp.chat.tool_calls import MARKS
 from cadcpp.errors import ConfigError, RecurrentError
+from cadcpp.llama.chat import chat_completion
 from cadcpp.llama.context_owner import ContextOwner
 from cadcpp.llama.draft_adapter import DraftAdapter
 from cadcpp.llama.options import Settings, n_ctx_of, signature, sort_out
@@ -26,6 +29,7 @@ from cadcpp.verify.text_state import TextState
 
 _GENERATE = inspect.signature(Upstream.generate)
 _COMPLETE = inspect.signature(Upstream.create_completion)
+_CHAT = inspect.signature(Upstream.create_chat_completion)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -74,6 +78,7 @@ class Llama(ContextOwner):
         super().__init__()
         self._n_wanted = 0  # tokens that the call under way will take at most; 0: nobody knows
         self._stopped = False
+        self._marks: frozenset[int] = frozenset()  # control tokens that are shown
         self._options, self.on_round, self.last_stats = options, on_round, Stats()
         settings, upstream = sort_out(options)
         draft_model = upstream.pop("draft_model")
@@ -137,7 +142,26 @@ class Llama(ContextOwner):
     @_as(Upstream.detokenize)
     def detokenize(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> bytes:
         self._check_tokens(tokens)  # llama.cpp would end the process
-        return bytes(super().detokenize(tokens, *args, **kwargs))
+        if self._marks.isdisjoint(tokens):
+            return bytes(super().detokenize(tokens, *args, **kwargs))
+        parts = ([*group] for _, group in groupby(tokens, lambda token: token in self._marks))
+        return b"".join(bytes(super(Llama, self).detokenize(part, special=part[0] in self._marks)) for part in parts)
+
+    @contextmanager
+    def showing_marks(self) -> Iterator[None]:
+        """Inside, texts have the control tokens that tool calls are made up of."""
+        self._marks = self._control_marks
+        try:
+            yield
+        finally:
+            self._marks = frozenset()
+
+    @functools.cached_property
+    def _control_marks(self) -> frozenset[int]:
+        """Marks of tool calls that are one token each, and one that is not shown."""
+        found = (self.tokenize(mark.encode(), add_bos=False, special=True) for mark in MARKS)
+        single = {ids[0] for ids in found if len(ids) == 1}
+        return frozenset(token for token in single if not super(Llama, self).detokenize([token]))
 
     def _check_tokens(self, tokens: Iterable[int]) -> None:
         for token in tokens:
@@ -160,6 +184,12 @@ class Llama(ContextOwner):
             yield found
             return
         yield from found
+
+    @_as(Upstream.create_chat_completion)
+    def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+        call = _CHAT.bind(self, *args, **kwargs)
+        call.apply_defaults()
+        return chat_completion(self, {name: value for name, value in call.arguments.items() if name != "self"})
 
     @_as(Upstream.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
