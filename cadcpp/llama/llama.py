@@ -14,9 +14,11 @@ from cadcpp.errors import ConfigError, RecurrentError
 from cadcpp.llama.chat import chat_completion
 from cadcpp.llama.context_owner import ContextOwner
 from cadcpp.llama.draft_adapter import DraftAdapter
-from cadcpp.llama.options import Settings, n_ctx_of, signature, sort_out
+from cadcpp.llama.logprobs import echoed_logprobs
+from cadcpp.llama.options import Settings, n_ctx_of, say_once, signature, sort_out, tell_unused, with_own_rope
 from cadcpp.llama.upstream import Upstream, construct, own_parts, session_parts
 from cadcpp.native.context import Context, Stopped
+from cadcpp.native.lib import api
 from cadcpp.native.sampler import check_grammar, draw
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.runtime.assembly import Parts
@@ -78,22 +80,34 @@ class Llama(ContextOwner):
         super().__init__()
         self._n_wanted = 0  # tokens that the call under way will take at most; 0: nobody knows
         self._stopped = False
+        self._prompt: list[int] = []  # of the last call
+        self._drawn: list[int] = []  # tokens that it has written, which may be more than it has shown
         self._marks: frozenset[int] = frozenset()  # control tokens that are shown
         self._options, self.on_round, self.last_stats = options, on_round, Stats()
         settings, upstream = sort_out(options)
         draft_model = upstream.pop("draft_model")
+        upstream = with_own_rope(model_path, upstream)
         n_ctx = n_ctx_of(model_path, upstream)
-        if n_ctx is None:
-            construct(self, own_parts(), model_path, draft_model=draft_model, **upstream)
+        if isinstance(n_ctx, str):
+            self._leave(n_ctx, model_path, settings, upstream, draft_model)
             return
         try:
             self._start(model_path, settings, upstream, n_ctx, draft_model)
         except RecurrentError:
-            construct(self, own_parts(), model_path, draft_model=draft_model, **upstream)
+            self._leave("a model with recurrent state", model_path, settings, upstream, draft_model)
+
+    def _leave(self, why: str, model_path: str, settings: Settings, upstream: dict[str, Any], draft_model: Any) -> None:
+        """Leave everything to upstream."""
+        construct(self, own_parts(), model_path, draft_model=draft_model, **upstream)
+        tell_unused(settings, why)
 
     def _start(
         self, model_path: str, settings: Settings, upstream: dict[str, Any], n_ctx: int, draft_model: Any
     ) -> None:
+        for name, why in settings.unused().items():
+            say_once(f"{name} has no effect: {why}")
+        if draft_model is not None and settings.draft_model_path is not None:
+            say_once("draft_model has no effect: draft_model_path drafts")
         config = settings.session(upstream, n_ctx)
         adapted = DraftAdapter(draft_model) if draft_model is not None and settings.draft_model_path is None else None
         parts = Parts(drafter=adapted)
@@ -179,11 +193,36 @@ class Llama(ContextOwner):
         """Upstream's chunks, or its one answer; nothing is done before the first of them is asked for."""
         self._check_tokens(map(int, wanted["logit_bias"] or ()))  # upstream would print an error for each token
         self._n_wanted = max(wanted["max_tokens"] or 0, 0)  # so that no tree is larger than what is left to write
-        found = super().create_completion(*args, **kwargs)
-        if not wanted["stream"]:
-            yield found
-            return
-        yield from found
+        if wanted["stream"]:
+            yield from super().create_completion(*args, **kwargs)
+        elif wanted["echo"]:
+            yield self._echoed(wanted)
+        else:
+            yield super().create_completion(*args, **kwargs)
+
+    def _echoed(self, wanted: dict[str, Any]) -> Any:
+        """A completion with its prompt, whose logprobs upstream takes from the wrong rows where there is no BOS."""
+        given = {name: value for name, value in wanted.items() if name != "self"}
+        found = super().create_completion(**given | {"echo": False})
+        choice, n = found["choices"][0], found["usage"]["completion_tokens"]
+        prompt = given["prompt"]
+        shown = prompt if isinstance(prompt, str) else self._spelled(prompt)
+        choice["text"] = shown + choice["text"]
+        if given["logprobs"] is not None:
+            n_hidden = int(isinstance(prompt, str) and self._prompt[:1] == [self.token_bos()])
+            ids = [*self._prompt, *self._drawn[:n]]
+            choice["logprobs"] = echoed_logprobs(self, ids, n_hidden, int(given["logprobs"]), shown)
+        return found
+
+    def _spelled(self, tokens: Sequence[int]) -> str:
+        return self.detokenize(tokens, special=True).decode("utf-8", "ignore")
+
+    @property
+    def last_usage(self) -> dict[str, int]:
+        """Tokens of the last call, as OpenAI's API counts them; of a stream, those so far."""
+        ends = self._drawn and api.llama_vocab_is_eog(self._model.vocab, self._drawn[-1])
+        n_prompt, n = len(self._prompt), len(self._drawn) - bool(ends)
+        return {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n}
 
     @_as(Upstream.create_chat_completion)
     def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
@@ -193,10 +232,11 @@ class Llama(ContextOwner):
 
     @_as(Upstream.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
-        if self._session is None:
-            return self._generate_plainly(super().generate(*args, **kwargs))
         call = _GENERATE.bind(self, *args, **kwargs)
         call.apply_defaults()
+        self._prompt, self._drawn = [*map(int, call.arguments["tokens"])], []
+        if self._session is None:
+            return self._generate_plainly(super().generate(*args, **kwargs))
         return self._generate(**{name: value for name, value in call.arguments.items() if name != "self"})
 
     def _generate(
@@ -212,6 +252,7 @@ class Llama(ContextOwner):
                 token = complete(writer.next())
                 if stopping_criteria is not None and stopping_criteria(self._input_ids, self._scores[0, :]):
                     return
+                self._drawn.append(token)
                 yield token  # tokens that are sent in return are guesses to upstream, and change no text
                 self._go_on(writer, token)
         finally:
@@ -228,6 +269,7 @@ class Llama(ContextOwner):
                     token = tokens.send(sent)
                 except StopIteration:
                     return
+                self._drawn.append(token)
                 sent = yield token
         raise Stopped
 
