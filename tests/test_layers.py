@@ -16,7 +16,6 @@ MAY_IMPORT = {
     "click": ("cadcpp.cli",),
     "signal": ("cadcpp.cli", "cadcpp.models", "cadcpp.system.file_guard"),
     "threading": ("cadcpp.cli", "cadcpp.residency.prefetcher", "cadcpp.runtime.stages"),
-    "fastapi": ("cadcpp.server",),
     "starlette": ("cadcpp.server",),
     "uvicorn": ("cadcpp.server",),
     "cadcpp.server": ("cadcpp.cli.serve", "cadcpp.server"),

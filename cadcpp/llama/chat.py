@@ -6,7 +6,7 @@ import secrets
 import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cadcpp.chat.messages import Message, plain_messages, with_short_ids, with_text_arguments
 from cadcpp.chat.tool_calls import Call, begin_of_calls, read_calls
@@ -24,9 +24,6 @@ from cadcpp.schema.place import SchemaError
 from cadcpp.schema.rules import Rules
 
 from llama_cpp import LlamaGrammar, llama_chat_format  # isort: skip
-
-if TYPE_CHECKING:
-    from cadcpp.llama.llama import Llama
 
 _NO_CHOICE = ("functions", "function_call", "tools", "tool_choice", "response_format", "grammar", "messages")
 _ID_LETTERS = string.ascii_letters + string.digits
@@ -46,13 +43,9 @@ class Tools:
         return [tool["function"]["name"] for tool in self.all]
 
 
-def chat_completion(llama: "Llama", wanted: dict[str, Any], parallel: bool = True) -> Any:
+def chat_completion(llama: Any, wanted: dict[str, Any], parallel: bool = True) -> Any:
     """An answer to ``create_chat_completion`` with these arguments, or its chunks. Raises ConfigError."""
-    handler = (
-        llama.chat_handler
-        or llama._chat_handlers.get(llama.chat_format)
-        or llama_chat_format.get_chat_completion_handler(llama.chat_format)
-    )
+    handler = _handler(llama)
     formatter = _formatter_of(handler)
     if formatter is None:
         return _by_handler(handler, llama, wanted)
@@ -67,6 +60,27 @@ def chat_completion(llama: "Llama", wanted: dict[str, Any], parallel: bool = Tru
     return _answer(llama, call, tools)
 
 
+def chat_prompt(llama: Any, wanted: dict[str, Any]) -> str:
+    """The text that an answer to these messages continues. Raises ConfigError."""
+    formatter = _formatter_of(_handler(llama))
+    if formatter is None:
+        raise ConfigError(f"the chat format {llama.chat_format} makes its prompts as it goes")
+    return str(_render(formatter, plain_messages(wanted["messages"]), wanted, chosen_tools(wanted)).prompt)
+
+
+def chat_formats() -> list[str]:
+    """Names of upstream's chat formats."""
+    return sorted(llama_chat_format.LlamaChatCompletionHandlerRegistry()._chat_handlers)
+
+
+def _handler(llama: Any) -> Any:
+    return (
+        llama.chat_handler
+        or llama._chat_handlers.get(llama.chat_format)
+        or llama_chat_format.get_chat_completion_handler(llama.chat_format)
+    )
+
+
 def _formatter_of(handler: Any) -> Any:
     """The formatter that upstream made a handler of; None if it is one of another kind."""
     code, cells = getattr(handler, "__code__", None), getattr(handler, "__closure__", None) or ()
@@ -74,7 +88,7 @@ def _formatter_of(handler: Any) -> Any:
     return dict(zip(names, (cell.cell_contents for cell in cells), strict=True)).get("chat_formatter")
 
 
-def _by_handler(handler: Any, llama: "Llama", wanted: dict[str, Any]) -> Any:
+def _by_handler(handler: Any, llama: Any, wanted: dict[str, Any]) -> Any:
     """What upstream's special handlers give, with a grammar of ours in the place of theirs."""
     grammar = wanted["grammar"]
     if (found := response_grammar(wanted["response_format"])) is not None:
@@ -234,7 +248,7 @@ def _without_system(messages: list[Message]) -> list[Message]:
 # the answer ---------------------------------------------------------------------------------------------
 
 
-def _answer(llama: "Llama", call: dict[str, Any], tools: Tools | None) -> Any:
+def _answer(llama: Any, call: dict[str, Any], tools: Tools | None) -> Any:
     if tools is None:
         return llama_chat_format._convert_completion_to_chat(llama.create_completion(**call), stream=call["stream"])
     if tools.choice == "named":
@@ -272,7 +286,7 @@ def _called(call: Call) -> dict[str, Any]:
     return {"id": f"call_{letters}", "type": "function", "function": _function(call)}
 
 
-def _chunks(llama: "Llama", made: Iterator[Any], tools: Tools) -> Iterator[Any]:
+def _chunks(llama: Any, made: Iterator[Any], tools: Tools) -> Iterator[Any]:
     """A stream whose words come as they are written; what may be calls waits for the end."""
     text, shown, finish, like = "", 0, None, None
     while True:

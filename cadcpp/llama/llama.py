@@ -11,7 +11,7 @@ import numpy as np
 
 from cadcpp.chat.tool_calls import MARKS
 from cadcpp.errors import ConfigError, RecurrentError
-from cadcpp.llama.chat import chat_completion
+from cadcpp.llama.chat import chat_completion, chat_prompt
 from cadcpp.llama.context_owner import ContextOwner
 from cadcpp.llama.draft_adapter import DraftAdapter
 from cadcpp.llama.logprobs import echoed_logprobs
@@ -206,7 +206,7 @@ class Llama(ContextOwner):
         found = super().create_completion(**given | {"echo": False})
         choice, n = found["choices"][0], found["usage"]["completion_tokens"]
         prompt = given["prompt"]
-        shown = prompt if isinstance(prompt, str) else self._spelled(prompt)
+        shown = prompt if isinstance(prompt, str) else self.spelled(prompt)
         choice["text"] = shown + choice["text"]
         if given["logprobs"] is not None:
             n_hidden = int(isinstance(prompt, str) and self._prompt[:1] == [self.token_bos()])
@@ -214,21 +214,39 @@ class Llama(ContextOwner):
             choice["logprobs"] = echoed_logprobs(self, ids, n_hidden, int(given["logprobs"]), shown)
         return found
 
-    def _spelled(self, tokens: Sequence[int]) -> str:
+    def spelled(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, control tokens included."""
         return self.detokenize(tokens, special=True).decode("utf-8", "ignore")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model itself ended the text of the last call."""
+        return bool(self._drawn) and bool(api.llama_vocab_is_eog(self._model.vocab, self._drawn[-1]))
+
+    @property
+    def model_bytes(self) -> int:
+        """Size of the model, all of its files."""
+        return int(api.llama_model_size(self._model.model))
+
+    def chat_prompt(self, messages: Any, tools: Any = None) -> str:
+        """The text that `create_chat_completion` continues for these messages."""
+        given = {"messages": messages, "tools": tools}
+        call = _CHAT.bind_partial(self, **given)
+        call.apply_defaults()
+        return chat_prompt(self, dict(call.arguments))
 
     @property
     def last_usage(self) -> dict[str, int]:
         """Tokens of the last call, as OpenAI's API counts them; of a stream, those so far."""
-        ends = self._drawn and api.llama_vocab_is_eog(self._model.vocab, self._drawn[-1])
-        n_prompt, n = len(self._prompt), len(self._drawn) - bool(ends)
+        n_prompt, n = len(self._prompt), len(self._drawn) - self.ended
         return {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n}
 
     @_as(Upstream.create_chat_completion)
-    def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+    def create_chat_completion(self, *args: Any, parallel_tool_calls: bool = True, **kwargs: Any) -> Any:
         call = _CHAT.bind(self, *args, **kwargs)
         call.apply_defaults()
-        return chat_completion(self, {name: value for name, value in call.arguments.items() if name != "self"})
+        wanted = {name: value for name, value in call.arguments.items() if name != "self"}
+        return chat_completion(self, wanted, parallel_tool_calls)
 
     @_as(Upstream.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:

@@ -2,16 +2,13 @@
 
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from cadcpp.llama.llama import Llama
 
-
-def echoed_logprobs(llama: "Llama", ids: Sequence[int], n_hidden: int, n_top: int, shown: str) -> dict[str, Any]:
+def echoed_logprobs(llama: Any, ids: Sequence[int], n_hidden: int, n_top: int, shown: str) -> dict[str, Any]:
     """Of the tokens ``ids``, all of which ``llama`` has scored; the first ``n_hidden`` are not in the text ``shown``.
 
     The logits of a token are in the row of the one before it, so that the text's first has none.
@@ -34,11 +31,11 @@ def echoed_logprobs(llama: "Llama", ids: Sequence[int], n_hidden: int, n_top: in
     }
 
 
-def _text(llama: "Llama", token: int) -> str:
+def _text(llama: Any, token: int) -> str:
     return llama.detokenize([token], special=True).decode("utf-8", "ignore")
 
 
-def _scored(llama: "Llama", i: int, token: int, text: str, n_top: int) -> tuple[float, dict[str, float]]:
+def _scored(llama: Any, i: int, token: int, text: str, n_top: int) -> tuple[float, dict[str, float]]:
     """The log probability of the token at ``i``, and of the likeliest at its place."""
     logprobs = log_softmax(llama.scores[i - 1])
     best = np.argpartition(-logprobs, n_top)[:n_top] if 0 < n_top < len(logprobs) else np.arange(0)

@@ -29,7 +29,7 @@ UPSTREAM = {
 _OF_ITS_SERVER = ("mul_mat_q", "rpc_servers")  # which upstream's server passes, and upstream's class swallows
 _SWALLOWED = (  # what upstream's class had once, or what programs give it by mistake; where it says nothing
     "n_parts f16_kv memory_f16 memory_f32 low_vram n_gqa rms_norm_eps tensorcores n_keep max_tokens temperature top_p "
-    "top_k min_p repeat_penalty stop streaming stream echo callbacks callback_manager cache use_gpu gpu_layers model_type"
+    "top_k min_p repeat_penalty stop streaming stream echo callbacks callback_manager cache use_gpu gpu_layers"
 ).split()
 _BEYOND = (  # settings that the engine's contexts do not have; one that is not at its default leaves all to upstream
     "vocab_only embedding lora_path kv_overrides rope_scaling_type pooling_type attention_type "
