@@ -242,11 +242,12 @@ class Llama(ContextOwner):
         return {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n}
 
     @_as(Upstream.create_chat_completion)
-    def create_chat_completion(self, *args: Any, parallel_tool_calls: bool = True, **kwargs: Any) -> Any:
+    def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+        parallel = bool(kwargs.pop("parallel_tool_calls", True))
         call = _CHAT.bind(self, *args, **kwargs)
         call.apply_defaults()
         wanted = {name: value for name, value in call.arguments.items() if name != "self"}
-        return chat_completion(self, wanted, parallel_tool_calls)
+        return chat_completion(self, wanted, parallel)
 
     @_as(Upstream.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:

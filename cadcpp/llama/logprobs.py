@@ -32,7 +32,7 @@ def echoed_logprobs(llama: Any, ids: Sequence[int], n_hidden: int, n_top: int, s
 
 
 def _text(llama: Any, token: int) -> str:
-    return llama.detokenize([token], special=True).decode("utf-8", "ignore")
+    return str(llama.detokenize([token], special=True).decode("utf-8", "ignore"))
 
 
 def _scored(llama: Any, i: int, token: int, text: str, n_top: int) -> tuple[float, dict[str, float]]:

@@ -3,10 +3,12 @@
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from cadcpp.server.completions import check_logprobs, choices, include_usage, joined_usage
 from cadcpp.server.fields import Fields
+from cadcpp.server.rounds import Rounds
 from cadcpp.server.sampling import sampling, seeds
 from cadcpp.server.served import Served
 
@@ -22,6 +24,7 @@ class Chat:
         self.stream = fields.flag("stream")
         self._usage = include_usage(fields, self.stream)
         self._n = choices(fields)
+        self._rounds = fields.flag("rounds")  # not OpenAI's: the page's
         for name, why in _UNSERVED.items():
             if name in fields:
                 raise fields.bad(name, why)
@@ -43,12 +46,20 @@ class Chat:
         more = {"usage": None} if self._usage else {}
         for i in range(self._n):
             called = set[int]()
-            for chunk in self._served.count(self._made(i, stream=True)):
+            for chunk, told in self._watched(self._served.count(self._made(i, stream=True))):
                 choice = chunk["choices"][0] | {"index": i}
-                yield head | {"choices": [choice | {"delta": _tidy(choice["delta"], called)}]} | more
+                yield head | {"choices": [choice | {"delta": _tidy(choice["delta"], called)}]} | more | told
             usages.append(self._served.llama.last_usage)
         if self._usage:
             yield head | {"choices": [], "usage": joined_usage(usages, self._n)}
+
+    def _watched(self, chunks: Iterator[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Chunks, each with the rounds that ended before it, where they are asked for."""
+        rounds = Rounds(self._served.llama)
+        with rounds.watched() if self._rounds else nullcontext():
+            for chunk in chunks:
+                told = rounds.take()
+                yield chunk, {"rounds": told} if told else {}
 
     def _made(self, i: int, stream: bool) -> Any:
         return self._served.llama.create_chat_completion(**seeds(self._call, i), stream=stream)
