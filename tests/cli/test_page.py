@@ -10,33 +10,30 @@ import pytest
 pytest.importorskip("starlette", reason="the extra `server` is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
+from cadcpp.models.demo import DemoPair  # noqa: E402
 from tests.support.server import Server, serving  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
     pytest.mark.filterwarnings("ignore"),  # of the driver's own
-    pytest.mark.xdist_group("page"),
 ]
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1100, "height": 800}
-TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+LONG = "Write a long story about the sea."
 KEY = "a-key"
 
 
 @pytest.fixture(scope="module")
-def model(tiny: Callable[..., Path]) -> Path:
-    return tiny("llama", type_name="Q8_0", chat_template=TEMPLATE)
+def model(smollm2: Callable[[str], Path]) -> Path:
+    return smollm2("Q8_0")
 
 
 @pytest.fixture(scope="module")
-def draft(tiny: Callable[..., Path]) -> Path:
-    return tiny("llama", type_name="Q8_0", noise=0.02)
-
-
-@pytest.fixture(scope="module")
-def server(model: Path, draft: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(model: Path, demo: DemoPair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("page") / "log"
-    with serving(log, "-m", model, "-d", draft, "--ctx", 2048, "--threads", 1, "--alias", "tiny") as running:
+    with serving(log, "-m", model, "-d", demo.draft, "--ctx", 2048, "--threads", 1, "--alias", "smol") as running:
         yield running
 
 
@@ -89,13 +86,13 @@ def visit(browser: Any, server: Server) -> Iterator[Visit]:
 
 def test_a_conversation(visit: Visit) -> None:
     visit.page.locator("summary").click()
-    visit.say("abc")
+    visit.say(LONG)
     visit.until("document.querySelector('#speed').textContent.includes('a pass')")
     visit.page.wait_for_selector(".turn.assistant .draft", timeout=60_000)
     assert visit.page.locator("#tree circle").count() > 1 and visit.page.locator("#lanes rect").count() > 1
     visit.page.keyboard.press("Escape")
     visit.wait()
-    visit.say("xyz")
+    visit.say(f"{LONG} Go on.")
     visit.until("document.querySelectorAll('.turn.assistant div')[1]?.textContent.length > 3")
     visit.page.get_by_role("button", name="Stop").click()
     visit.wait()
@@ -104,7 +101,7 @@ def test_a_conversation(visit: Visit) -> None:
 
 
 def test_stopping_in_the_middle_ends_the_work(visit: Visit, server: Server) -> None:
-    visit.say("abc")
+    visit.say(LONG)
     visit.until("document.querySelector('.turn.assistant div').textContent.length > 5")
     visit.page.get_by_role("button", name="Stop").click()
     visit.wait()
@@ -115,7 +112,7 @@ def test_stopping_in_the_middle_ends_the_work(visit: Visit, server: Server) -> N
 
 
 def test_a_reload_keeps_the_conversation(visit: Visit) -> None:
-    visit.say("abc")
+    visit.say(LONG)
     visit.until("document.querySelector('.turn.assistant div').textContent.length > 5")
     visit.page.keyboard.press("Escape")
     visit.wait()
@@ -128,7 +125,7 @@ def test_a_reload_keeps_the_conversation(visit: Visit) -> None:
 
 def test_a_phone(visit: Visit) -> None:
     visit.page.set_viewport_size(PHONE)
-    visit.say("abc " * 30)
+    visit.say(LONG)
     visit.until("document.querySelector('.turn.assistant div').textContent.length > 50")
     visit.page.get_by_role("button", name="Stop").click()
     visit.wait()
@@ -147,7 +144,7 @@ def test_what_a_model_writes_is_text(visit: Visit) -> None:
 
 def test_a_server_that_is_gone_is_told(visit: Visit) -> None:
     visit.context.set_offline(True)
-    visit.say("abc")
+    visit.say(LONG)
     assert visit.page.get_by_role("alert").inner_text(timeout=20_000)
     visit.complaints.clear()  # the browser's own words on it
     visit.context.set_offline(False)
@@ -168,7 +165,7 @@ def test_a_key_is_asked_for(browser: Any, model: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "log", "-m", model, "--ctx", 512, "--threads", 1, CADCPP_API_KEY=KEY) as server:
         visit = Visit(browser, server.url)
         visit.page.get_by_label("API key").fill(KEY)
-        visit.say("abc")
+        visit.say(LONG)
         visit.until("document.querySelector('.turn.assistant div')?.textContent.length > 3")
         visit.page.keyboard.press("Escape")
         visit.wait()

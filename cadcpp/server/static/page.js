@@ -41,18 +41,18 @@ function addTurn(role, text) {
 
 function showWords(body, text, rounds) {
   // Words of whole rounds in the colour of who wrote them, and the rest of the text behind them.
-  const words = rounds.flatMap((round) => round.words);
-  let shown = "";
   const parts = [];
-  for (const [word, origin] of words) {
-    if (!text.startsWith(shown + word)) break;
-    shown += word;
+  let at = 0;
+  for (const [word, origin] of rounds.flatMap((round) => round.words)) {
+    const found = text.indexOf(word, at); // behind letters of several tokens, of which none is a word by itself
+    if (!word || found < 0 || found > at + 8) continue;
     const span = document.createElement("span");
     span.className = { draft: "draft", "n-gram": "ngram" }[origin] ?? "own";
     span.textContent = word;
-    parts.push(span);
+    parts.push(text.slice(at, found), span);
+    at = found + word.length;
   }
-  body.replaceChildren(...parts, text.slice(shown.length));
+  body.replaceChildren(...parts, text.slice(at));
 }
 
 function atEnd() {
