@@ -53,7 +53,7 @@ class Visit:
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
-        self.page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        self.page.on("console", lambda told: self.complaints.extend([told.text] * (told.type == "error")))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda asked: self.elsewhere.append(asked.url))
         self.page.goto(url.removesuffix("v1"))
