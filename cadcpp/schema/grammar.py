@@ -371,7 +371,7 @@ class _Converter:
     def _object(self, schema: dict[str, Any], place: Place) -> str | None:
         properties, required = dict(schema.get("properties", {})), list(schema.get("required", ()))
         patterned = schema.get("patternProperties", {})
-        other = schema.get("additionalProperties", not (properties or required or patterned))
+        other = schema.get("additionalProperties", "properties" not in schema and not (required or patterned))
         for name in required:
             if name not in properties:
                 matching = [each for each, where in patterned.items() if self._matches(each, name, place)]

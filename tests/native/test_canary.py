@@ -118,7 +118,7 @@ def test_a_chat_handler_has_its_formatter() -> None:
 
 FIELDS = {
     "llama_context_params": "n_ctx n_batch n_ubatch n_seq_max kv_unified n_outputs_max n_threads n_threads_batch "
-    "flash_attn_type type_k type_v swa_full no_perf cb_eval rope_freq_base rope_freq_scale",
+    "flash_attn_type type_k type_v swa_full no_perf cb_eval rope_freq_base rope_freq_scale op_offload",
     "llama_model_params": "n_gpu_layers use_extra_bufts load_mode kv_overrides progress_callback",
     "llama_model_kv_override": "key tag value",
     "llama_model_quantize_params": "ftype allow_requantize",

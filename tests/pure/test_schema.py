@@ -86,6 +86,7 @@ CASES: list[tuple[str, Any, list[str], list[str]]] = [
         ['{"S_a":"b"}'],
         ['{"S_a":1}', '{"a":"b"}'],
     ),
+    ("no properties", {"type": "object", "properties": {}}, ["{}"], ['{"a":1}']),
     ("required only", {"type": "object", "required": ["a"]}, ['{"a":1}'], ["{}"]),
     ("at least one", {"type": "object", "properties": {"a": {}, "b": {}}, "minProperties": 1}, ['{"b":1}'], ["{}"]),
     (
