@@ -49,7 +49,8 @@ def target(smollm2: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="module")
 def server(target: Path, demo: DemoPair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("serve") / "log"
-    with serving(log, "-m", target, "-d", demo.draft, "--ctx", 2048, "--threads", 1, "--alias", "smol") as running:
+    drafting = ["-d", demo.draft, "--fallback", "none"]  # always: in memory it would seldom pay
+    with serving(log, "-m", target, *drafting, "--ctx", 2048, "--threads", 1, "--alias", "smol") as running:
         yield running
 
 
