@@ -148,7 +148,8 @@ function shape(name, attributes, text) {
 function drawAll(rounds) {
   if (!$("inside").open) return;
   drawLanes(rounds.slice(-12));
-  drawTree(rounds[rounds.length - 1].tree);
+  const grown = rounds.filter((round) => round.tree.word.length > 1);
+  if (grown.length) drawTree(grown[grown.length - 1].tree);
 }
 
 function drawLanes(rounds) {
