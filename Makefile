@@ -7,7 +7,7 @@ NGRAM := $(MODELS)/smollm2-135m.ngram
 PARTS := wall overcommit ablation sweep staged agreement first context size
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
+.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean clients fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z][a-z -]*:.*  ## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,13 @@ fuzz: setup  ## thousands of damaged files, opened in every way there is; ten mi
 # Clients of other projects, which the page for those who come from llama-cpp-python shows.
 .venv/recipes: .venv/ready
 	$(PIP) install -e '.[recipes]'
+	touch $@
+
+clients: setup .venv/clients  ## other projects' clients, lm-eval and a browser, on the server; what ran, with versions
+	$(BIN)/python -m pytest -m slow -s -rs tests/real/test_real_clients.py tests/real/test_evaluation.py tests/cli/test_page.py
+
+.venv/clients: .venv/ready
+	$(PIP) install -e '.[clients]'
 	touch $@
 
 lint: .venv/ready  ## ruff's rules and its formatting

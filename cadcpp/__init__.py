@@ -1,7 +1,12 @@
 """Speculative decoding with llama.cpp for models larger than memory."""
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    sys.tracebacklimit = 0  # one line
+    raise ImportError("cadcpp needs Linux, which Windows has as WSL: wsl --install, then install cadcpp there")
 
 from cadcpp._version import __version__
 from cadcpp.errors import (

@@ -64,6 +64,7 @@ class SessionConfig:
     ngram: Path | None = None  # an n-gram model, to draft with beside or without a draft model
     trace: Path | None = None  # where to write a trace
     fallback: Fallback = "cost"  # what decides the size of a tree; none: it is fixed
+    rope: tuple[float, float] = (0.0, 0.0)  # the verifier's frequency base and scale; 0: those of its file
     exact: Exact = "auto"  # strict: refuse a verifier that speculation may change the text of; off: do not look
 
     def __post_init__(self) -> None:

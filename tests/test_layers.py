@@ -19,7 +19,6 @@ MAY_IMPORT = {
         *("cadcpp.cli", "cadcpp.residency.prefetcher", "cadcpp.native.model", "cadcpp.runtime", "cadcpp.llama.serial"),
         "cadcpp.llama.upstream",
     ),
-    "fastapi": ("cadcpp.server",),
     "starlette": ("cadcpp.server",),
     "uvicorn": ("cadcpp.server",),
     "cadcpp.server": ("cadcpp.cli.serve", "cadcpp.server"),

@@ -1,5 +1,6 @@
 """`cadcpp serve`: the models behind OpenAI's API."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from cadcpp.llama.llama import Llama
 
-_NEEDED = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
+_NEEDED = ("starlette", "uvicorn")
 
 
 @click.command("serve")
@@ -38,7 +39,21 @@ _NEEDED = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic
     help="Answer only requests with this key. CADCPP_API_KEY in the environment is safer: other users of the machine "
     "can see arguments. [default: no key]",
 )
+@click.option(
+    "--cors",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin, such as https://chat.example, use the server with the key; *: of all. May be "
+    "given several times. [default: no pages but its own]",
+)
 @click.option("--alias", metavar="NAME", help="Name of the model in requests and answers. [default: its file's name]")
+@click.option(
+    "--chat-format",
+    metavar="NAME",
+    help="How messages become a prompt, as llama-cpp-python names it: chatml, llama-3, ... "
+    "[default: the model's own template]",
+)
 @click.option(
     "--logprobs",
     is_flag=True,
@@ -51,37 +66,55 @@ def command(
     host: str,
     port: int,
     api_key: str | None,
+    origins: tuple[str, ...],
     alias: str | None,
+    chat_format: str | None,
     logprobs: bool,
     **engine: Any,
 ) -> None:
-    """Serve a model over HTTP with OpenAI's API.
+    """Serve a model over HTTP: a page to chat with, and OpenAI's API.
 
-    Completions, chat completions (both streamed or whole) and the list of models, at http://127.0.0.1:8000/v1 unless
-    --host and --port say otherwise. Requests are answered one after the other. Needs `pip install 'cadcpp[server]'`.
+    The page is at http://127.0.0.1:8000, the API at http://127.0.0.1:8000/v1, unless --host and --port say otherwise.
+    Clients of llama-server and of ollama find what they expect as well. Requests are answered one after the other.
+    Needs `pip install 'cadcpp[server]'`.
     """
-    _check(port, api_key)
+    _check(port, api_key, origins)
     config = session_config(ctx=ctx, **engine).resolve(draft is not None)  # checked before anything is loaded
     n_ctx = _context(model, ctx)
     with _listen(host, port, api_key) as listener, redirect_stdout(sys.stderr):  # upstream's application prints
         from cadcpp.server.run import serve  # first: memory is planned around what the process holds
 
         options = {"draft_model_path": draft, "n_ctx": n_ctx, "logits_all": logprobs, **_options(**engine)}
+        options["chat_format"] = _known(chat_format)
         with _load(model, options) as llama:
             name = alias or model.stem
             _tell(llama, name, draft, n_ctx)
             if remark := always_staged(config):
                 note(f"drafting: {remark}")
             note(f"serving {_url(listener)}; Ctrl-C ends it")
-            serve(llama, name, api_key, listener)
+            serve(llama, name, api_key, listener, origins)
 
 
-def _check(port: int, api_key: str | None) -> None:
+def _check(port: int, api_key: str | None, origins: tuple[str, ...]) -> None:
     require("server", "cadcpp serve", *_NEEDED)
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port must be between 0 and 65535, got {port}")
     if api_key is not None and not api_key.strip():
         raise ConfigError("--api-key is empty: give a key, or leave it out to answer everybody")
+    if origins and api_key is None:
+        raise ConfigError("--cors lets pages of other sites in, and they would need no key: set CADCPP_API_KEY")
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+            raise ConfigError(f"--cors must be an origin such as https://chat.example, got {origin!r}")
+
+
+def _known(chat_format: str | None) -> str | None:
+    """A chat format that there is."""
+    from cadcpp.llama.chat import chat_formats
+
+    if chat_format is not None and chat_format not in chat_formats():
+        raise ConfigError(f"--chat-format must be one of {', '.join(chat_formats())}, got {chat_format!r}")
+    return chat_format
 
 
 def _context(model: Path, ctx: int | None) -> int:

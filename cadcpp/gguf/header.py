@@ -217,3 +217,10 @@ def _check_whole(header: Header) -> None:
         raise ModelError(f"{header.path} has a tensor of no size, {empty!r}: {DAMAGED}")
     if end > header.n_bytes:
         raise ModelError(f"{header.path} is cut short: {header.n_bytes} bytes of {end}; download or copy it again")
+
+
+def rope_of(header: Header) -> tuple[float, float]:
+    """Frequency base and scale of a model's rotary positions, as llama.cpp takes them from its file."""
+    base = float(header.get("rope.freq_base", 0) or 10000.0)
+    factor = float(header.get("rope.scaling.factor", 0) or header.get("rope.scale_linear", 0) or 1.0)
+    return base, 1 / factor

@@ -2,19 +2,24 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
 
+from cadcpp.chat.tool_calls import MARKS
 from cadcpp.errors import ConfigError, RecurrentError
+from cadcpp.llama.chat import chat_completion, chat_prompt
 from cadcpp.llama.context_owner import ContextOwner
 from cadcpp.llama.draft_adapter import DraftAdapter
-from cadcpp.llama.options import Settings, n_ctx_of, signature, sort_out
+from cadcpp.llama.logprobs import echoed_logprobs
+from cadcpp.llama.options import Settings, n_ctx_of, say_once, signature, sort_out, tell_unused, with_own_rope
 from cadcpp.llama.serial import in_turn
 from cadcpp.llama.upstream import Upstream, construct, own_parts, session_parts
 from cadcpp.native.context import Context, Stopped
+from cadcpp.native.lib import api
 from cadcpp.native.sampler import check_grammar, draw, fixed_seed
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.runtime.assembly import Parts
@@ -27,6 +32,7 @@ from cadcpp.verify.text_state import TextState
 
 _GENERATE = inspect.signature(Upstream.generate)
 _COMPLETE = inspect.signature(Upstream.create_completion)
+_CHAT = inspect.signature(Upstream.create_chat_completion)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -59,10 +65,10 @@ class Llama(ContextOwner):
     - ``on_round``: called with a `cadcpp.Round` after each pass of the model;
     - ``last_stats``: the `cadcpp.Stats` of the last call.
 
-    Some settings the engine cannot serve: ``embedding``, ``vocab_only``, ``lora_path``, ``kv_overrides``, the rope,
-    yarn, pooling and attention settings, a ``type_k`` or ``type_v`` other than q8_0, an ``n_ctx`` beyond what the
+    Some settings the engine cannot serve: ``embedding``, ``vocab_only``, ``lora_path``, ``kv_overrides``, rope scaling
+    types, yarn, pooling and attention settings, a ``type_k`` or ``type_v`` other than q8_0, an ``n_ctx`` beyond what the
     model was trained for, and models with recurrent state. Such an object does everything as upstream does, with
-    neither speculation nor paging; ``speculates`` tells.
+    neither speculation nor paging; ``speculates`` tells, and a warning does if settings of its own have no effect.
 
     Threads may share an object: their calls wait for each other, and are served in the order in which they come. A
     stream lets other calls in between two of its chunks, and goes on after them as if there had been none. `close` ends
@@ -80,21 +86,34 @@ class Llama(ContextOwner):
         self._n_begun = 0  # texts
         self._n_wanted = 0  # tokens that the call under way will take at most; 0: nobody knows
         self._stopped = False
+        self._prompt: list[int] = []  # of the last call
+        self._drawn: list[int] = []  # tokens that it has written, which may be more than it has shown
+        self._marks: frozenset[int] = frozenset()  # control tokens that are shown
         self._options, self.on_round, self.last_stats = options, on_round, Stats()
         settings, upstream = sort_out(options)
         draft_model = upstream.pop("draft_model")
+        upstream = with_own_rope(model_path, upstream)
         n_ctx = n_ctx_of(model_path, upstream)
-        if n_ctx is None:
-            construct(self, own_parts(self._life), model_path, draft_model=draft_model, **upstream)
+        if isinstance(n_ctx, str):
+            self._leave(n_ctx, model_path, settings, upstream, draft_model)
             return
         try:
             self._start(model_path, settings, upstream, n_ctx, draft_model)
         except RecurrentError:
-            construct(self, own_parts(self._life), model_path, draft_model=draft_model, **upstream)
+            self._leave("a model with recurrent state", model_path, settings, upstream, draft_model)
+
+    def _leave(self, why: str, model_path: str, settings: Settings, upstream: dict[str, Any], draft_model: Any) -> None:
+        """Leave everything to upstream."""
+        construct(self, own_parts(self._life), model_path, draft_model=draft_model, **upstream)
+        tell_unused(settings, why)
 
     def _start(
         self, model_path: str, settings: Settings, upstream: dict[str, Any], n_ctx: int, draft_model: Any
     ) -> None:
+        for name, why in settings.unused().items():
+            say_once(f"{name} has no effect: {why}")
+        if draft_model is not None and settings.draft_model_path is not None:
+            say_once("draft_model has no effect: draft_model_path drafts")
         config = settings.session(upstream, n_ctx)
         adapted = DraftAdapter(draft_model) if draft_model is not None and settings.draft_model_path is None else None
         parts = Parts(drafter=adapted)
@@ -133,7 +152,6 @@ class Llama(ContextOwner):
         if self._session is not None:
             self._session.engine.stop()
 
-    create_chat_completion = in_turn(Upstream.create_chat_completion)
     create_embedding = in_turn(Upstream.create_embedding)
     embed = in_turn(Upstream.embed)
 
@@ -149,7 +167,26 @@ class Llama(ContextOwner):
     @_as(Upstream.detokenize)
     def detokenize(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> bytes:
         self._check_tokens(tokens)  # llama.cpp would end the process
-        return bytes(super().detokenize(tokens, *args, **kwargs))
+        if self._marks.isdisjoint(tokens):
+            return bytes(super().detokenize(tokens, *args, **kwargs))
+        parts = ([*group] for _, group in groupby(tokens, lambda token: token in self._marks))
+        return b"".join(bytes(super(Llama, self).detokenize(part, special=part[0] in self._marks)) for part in parts)
+
+    @contextmanager
+    def showing_marks(self) -> Iterator[None]:
+        """Inside, texts have the control tokens that tool calls are made up of."""
+        self._marks = self._control_marks
+        try:
+            yield
+        finally:
+            self._marks = frozenset()
+
+    @functools.cached_property
+    def _control_marks(self) -> frozenset[int]:
+        """Marks of tool calls that are one token each, and one that is not shown."""
+        found = (self.tokenize(mark.encode(), add_bos=False, special=True) for mark in MARKS)
+        single = {ids[0] for ids in found if len(ids) == 1}
+        return frozenset(token for token in single if not super(Llama, self).detokenize([token]))
 
     def _check_tokens(self, tokens: Iterable[int]) -> None:
         for token in tokens:
@@ -173,19 +210,71 @@ class Llama(ContextOwner):
         """Upstream's chunks, or its one answer; nothing is done before the first of them is asked for."""
         self._check_tokens(map(int, wanted["logit_bias"] or ()))  # upstream would print an error for each token
         self._n_wanted = max(wanted["max_tokens"] or 0, 0)  # so that no tree is larger than what is left to write
-        found = super().create_completion(*args, **kwargs)
-        if not wanted["stream"]:
-            yield found
-            return
-        yield from found
+        if wanted["stream"]:
+            yield from super().create_completion(*args, **kwargs)
+        elif wanted["echo"]:
+            yield self._echoed(wanted)
+        else:
+            yield super().create_completion(*args, **kwargs)
+
+    def _echoed(self, wanted: dict[str, Any]) -> Any:
+        """A completion with its prompt, whose logprobs upstream takes from the wrong rows where there is no BOS."""
+        given = {name: value for name, value in wanted.items() if name != "self"}
+        found = super().create_completion(**given | {"echo": False})
+        choice, n = found["choices"][0], found["usage"]["completion_tokens"]
+        prompt = given["prompt"]
+        shown = prompt if isinstance(prompt, str) else self.spelled(prompt)
+        choice["text"] = shown + choice["text"]
+        if given["logprobs"] is not None:
+            n_hidden = int(isinstance(prompt, str) and self._prompt[:1] == [self.token_bos()])
+            ids = [*self._prompt, *self._drawn[:n]]
+            choice["logprobs"] = echoed_logprobs(self, ids, n_hidden, int(given["logprobs"]), shown)
+        return found
+
+    def spelled(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, control tokens included."""
+        return self.detokenize(tokens, special=True).decode("utf-8", "ignore")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model itself ended the text of the last call."""
+        return bool(self._drawn) and bool(api.llama_vocab_is_eog(self._model.vocab, self._drawn[-1]))
+
+    @property
+    def model_bytes(self) -> int:
+        """Size of the model, all of its files."""
+        return int(api.llama_model_size(self._model.model))
+
+    def chat_prompt(self, messages: Any, tools: Any = None) -> str:
+        """The text that `create_chat_completion` continues for these messages."""
+        given = {"messages": messages, "tools": tools}
+        call = _CHAT.bind_partial(self, **given)
+        call.apply_defaults()
+        return chat_prompt(self, dict(call.arguments))
+
+    @property
+    def last_usage(self) -> dict[str, int]:
+        """Tokens of the last call, as OpenAI's API counts them; of a stream, those so far."""
+        n_prompt, n = len(self._prompt), len(self._drawn) - self.ended
+        return {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n}
+
+    @in_turn
+    @_as(Upstream.create_chat_completion)
+    def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+        parallel = bool(kwargs.pop("parallel_tool_calls", True))
+        call = _CHAT.bind(self, *args, **kwargs)
+        call.apply_defaults()
+        wanted = {name: value for name, value in call.arguments.items() if name != "self"}
+        return chat_completion(self, wanted, parallel)
 
     @_as(Upstream.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
         self.check()
-        if self._session is None:
-            return self.in_turns(self._generate_plainly(super().generate(*args, **kwargs)))
         call = _GENERATE.bind(self, *args, **kwargs)
         call.apply_defaults()
+        self._prompt, self._drawn = [*map(int, call.arguments["tokens"])], []
+        if self._session is None:
+            return self.in_turns(self._generate_plainly(super().generate(*args, **kwargs)))
         options = {name: value for name, value in call.arguments.items() if name != "self"}
         return self.in_turns(self._generate(self._session, **options))
 
@@ -202,6 +291,7 @@ class Llama(ContextOwner):
                 token = complete(writer.next())
                 if stopping_criteria is not None and stopping_criteria(self._input_ids, self._scores[0, :]):
                     return
+                self._drawn.append(token)
                 yield token  # tokens that are sent in return are guesses to upstream, and change no text
                 self._go_on(writer, token)
         finally:
@@ -228,6 +318,7 @@ class Llama(ContextOwner):
                     token = tokens.send(sent)
                 except StopIteration:
                     return
+                self._drawn.append(token)
                 sent = yield token
         raise Stopped
 

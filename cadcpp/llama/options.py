@@ -1,14 +1,16 @@
 """Keyword arguments of the class: which are upstream's, which are the engine's, and what they ask for."""
 
 import inspect
+import logging
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from math import isclose
 from pathlib import Path
 from typing import Any, get_args
 
 from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError
-from cadcpp.gguf.header import read_header
+from cadcpp.gguf.header import read_header, rope_of
 from cadcpp.llama.upstream import Q8_0, Upstream
 from cadcpp.modes import Exact, Fallback, Pin, Speculative
 from cadcpp.residency.footprint import whole_cells
@@ -17,15 +19,21 @@ from cadcpp.system.memory_limits import resident_bytes
 from cadcpp.tree.limits import limit_tree
 from cadcpp.util.byte_size import parse_size
 
+logger = logging.getLogger(__name__)
+
 UPSTREAM = {
     name: parameter
     for name, parameter in inspect.signature(Upstream.__init__).parameters.items()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
 }
 _OF_ITS_SERVER = ("mul_mat_q", "rpc_servers")  # which upstream's server passes, and upstream's class swallows
+_SWALLOWED = (  # what upstream's class had once, or what programs give it by mistake; where it says nothing
+    "n_parts f16_kv memory_f16 memory_f32 low_vram n_gqa rms_norm_eps tensorcores n_keep max_tokens temperature top_p "
+    "top_k min_p repeat_penalty stop streaming stream echo callbacks callback_manager cache use_gpu gpu_layers"
+).split()
 _BEYOND = (  # settings that the engine's contexts do not have; one that is not at its default leaves all to upstream
-    "vocab_only embedding lora_path kv_overrides rope_scaling_type pooling_type attention_type rope_freq_base "
-    "rope_freq_scale yarn_ext_factor yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_orig_ctx"
+    "vocab_only embedding lora_path kv_overrides rope_scaling_type pooling_type attention_type "
+    "yarn_ext_factor yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_orig_ctx"
 ).split()
 _FORMERLY = {"rows": "max_tree_size"}  # old names, which still work
 _BATCH = 160  # rows of a pass, trees included: more take memory and read hardly faster (bench.studies.dropin_memory)
@@ -53,6 +61,16 @@ class Settings:
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
+    def given(self) -> list[str]:
+        """Names of settings that are not at their defaults."""
+        return [name for name, default in ENGINE.items() if getattr(self, name) != default]
+
+    def unused(self) -> dict[str, str]:
+        """Settings that another one leaves without effect, and which that is."""
+        if self.speculative in ("off", "ngram") and self.draft_model_path is not None:
+            return {"draft_model_path": f"speculative={self.speculative!r}"}
+        return {}
+
     def session(self, upstream: dict[str, Any], n_ctx: int) -> SessionConfig:
         """What a session needs to know."""
         tree = limit_tree(self.max_tree_size)
@@ -71,6 +89,7 @@ class Settings:
             trace=Path(self.trace) if self.trace is not None else None,
             fallback=self.fallback,
             exact=self.exact,
+            rope=(upstream["rope_freq_base"], upstream["rope_freq_scale"]),
             logits_all=upstream["logits_all"],
         )
 
@@ -90,7 +109,9 @@ def sort_out(options: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """The engine's settings, and upstream's, of which all are given. Raises TypeError for a name that is neither's."""
     options = _by_new_names(options)
     for name in options:
-        if name not in UPSTREAM and name not in ENGINE and name not in _OF_ITS_SERVER:
+        if name in _SWALLOWED:
+            say_once(f"Llama takes no {name!r}, as llama-cpp-python's does not: it has no effect")
+        elif name not in UPSTREAM and name not in ENGINE and name not in _OF_ITS_SERVER:
             near = get_close_matches(name, [*UPSTREAM, *ENGINE], 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"Llama got an unexpected keyword argument {name!r}{hint}")
@@ -105,14 +126,48 @@ def _by_new_names(options: dict[str, Any]) -> dict[str, Any]:
     return {_FORMERLY.get(name, name): value for name, value in options.items()}
 
 
-def n_ctx_of(path: str, upstream: dict[str, Any]) -> int | None:
-    """Tokens of context for a session; None if the settings ask for what only upstream does."""
-    if any(upstream[name] != UPSTREAM[name].default for name in _BEYOND):
-        return None
-    if any(upstream[name] not in (None, Q8_0) for name in ("type_k", "type_v")):
-        return None
+def n_ctx_of(path: str, upstream: dict[str, Any]) -> int | str:
+    """Tokens of context for a session; or what is asked for that only upstream does."""
+    for name in _BEYOND:
+        if upstream[name] != UPSTREAM[name].default:
+            return f"{name}={upstream[name]!r}"
+    for name in ("type_k", "type_v"):
+        if upstream[name] not in (None, Q8_0):
+            return f"{name}={upstream[name]!r}, where drafts can be checked with {Q8_0} (q8_0) only"
     if not Path(path).exists():
-        return None  # upstream says so
+        return "a file that is not there"  # upstream says so
     trained = int(read_header(Path(path)).get("context_length", 0) or upstream["n_ctx"])
     n_ctx = upstream["n_ctx"] or trained
-    return None if n_ctx > trained else min(whole_cells(n_ctx), trained)
+    if n_ctx > trained:
+        return f"n_ctx={n_ctx}, more than the {trained} that the model was trained for"
+    return min(whole_cells(n_ctx), trained)
+
+
+def with_own_rope(path: str, upstream: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with the defaults in the place of rope values that say what the file says."""
+    names = ("rope_freq_base", "rope_freq_scale")
+    if not any(upstream[name] for name in names) or not Path(path).exists():
+        return upstream
+    own = dict(zip(names, rope_of(read_header(Path(path))), strict=True))
+    return upstream | {name: 0.0 for name in names if isclose(upstream[name], own[name], rel_tol=1e-6)}
+
+
+_said = set[str]()
+
+
+def say_once(text: str) -> None:
+    """Warn, the first time."""
+    if text not in _said:
+        _said.add(text)
+        logger.warning("cadcpp: %s", text)
+
+
+def tell_unused(settings: Settings, why: str) -> None:
+    """Warn of settings that have no effect because everything is upstream's."""
+    if names := settings.given():
+        logger.warning(
+            "cadcpp: %s: llama.cpp alone does the work, without drafts and without paging, so %s %s no effect",
+            why,
+            ", ".join(names),
+            "has" if len(names) == 1 else "have",
+        )

@@ -71,7 +71,9 @@ class Context:
         params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.type_k = params.type_v = api.GGML_TYPE_Q8_0
+        params.rope_freq_base, params.rope_freq_scale = self.model.rope
         params.swa_full = True  # a pruned sliding window could not be rolled back
+        params.op_offload = False  # a GPU would round in its own way
         params.no_perf = True
         if self._watcher is not None:
             self._reports = _LayerReports(self._watcher, self.model)

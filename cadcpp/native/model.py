@@ -30,6 +30,8 @@ class Model:
     allows; `mapping` then controls which of them are in memory, and ``limited`` says what of that is not to be had.
     """
 
+    rope: tuple[float, float] = (0.0, 0.0)  # frequency base and scale of contexts that are made; 0: the file's own
+
     def __init__(
         self,
         path: str | os.PathLike[str],

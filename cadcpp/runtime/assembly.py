@@ -16,7 +16,7 @@ from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.draft.staged import StagedDrafter
 from cadcpp.draft.switch import Switch
 from cadcpp.errors import ConfigError
-from cadcpp.gguf.header import Header, read_header
+from cadcpp.gguf.header import Header, read_header, rope_of
 from cadcpp.gguf.validate import check_context, check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
 from cadcpp.modes import Pin
@@ -96,6 +96,7 @@ class Assembly:
         if planned is not None:
             planned(self.plan)
         self.model = self._load_verifier(header)
+        self.model.rope = config.rope
         drafter = parts.drafter or self._drafter(draft_header)
         self.pager = self._start_pager()
         self.engine = Engine(
@@ -159,6 +160,8 @@ class Assembly:
         if header is None or self.plan.draft_shape is None or self.config.speculative == "ngram":
             return NgramDrafter(NgramPredictor(self._ngram()), never)
         model = self._model(header, vocabulary=False, repacked=True)
+        if rope_of(header) == rope_of(self.model.header):  # it knows positions as its verifier does
+            model.rope = self.config.rope
         unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
         return self._model_drafter(self._context(model, self.plan.draft_shape), never, [*never, *unknown])
 

@@ -1,5 +1,7 @@
 """Who may ask, and how much at once."""
 
+import hmac
+from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -9,6 +11,7 @@ from starlette.types import Message, Receive
 
 _BYTES = 1 << 20  # of a body, whatever the context
 _BYTES_PER_TOKEN = 64  # more than any text takes, in JSON's longest spelling
+_DAY_S = 86400
 
 
 def largest_body(n_ctx: int) -> int:
@@ -16,17 +19,58 @@ def largest_body(n_ctx: int) -> int:
     return _BYTES + _BYTES_PER_TOKEN * n_ctx
 
 
-def check_sender(headers: Headers) -> None:
-    """Only programs of this machine, and pages that came from this server, pass; for a server without a key.
+@dataclass(frozen=True)
+class Access:
+    """Who is answered: whoever has the key, or, where there is none, this machine."""
 
-    A page of another site sends its own origin, and one that had its name point here afterwards (DNS rebinding) that
-    name as the host. Raises HTTPException.
-    """
-    host, origin = headers.get("host", ""), headers.get("origin")
-    if not _is_here(host):
-        raise HTTPException(421, "without an API key this server answers to localhost and 127.0.0.1 only")
-    if origin is not None and urlsplit(origin).netloc != host:
-        raise HTTPException(403, "without an API key this server does not answer web pages of other sites")
+    key: str | None
+    origins: tuple[str, ...] = ()  # whose pages may use the server, with the key; "*": all
+
+    def check_key(self, headers: Headers) -> None:
+        """Raises HTTPException for a request without the key. It takes equally long however much of it is right."""
+        if self.key is None:
+            return
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self.key.encode()):
+            raise HTTPException(
+                401,
+                "the API key is missing or wrong: give the one that the server was started with",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    def check_sender(self, headers: Headers) -> None:
+        """Without a key only programs of this machine pass, and pages that came from this server.
+
+        A page of another site sends its own origin, and one that had its name point here afterwards (DNS rebinding)
+        that name as the host. Raises HTTPException.
+        """
+        if self.key is not None:
+            return
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not _is_here(host):
+            raise HTTPException(421, "without an API key this server answers to localhost and 127.0.0.1 only")
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise HTTPException(403, "without an API key this server does not answer web pages of other sites")
+
+    def allowed(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """Headers that tell a browser that the page may read the answer; none if it may not."""
+        origin = headers.get("origin")
+        if self.key is None or origin is None or not {origin, "*"} & set(self.origins):
+            return []
+        return [(b"access-control-allow-origin", origin.encode()), (b"vary", b"origin")]
+
+    def preflight(self, headers: Headers) -> list[tuple[bytes, bytes]] | None:
+        """Headers of the answer to a browser that asks what a page may send; None if it may send nothing."""
+        allowed = self.allowed(headers)
+        if not allowed or "access-control-request-method" not in headers:
+            return None
+        asked = headers.get("access-control-request-headers", "authorization, content-type")
+        return [
+            *allowed,
+            (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+            (b"access-control-allow-headers", asked.encode("latin-1")),
+            (b"access-control-max-age", str(_DAY_S).encode()),
+        ]
 
 
 def _is_here(host: str) -> bool:
@@ -40,7 +84,8 @@ def _is_here(host: str) -> bool:
 
 def limited(receive: Receive, headers: Headers, n_bytes: int) -> Receive:
     """``receive`` for bodies of up to ``n_bytes``, announced or in chunks. It raises HTTPException beyond."""
-    left = n_bytes - int(headers.get("content-length", 0))
+    announced = headers.get("content-length", "0")
+    left = n_bytes - (int(announced) if announced.isdecimal() else 0)
     passed = 0
 
     async def next_message() -> Message:

@@ -4,7 +4,6 @@ import logging
 from traceback import format_tb
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from jinja2 import TemplateError
 from starlette.exceptions import HTTPException
 
@@ -13,8 +12,9 @@ from cadcpp.errors import CadError, ConfigError, ContextFull, NativeError
 logger = logging.getLogger("cadcpp.server")
 
 _TOO_LONG = "exceed context window"  # as upstream says it
-_OTHERWISE_MADE = "must be created with"  # for embeddings
 _WITHOUT_LOGITS = "logits_all=False"
+_BY_STATUS = {401: "invalid_api_key"}
+_PARAMS = ("messages", "tools", "tool_choice", "response_format", "grammar", "prompt")  # which messages begin with
 
 
 class UnknownModel(ConfigError):
@@ -29,7 +29,14 @@ def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
         # Without the message, which may quote a user's text.
         logger.error("a request failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
     kind = "internal_server_error" if status >= 500 else "invalid_request_error"
-    return status, {"message": _message(error), "type": kind, "param": None, "code": code}
+    return status, {"message": _message(error), "type": kind, "param": _param(error), "code": code}
+
+
+def shaped(path: str, what: dict[str, Any], status: int) -> dict[str, Any]:
+    """An error as clients of this path expect it: ollama's get a text, the others what OpenAI gives."""
+    if path.startswith("/api/"):
+        return {"error": what["message"]}
+    return {"error": what if path.startswith("/v1/") else what | {"code": what["code"] or status}}
 
 
 def _first(error: BaseException) -> BaseException:
@@ -46,25 +53,32 @@ def _first(error: BaseException) -> BaseException:
 
 def _status(error: BaseException) -> tuple[int, str | None]:
     if isinstance(error, HTTPException):
-        return error.status_code, "invalid_api_key" if error.status_code == 401 else None
+        return error.status_code, _BY_STATUS.get(error.status_code)
     if isinstance(error, UnknownModel):
         return 404, "model_not_found"
     if isinstance(error, ContextFull) or _TOO_LONG in str(error):
         return 400, "context_length_exceeded"
     if isinstance(error, NativeError):
         return 500, None
-    refused = (CadError, RequestValidationError, ValueError, AssertionError, TemplateError, RecursionError)
-    return 400 if isinstance(error, refused) or _OTHERWISE_MADE in str(error) else 500, None
+    refused = (CadError, ValueError, AssertionError, TemplateError, RecursionError)
+    return 400 if isinstance(error, refused) else 500, None
+
+
+def _param(error: BaseException) -> str | None:
+    """The parameter that is at fault, if one is."""
+    param = getattr(error, "param", None) or getattr(error, "place", None)
+    if isinstance(param, str):
+        return "response_format" if param.startswith("#") else param
+    if isinstance(error, ConfigError):
+        return next((name for name in _PARAMS if str(error).startswith(name)), None)
+    return None
 
 
 def _message(error: BaseException) -> str:
     if isinstance(error, HTTPException):
         return str(error.detail)
-    if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'][1:])) or 'the body'}: {first['msg']}"
     if isinstance(error, RecursionError):
         return "the request is nested too deeply"
     if _WITHOUT_LOGITS in str(error):
         return "this server gives no logprobs: start it with --logprobs"
-    return str(error) or "the request asks for what this server does not do, such as several prompts at once"
+    return str(error) or "the request asks for what this server does not do"

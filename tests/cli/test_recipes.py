@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="the extra `server` is not installed")
+pytest.importorskip("starlette", reason="the extra `server` is not installed")
 
 from cadcpp.models.demo import DemoPair  # noqa: E402
 from tests.support.command import ROOT  # noqa: E402

@@ -308,14 +308,14 @@ def test_a_chat_without_a_template(models: Path) -> None:
 def test_models_that_cannot_be_served(
     models: Path, name: str, options: Sequence[object], code: int, words: Sequence[str]
 ) -> None:
-    pytest.importorskip("fastapi", reason="the extra `server` is not installed")
+    pytest.importorskip("starlette", reason="the extra `server` is not installed")
     options = [models / str(o) if str(o).endswith(".gguf") else o for o in options]
     done = run("serve", "-m", models / name, "--port", 0, *options)
     check(done.returncode, done.stdout, done.stderr, code, *words)
 
 
 def test_a_port_that_is_in_use(models: Path) -> None:
-    pytest.importorskip("fastapi", reason="the extra `server` is not installed")
+    pytest.importorskip("starlette", reason="the extra `server` is not installed")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = run("serve", "-m", models / "good.gguf", "--port", port)
@@ -323,7 +323,7 @@ def test_a_port_that_is_in_use(models: Path) -> None:
 
 
 def test_an_address_that_others_reach_needs_a_key(models: Path) -> None:
-    pytest.importorskip("fastapi", reason="the extra `server` is not installed")
+    pytest.importorskip("starlette", reason="the extra `server` is not installed")
     done = run("serve", "-m", models / "good.gguf", "--host", "0.0.0.0", "--port", 0)
     check(done.returncode, done.stdout, done.stderr, WRONG_ARGUMENT, "0.0.0.0", "CADCPP_API_KEY")
 

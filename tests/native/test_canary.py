@@ -18,12 +18,14 @@ import pytest
 
 from cadcpp.gguf.ggml_base import binding_folder, ggml_base, listening
 from cadcpp.gguf.parser import parser
+from cadcpp.llama.chat import _formatter_of
 from cadcpp.llama.upstream import Upstream
 from cadcpp.native.lib import api
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import MAX_SEQ
 
 from llama_cpp import _internals as internals  # isort: skip  after cadcpp.native.lib
+from llama_cpp.llama_chat_format import get_chat_completion_handler  # isort: skip
 
 LIBRARIES = binding_folder() / "lib"
 
@@ -102,26 +104,21 @@ def test_a_grammar_has_its_text_and_its_root() -> None:
 # Its server. ----------------------------------------------------------------------------------------------
 
 
-def test_the_server_has_what_is_put_in_its_place() -> None:
-    pytest.importorskip("fastapi", reason="the extra `server` is not installed")
-    from llama_cpp.server import app, types
-    from llama_cpp.server.errors import RouteErrorHandler
-    from llama_cpp.server.model import LlamaProxy
+def test_a_chat_handler_has_its_formatter() -> None:
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-    proxied = attributes(LlamaProxy, "self")
-    assert "load_llama_from_model_settings" in proxied, "server/app.py OneModel gives the loaded model there"
-    names = "LlamaProxy _llama_proxy create_app get_llama_proxy authenticate bearer_scheme run_in_threadpool"
-    missing = [name for name in f"{names} iterate_in_threadpool".split() if not hasattr(app, name)]
-    assert not missing, "server/app.py make_app() replaces or calls them"
-    assert hasattr(RouteErrorHandler, "error_message_wrapper"), "server/app.py make_app() replaces it"
-    assert hasattr(types, "CreateChatCompletionRequest"), "server/requests.py derives from it"
+    formatter = Jinja2ChatFormatter("{{ messages }}", "</s>", "<s>")
+    assert _formatter_of(formatter.to_chat_handler()) is formatter, "llama/chat.py makes prompts with it"
+    assert formatter.template == "{{ messages }}", "llama/chat.py looks for signs of the model's family in it"
+    assert _formatter_of(get_chat_completion_handler("chatml")) is not None
+    assert _formatter_of(get_chat_completion_handler("functionary")) is None
 
 
 # llama.cpp's structures and numbers. ----------------------------------------------------------------------
 
 FIELDS = {
     "llama_context_params": "n_ctx n_batch n_ubatch n_seq_max kv_unified n_outputs_max n_threads n_threads_batch "
-    "flash_attn_type type_k type_v swa_full no_perf cb_eval",
+    "flash_attn_type type_k type_v swa_full no_perf cb_eval rope_freq_base rope_freq_scale op_offload",
     "llama_model_params": "n_gpu_layers use_extra_bufts load_mode kv_overrides progress_callback",
     "llama_model_kv_override": "key tag value",
     "llama_model_quantize_params": "ftype allow_requantize",

@@ -5,21 +5,22 @@ import gc
 import hmac
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="the extra `server` is not installed")
+pytest.importorskip("starlette", reason="the extra `server` is not installed")
 
-from fastapi import HTTPException  # noqa: E402
-from fastapi.security import HTTPAuthorizationCredentials  # noqa: E402
+from starlette.datastructures import Headers  # noqa: E402
+from starlette.exceptions import HTTPException  # noqa: E402
 
 from cadcpp import Llama  # noqa: E402
 from cadcpp.runtime.round import Round  # noqa: E402
-from cadcpp.server.access import largest_body  # noqa: E402
-from cadcpp.server.app import _authenticate, make_app  # noqa: E402
+from cadcpp.server.access import Access, largest_body  # noqa: E402
+from cadcpp.server.app import make_app  # noqa: E402
+from tests.support.asgi import Client, ask  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # upstream closes no stream
 
@@ -47,80 +48,14 @@ def llama(tiny: Callable[..., Path]) -> Iterator[Llama]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def app(llama: Llama) -> Iterator[Any]:
-    yield make_app(llama, "tiny")
-    gc.collect()  # what upstream has left open
+@pytest.fixture
+def app(llama: Llama) -> Any:
+    return make_app(llama, "tiny")
 
 
 @pytest.fixture(autouse=True)
 def uncounted(llama: Llama) -> None:
     llama.on_round = None
-
-
-class Client:
-    """One request, and what comes back; it may go away. The body is sent in ``chunks``, if given."""
-
-    def __init__(
-        self,
-        app: Any,
-        path: str = "/v1/completions",
-        method: str = "POST",
-        headers: dict[str, str] | None = None,
-        chunks: Sequence[bytes] = (),
-        **body: Any,
-    ) -> None:
-        chunks = chunks or [json.dumps({"prompt": "abc", "temperature": 0, **body}).encode()]
-        self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        for i, chunk in enumerate(chunks, 1):
-            self._inbox.put_nowait({"type": "http.request", "body": chunk, "more_body": i < len(chunks)})
-        self.sent: list[dict[str, Any]] = []
-        given = {"content-type": "application/json", "host": "127.0.0.1:8000", **(headers or {})}
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "method": method,
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(name.encode(), value.encode()) for name, value in given.items()],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 2),
-            "scheme": "http",
-            "http_version": "1.1",
-        }
-        self.done = asyncio.ensure_future(app(scope, self._inbox.get, self._keep))
-
-    async def _keep(self, message: dict[str, Any]) -> None:
-        self.sent.append(message)
-
-    def leave(self) -> None:
-        self._inbox.put_nowait({"type": "http.disconnect"})
-
-    async def answer(self) -> Any:
-        await self.done
-        assert self.status == 200, self.sent
-        return json.loads(self.body)
-
-    @property
-    def status(self) -> int:
-        return int(self.sent[0]["status"])
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(message.get("body", b"") for message in self.sent[1:])
-
-
-def ask(app: Any, **request: Any) -> Client:
-    """A request with its answer."""
-
-    async def main() -> Client:
-        client = Client(app, **request)
-        await client.done
-        return client
-
-    return asyncio.run(main())
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -258,17 +193,13 @@ def test_a_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
         return equal(given, key)
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
-    authenticate = _authenticate("a-key")
-
-    async def check(given: HTTPAuthorizationCredentials | None) -> None:
-        await authenticate(given)
-
-    asyncio.run(check(HTTPAuthorizationCredentials(scheme="Bearer", credentials="a-key")))
-    for given in (None, HTTPAuthorizationCredentials(scheme="Bearer", credentials="ä-key")):
+    access = Access("a-key")
+    access.check_key(Headers({"authorization": "Bearer a-key"}))
+    for given in ({}, {"authorization": "Bearer \xe4-key"}, {"authorization": "Basic a-key"}):
         with pytest.raises(HTTPException) as caught:
-            asyncio.run(check(given))
+            access.check_key(Headers(given))
         assert caught.value.status_code == 401 and "a-key" not in caught.value.detail
-    assert compared == [(b"a-key", b"a-key"), ("ä-key".encode(), b"a-key")]
+    assert compared == [(b"a-key", b"a-key"), ("\xe4-key".encode(), b"a-key")]
 
 
 def test_a_large_body(app: Any) -> None:
