@@ -47,7 +47,8 @@ def main() -> None:
         write_sketch(small := Path(folder) / "small.gguf", sketch(read_header(Path(sys.argv[1]))))
         model = api.llama_model_load_from_file(str(small).encode(), api.llama_model_default_params())
         context = api.llama_init_from_model(model, api.llama_context_default_params())
-        sys.exit(api.llama_decode(context, api.llama_batch_get_one((api.llama_token * _N_ROWS)(), _N_ROWS)))
+        tokens = (api.llama_token * _N_ROWS)()
+        sys.exit(api.llama_decode(context, api.llama_batch_get_one(tokens, _N_ROWS)))
 
 
 if __name__ == "__main__":

@@ -418,7 +418,6 @@ def test_files_that_cannot_be_used(small: Path, tiny: Callable[..., Path], tmp_p
         {"embedding": True},
         {"vocab_only": True},
         {"kv_overrides": {"llama.rope.freq_base": 5000.0}},
-        {"rope_freq_base": 5000.0},
         {"type_k": 1, "type_v": 1},
         {"n_ctx": 4096},
     ],

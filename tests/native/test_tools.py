@@ -158,8 +158,13 @@ def test_another_rope_gives_the_text_of_plain_decoding(tiny: Callable[..., Path]
     ],
 )
 def test_settings_without_effect_are_told(
-    tiny: Callable[..., Path], options: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+    tiny: Callable[..., Path],
+    options: dict[str, Any],
+    words: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(own_options, "_said", set())
     given = {"n_ctx": 64, "n_threads": 1, "verbose": False} | options
     with Llama(str(tiny()), draft_model_path=tiny(noise=0.02), **given) as llama:
         assert llama.speculates == ("speculative" in options)
