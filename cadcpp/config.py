@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 from cadcpp.errors import ConfigError
-from cadcpp.modes import Exact, Fallback, Pin, Speculative
+from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
+from cadcpp.sampling.coupling import Coupling
 from cadcpp.system.cpu import choose_threads
 from cadcpp.tree.limits import TreeLimits
 from cadcpp.util.checks import check
@@ -24,6 +26,7 @@ class SamplingConfig:
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
     seed: int = 0
+    sampler: Draws = "coupled"  # with noise that drafters know, or by llama.cpp's own generator
 
     def __post_init__(self) -> None:
         check(
@@ -43,6 +46,21 @@ class SamplingConfig:
         )
         check(self.repeat_last_n >= 0, "repeat-last-n", self.repeat_last_n, "0 or more")
         check(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 4294967295")
+        check(self.sampler in get_args(Draws), "sampler", self.sampler, " or ".join(get_args(Draws)))
+
+    def coupling(self) -> Coupling | None:
+        """What drafters may know of the draws; None: nothing, or nothing is drawn."""
+        if self.sampler == "llama" or self.temperature == 0:
+            return None
+        return Coupling(
+            seed=self.seed,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repeat_penalty=self.repeat_penalty,
+            repeat_last_n=self.repeat_last_n,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

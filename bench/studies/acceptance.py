@@ -1,13 +1,17 @@
-"""Tokens a pass: how many tokens one pass of the verifier yields, per kind of text. Greedy, in the chat template.
+"""Tokens a pass: how many tokens a pass of the verifier yields, by kind of text and way to draw; in the chat template.
 
-The counts are exact and do not depend on the machine's speed or load. A small model falls into loops, which every
-draft guesses: "fresh" is the share of 8-token runs in the text that have not been there before, and says how much of
-a result is due to that.
+The counts are exact and do not depend on the machine's speed or load. In brackets: what all decodes touch of weights a
+token, both models', in units of the verifier's. A small model falls into loops, which every draft guesses: "fresh" is
+the share of 8-token runs in the greedy text that have not been there before, and says how much of a result is due to
+that.
 """
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
+from typing import get_args
 
 from bench.matrix import models
 from bench.matrix.workloads import CASES
@@ -15,28 +19,22 @@ from bench.measure import record
 from cadcpp.chat.conversation import Conversation
 from cadcpp.chat.template import Template
 from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.gguf.header import read_header
+from cadcpp.modes import Speculative
 from cadcpp.runtime.session import Session
 from cadcpp.telemetry.stats import Stats
 from cadcpp.tree.limits import TreeLimits
 
 GREEDY = SamplingConfig(temperature=0.0)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.studies.acceptance", description=__doc__)
-    parser.add_argument("--rows", default="64,192", help="tree sizes, with commas between them")
-    verifier = parser.add_mutually_exclusive_group()
-    verifier.add_argument("--verifier", type=Path, default=record.demo_verifier())
-    verifier.add_argument("--type", choices=models.TYPES, help="a widened SmolLM2 of one shape in any of these types")
-    parser.add_argument("--draft", type=Path, default=record.demo_draft())
-    parser.add_argument("--tokens", type=int, default=200)
-    options = parser.parse_args()
-    if options.type:
-        options.verifier = models.verifier_of_type(options.type)
-        models.make(options.verifier)
-    sizes = [int(rows) for rows in options.rows.split(",")]
-    table = {rows: measure(options.verifier, options.draft, rows, options.tokens) for rows in sizes}
-    show(table)
+DRAWN = {
+    "T 0.8": SamplingConfig(seed=1),
+    "T 1, k 50": SamplingConfig(temperature=1.0, top_k=50, top_p=1.0, min_p=0.0, seed=1),
+}
+SAMPLINGS = {"greedy": GREEDY} | {
+    f"{name}, {sampler}": replace(drawn, sampler=sampler)
+    for name, drawn in DRAWN.items()
+    for sampler in ("llama", "coupled")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +43,61 @@ class Result:
 
     stats: Stats
     fresh: float  # share of 8-token runs that are new
+    touched: float  # weights a token, in units of the verifier's
 
 
-def measure(verifier: Path, draft: Path, rows: int, n: int) -> dict[str, Result]:
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.acceptance", description=__doc__)
+    parser.add_argument("--rows", default="64", help="tree sizes, with commas between them")
+    verifier = parser.add_mutually_exclusive_group()
+    verifier.add_argument("--verifier", type=Path, default=record.demo_verifier())
+    verifier.add_argument("--type", choices=models.TYPES, help="a widened SmolLM2 of one shape in any of these types")
+    parser.add_argument("--draft", type=Path, default=record.demo_draft())
+    parser.add_argument("--tokens", type=int, default=120)
+    parser.add_argument("--sampling", nargs="+", choices=SAMPLINGS, default=list(SAMPLINGS))
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--speculative", choices=get_args(Speculative), default="auto")
+    options = parser.parse_args()
+    if options.type:
+        options.verifier = models.verifier_of_type(options.type)
+        models.make(options.verifier)
+    sizes = [int(rows) for rows in options.rows.split(",")]
+    table = {
+        f"{rows}: {name}": measure(
+            *(options.verifier, options.draft, rows, options.tokens),
+            sampling=name,
+            cases=options.case,
+            mode=options.speculative,
+        )
+        for rows in sizes
+        for name in options.sampling
+    }
+    show(table)
+
+
+def measure(
+    verifier: Path,
+    draft: Path,
+    rows: int,
+    n: int,
+    *,
+    sampling: str = "greedy",
+    cases: Iterable[str] = CASES,
+    mode: Speculative = "auto",
+) -> dict[str, Result]:
     """One generation per case."""
-    config, found = SessionConfig(n_ctx=1024, tree=TreeLimits(max_size=rows), fallback="none"), {}
+    config = SessionConfig(n_ctx=1024, tree=TreeLimits(max_size=rows), fallback="none", speculative=mode)
+    settings = {"verifier": verifier.name, "draft": draft.name, "rows": rows, "n": n, "sampling": sampling}
+    share, found = read_header(draft).n_bytes / read_header(verifier).n_bytes, {}
     with Session(verifier, draft, config) as session:
-        for name, question in CASES.items():
-            prompt, stats = Conversation(Template(session.model)).ask(question), Stats()
-            tokens = [token for chunk in session.stream(prompt, GREEDY, n, stats=stats) for token in chunk.tokens]
-            found[name] = Result(stats, fresh(tokens))
-            settings = {"verifier": verifier.name, "draft": draft.name, "rows": rows, "case": name, "n": n}
-            counts = {"emitted": stats.emitted, "fresh": found[name].fresh, **stats.to_dict()}
-            record.append("acceptance", {**settings, **counts})
+        for name in cases:
+            prompt, stats = Conversation(Template(session.model)).ask(CASES[name]), Stats()
+            chunks = session.stream(prompt, SAMPLINGS[sampling], n, stats=stats)
+            tokens = [token for chunk in chunks for token in chunk.tokens]
+            touched = (stats.passes + share * stats.draft_decodes) / max(len(tokens), 1)
+            found[name] = Result(stats, fresh(tokens), touched)
+            counts = {"emitted": stats.emitted, "fresh": found[name].fresh, "touched": touched, **stats.to_dict()}
+            record.append("acceptance", {**settings, "speculative": mode, "case": name, **counts})
     return found
 
 
@@ -66,15 +106,16 @@ def fresh(tokens: list[int], length: int = 8) -> float:
     return len(set(runs)) / len(runs) if runs else 1.0
 
 
-def show(table: dict[int, dict[str, Result]]) -> None:
-    """Tokens a pass per case, a column per tree size; in brackets how many rows were drafted a pass."""
-    print(f"{'tokens a pass':<14}" + "".join(f"{f'{rows} rows':>16}" for rows in table) + f"{'fresh':>8}")
-    for name in CASES:
-        results = [found[name] for found in table.values()]
-        cells = (f"{r.stats.tokens_per_pass:.2f} ({r.stats.drafted / r.stats.passes:.0f})" for r in results)
-        print(f"{name:<14}" + "".join(f"{cell:>16}" for cell in cells) + f"{results[0].fresh:>8.0%}")
-    means = (sum(r.stats.tokens_per_pass for r in found.values()) / len(found) for found in table.values())
-    print(f"{'mean':<14}" + "".join(f"{mean:>16.2f}" for mean in means))
+def show(table: dict[str, dict[str, Result]]) -> None:
+    """A line per way to draw, a column per case."""
+    first = next(iter(table.values()))
+    print(f"{'tokens a pass':<24}" + "".join(f"{name:>14}" for name in first) + f"{'mean':>14}")
+    for name, found in table.items():
+        figures = [(result.stats.tokens_per_pass, result.touched) for result in found.values()]
+        figures.append((fmean(passes for passes, _ in figures), fmean(touched for _, touched in figures)))
+        cells = (f"{passes:.2f} ({touched:.2f})" for passes, touched in figures)
+        print(f"{name:<24}" + "".join(f"{cell:>14}" for cell in cells))
+    print(f"{'fresh':<24}" + "".join(f"{result.fresh:>14.0%}" for result in first.values()))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import click
 
 from cadcpp.cli.renamed import Renamed
 from cadcpp.errors import ConfigError
-from cadcpp.modes import Exact, Fallback, Pin, Speculative
+from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
 
 if TYPE_CHECKING:
     from cadcpp.config import SamplingConfig, SessionConfig
@@ -152,6 +152,19 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
     ),
 )
 
+
+def sampler_option(default: Draws) -> Callable[[F], F]:
+    """How tokens are drawn."""
+    return _choice(
+        "--sampler",
+        Draws,
+        default,
+        "How tokens are drawn at temperatures above 0; by the same probabilities either way. coupled: with noise that "
+        "drafts know beforehand, so that more of them are right. llama: with llama.cpp's own generator, as its other "
+        "programs draw.",
+    )
+
+
 SAMPLING_OPTIONS: Callable[[F], F] = _stack(
     click.option(
         "-n",
@@ -204,12 +217,13 @@ SAMPLING_OPTIONS: Callable[[F], F] = _stack(
         metavar="N",
         help="Random seed, 0 to 4294967295; the same seed gives the same text. [default: random]",
     ),
-    _together("sampling", "temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed"),
+    sampler_option("coupled"),
+    _together("sampling", "temp", "top_k", "top_p", "min_p", "repeat_penalty", "seed", "sampler"),
 )
 
 
 def make_sampling(
-    temp: float, top_k: int, top_p: float, min_p: float, repeat_penalty: float, seed: int | None
+    temp: float, top_k: int, top_p: float, min_p: float, repeat_penalty: float, seed: int | None, sampler: Draws
 ) -> "SamplingConfig":
     """Sampling settings from the command line."""
     from cadcpp.config import SamplingConfig
@@ -221,6 +235,7 @@ def make_sampling(
         min_p=min_p,
         repeat_penalty=repeat_penalty,
         seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
+        sampler=sampler,
     )
 
 

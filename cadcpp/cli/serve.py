@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cadcpp.cli.options import MODEL_OPTIONS, always_staged, default_ctx, session_config
+from cadcpp.cli.options import MODEL_OPTIONS, always_staged, default_ctx, sampler_option, session_config
 from cadcpp.cli.terminal import note
 from cadcpp.errors import ConfigError, ModelError
+from cadcpp.modes import Draws
 from cadcpp.util.extras import require
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _NEEDED = ("starlette", "uvicorn")
 
 @click.command("serve")
 @MODEL_OPTIONS
+@sampler_option("llama")
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -70,6 +72,7 @@ def command(
     alias: str | None,
     chat_format: str | None,
     logprobs: bool,
+    sampler: Draws,
     **engine: Any,
 ) -> None:
     """Serve a model over HTTP: a page to chat with, and OpenAI's API.
@@ -84,7 +87,13 @@ def command(
     with _listen(host, port, api_key) as listener, redirect_stdout(sys.stderr):  # upstream's application prints
         from cadcpp.server.run import serve  # first: memory is planned around what the process holds
 
-        options = {"draft_model_path": draft, "n_ctx": n_ctx, "logits_all": logprobs, **_options(**engine)}
+        options = {
+            "draft_model_path": draft,
+            "n_ctx": n_ctx,
+            "logits_all": logprobs,
+            "sampler": sampler,
+            **_options(**engine),
+        }
         options["chat_format"] = _known(chat_format)
         with _load(model, options) as llama:
             name = alias or model.stem

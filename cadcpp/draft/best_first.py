@@ -8,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.draft.node_table import NextTokens, NodeTable
+from cadcpp.draft.node_table import NodeTable
 from cadcpp.errors import ModelError
+from cadcpp.sampling.next_tokens import NextTokens, softmax
 from cadcpp.tree.limits import DraftBudget, GrowthOptions
 from cadcpp.tree.prices import MAX_ROWS, Prices
 from cadcpp.tree.token_tree import TokenTree
 
 _CHILDREN = 8  # best children of a node that are reckoned with
 _NEVER = 1e-30  # a probability whose logarithm can still be taken
-Mix = Callable[[NDArray[np.float32]], None]  # changes log probabilities, [n_vocab]
+Mix = Callable[[NextTokens], NextTokens]  # changes what may follow
 
 
 class BestFirstGrowth:
@@ -62,19 +63,16 @@ class BestFirstGrowth:
 
         Raises ModelError if they are no numbers.
         """
-        logits = logits / self._budget.temperature
-        top = logits.max(axis=1)
-        if not np.isfinite(top).all():
-            raise ModelError("the draft computes what is no number: its file is damaged, or take another draft")
-        total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
-        for i, row in enumerate(rows):
-            logp = logits[i] - total[i]
-            if mix is not None:
-                mix(logp)
-            self._hang(row, self._likely(logp))
+        for row, values in zip(rows, logits, strict=True):
+            if not np.isfinite(values.max()):
+                raise ModelError("the draft computes what is no number: its file is damaged, or take another draft")
+            following = self._next_tokens(row, values)
+            self._hang(row, self._likely(following if mix is None else mix(following)))
 
     def learn(self, row: int, tokens: NDArray[np.int64], p: NDArray[np.float32]) -> None:
         """Hang given next tokens under a node, with their probabilities after it, [n]."""
+        if self._budget.coupling is not None:
+            p = self._budget.coupling.reweighted(tokens, p, self._nodes.depth[row]).astype(np.float32)
         known = (p > self._options.cutoff) & ~_among(tokens, self._never)
         self._hang(row, (tokens[known], np.log(np.maximum(p[known], _NEVER))), guessed=True)
 
@@ -184,14 +182,21 @@ class BestFirstGrowth:
         """The n-th largest log probability."""
         return float(np.partition(self._nodes.logp, -n)[-n])
 
-    def _likely(self, logp: NDArray[np.float32]) -> NextTokens:
+    def _next_tokens(self, row: int, logits: NDArray[np.float32]) -> NextTokens:
+        coupling, temperature = self._budget.coupling, self._budget.temperature
+        if coupling is None:
+            return softmax(logits, temperature)
+        return coupling.next_tokens(logits, self.path(row), temperature)
+
+    def _likely(self, following: NextTokens) -> NextTokens:
         """Of all next tokens those that may ever be of use, here or when this node has become the root."""
-        tokens = np.flatnonzero(logp > _log(self._options.cutoff))
-        tokens = tokens[~_among(tokens, self._never)]
+        tokens, logp = following
+        likely = np.flatnonzero(logp > _log(self._options.cutoff))
+        likely = likely[~_among(tokens[likely], self._never)]
         n = self._options.n_children
-        if len(tokens) > n:
-            tokens = tokens[np.argpartition(-logp[tokens], n)[:n]]
-        return tokens, logp[tokens]
+        if len(likely) > n:
+            likely = likely[np.argpartition(-logp[likely], n)[:n]]
+        return tokens[likely], logp[likely]
 
     def _hang(self, row: int, following: NextTokens, always: Sequence[int] = (), *, guessed: bool = False) -> None:
         """Count a node as evaluated, and add those of the tokens after it that may stay in the tree."""

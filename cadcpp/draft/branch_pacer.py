@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.draft.node_table import NodeTable
+from cadcpp.sampling.next_tokens import NextTokens, softmax
 from cadcpp.tree.limits import DraftBudget, GrowthOptions
 from cadcpp.tree.token_tree import TokenTree
 
@@ -36,15 +37,20 @@ class BranchPacer:
     def expand(self, rows: list[int], logits: NDArray[np.float32]) -> None:
         """Extend branches by their likeliest next token, and open one for every other likely one, [n, n_vocab]."""
         for row, values in zip(rows, logits, strict=True):
-            shifted = values - values.max()
-            logp = shifted - math.log(float(np.exp(shifted).sum()))
-            logp[self._never] = -np.inf
-            best = int(np.argmax(logp))
-            likely = [best, *(int(t) for t in np.flatnonzero(logp >= math.log(BRANCHING)) if t != best)]
+            tokens, logp = self._likely(row, values)
             spent, first = self._spent.pop(row), len(self._nodes)
             self._n_steps += 1
-            self._spent.update({first + i: 0 if i else spent + 1 for i in range(len(likely))})
-            self._nodes.add(row, (np.array(likely), self._nodes.logp[row] + logp[likely]))
+            self._spent.update({first + i: 0 if i else spent + 1 for i in range(len(tokens))})
+            self._nodes.add(row, (tokens, self._nodes.logp[row] + logp))
+
+    def _likely(self, row: int, logits: NDArray[np.float32]) -> NextTokens:
+        """The likeliest next token, and every other likely one."""
+        coupling, spread = self._budget.coupling, self._budget.temperature
+        tokens, logp = coupling.next_tokens(logits, self._nodes.path(row), spread) if coupling else softmax(logits, 1.0)
+        order = np.argsort(-logp, kind="stable")[: len(self._never) + 1 + int(1 / BRANCHING)]
+        allowed = order[~(tokens[order][:, None] == self._never).any(axis=1)]
+        n = max(int((logp[allowed] >= math.log(BRANCHING)).sum()), 1)
+        return tokens[allowed[:n]], logp[allowed[:n]]
 
     def tree(self) -> TokenTree:
         """Everything drafted, as far as it fits."""

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-NextTokens = tuple[NDArray[np.int64], NDArray[np.float32]]  # tokens [n], and their log probabilities [n]
+from cadcpp.sampling.next_tokens import NextTokens
 
 
 class NodeTable:

@@ -13,6 +13,7 @@ from cadcpp.draft.model_drafter import Growth, ModelDrafter, StartGrowth
 from cadcpp.draft.token_recycler import LONGEST, TokenRecycler
 from cadcpp.native.context import Context
 from cadcpp.ngram.predictor import Guess, NgramPredictor
+from cadcpp.sampling.next_tokens import NextTokens, chances_of
 from cadcpp.tree.limits import DraftBudget, GrowthOptions
 from cadcpp.tree.token_tree import TokenTree
 
@@ -112,19 +113,22 @@ class StagedDrafter(ModelDrafter):
             self._expand(growth, row, after, guess)
 
     def _expand(self, growth: BestFirstGrowth, row: int, logits: NDArray[np.float32], guess: Guess) -> None:
-        def mix(logp: NDArray[np.float32]) -> None:
+        def mix(following: NextTokens) -> NextTokens:
+            tokens, logp = following
             best = int(np.argmax(logp))
-            self._recycler.note([*self._text[-LONGEST:], *growth.path(row)], best, float(np.exp(logp[best])))
-            if len(guess.tokens):
-                self._mix(row, logp, guess)
+            before = [*self._text[-LONGEST:], *growth.path(row)]
+            self._recycler.note(before, int(tokens[best]), float(np.exp(logp[best])))
+            return self._mix(row, following, guess) if len(guess.tokens) else following
 
         growth.expand([row], logits[None], mix)
 
-    def _mix(self, row: int, logp: NDArray[np.float32], guess: Guess) -> None:
-        p_draft = np.exp(logp[guess.tokens].astype(np.float64))
+    def _mix(self, row: int, following: NextTokens, guess: Guess) -> NextTokens:
+        p_draft = chances_of(guess.tokens, following)
         self._said[row] = guess, p_draft
-        logp += np.log(max(self._interpolation.left(guess), _LEAST))
-        logp[guess.tokens] = np.log(np.maximum(self._interpolation.mix(guess, p_draft), _LEAST))
+        others = ~(following[0][:, None] == guess.tokens).any(axis=1)
+        logp = following[1][others] + np.log(max(self._interpolation.left(guess), _LEAST))
+        mixed = np.log(np.maximum(self._interpolation.mix(guess, p_draft), _LEAST))
+        return np.concatenate([following[0][others], guess.tokens]), np.concatenate([logp, mixed], dtype=np.float32)
 
     def _tree(self, growth: Growth) -> TokenTree:
         """With what n-grams say below the nodes that the model evaluated."""

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
+from random import SystemRandom
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,18 +16,29 @@ from cadcpp.llama.chat import chat_completion, chat_prompt
 from cadcpp.llama.context_owner import ContextOwner
 from cadcpp.llama.draft_adapter import DraftAdapter
 from cadcpp.llama.logprobs import echoed_logprobs
-from cadcpp.llama.options import Settings, n_ctx_of, say_once, signature, sort_out, tell_unused, with_own_rope
+from cadcpp.llama.options import (
+    Settings,
+    coupling,
+    n_ctx_of,
+    say_once,
+    signature,
+    sort_out,
+    tell_unused,
+    with_own_rope,
+)
 from cadcpp.llama.serial import in_turn
-from cadcpp.llama.upstream import Upstream, construct, own_parts, session_parts
+from cadcpp.llama.upstream import RANDOM_SEED, Upstream, construct, own_parts, session_parts
+from cadcpp.modes import Draws
 from cadcpp.native.context import Context, Stopped
 from cadcpp.native.lib import api
-from cadcpp.native.sampler import check_grammar, draw, fixed_seed
+from cadcpp.native.sampler import Draw, check_grammar, draws, fixed_seed
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.runtime.assembly import Parts
 from cadcpp.runtime.engine import Generation
 from cadcpp.runtime.round import Round
 from cadcpp.runtime.session import Session
 from cadcpp.runtime.token_writer import TokenWriter, complete
+from cadcpp.sampling.coupling import Coupling
 from cadcpp.telemetry.stats import Stats
 from cadcpp.verify.text_state import TextState
 
@@ -62,6 +74,8 @@ class Llama(ContextOwner):
     - ``ram``: memory to use in all, in bytes or as in "900MiB"; what does not fit is streamed;
     - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``max_tree_size``, ``fallback``,
       ``exact``, ``pipeline``, ``pager``, ``pin`` and ``trace``: as the options of ``cadcpp generate``;
+    - ``sampler``: "llama" for upstream's draws, "coupled" for draws that drafts know beforehand, which are as random
+      and others; mirostat draws as ever;
     - ``on_round``: called with a `cadcpp.Round` after each pass of the model;
     - ``last_stats``: the `cadcpp.Stats` of the last call.
 
@@ -89,6 +103,7 @@ class Llama(ContextOwner):
         self._prompt: list[int] = []  # of the last call
         self._drawn: list[int] = []  # tokens that it has written, which may be more than it has shown
         self._marks: frozenset[int] = frozenset()  # control tokens that are shown
+        self._draws: Draws = "llama"
         self._options, self.on_round, self.last_stats = options, on_round, Stats()
         settings, upstream = sort_out(options)
         draft_model = upstream.pop("draft_model")
@@ -120,6 +135,7 @@ class Llama(ContextOwner):
         start = functools.partial(Session, model_path, settings.draft_model_path, config, parts=parts)
         construct(self, session_parts(self._life, start), model_path, **upstream)
         session = self._session = self._model.session
+        self._draws = settings.sampler
         self.draft_model = draft_model
         cells = session.engine.verifier.context.shape
         self.n_batch: int = min(upstream["n_batch"], cells.n_batch)
@@ -285,7 +301,7 @@ class Llama(ContextOwner):
             check_grammar(session.model, sampling["grammar"]._grammar, sampling["grammar"]._root)
         self._sampler = sampler = self._init_sampler(**sampling)
         start = [] if reset else self._input_ids.tolist()
-        writer = self._begin([*start, *map(int, tokens)], sampler)
+        writer = self._begin([*start, *map(int, tokens)], sampler, self._coupling(**sampling))
         try:
             while True:
                 token = complete(writer.next())
@@ -322,7 +338,7 @@ class Llama(ContextOwner):
                 sent = yield token
         raise Stopped
 
-    def _begin(self, text: list[int], sampler: Any) -> TokenWriter:
+    def _begin(self, text: list[int], sampler: Any, coupling: Coupling | None) -> TokenWriter:
         """Start to write after a text."""
         if not text:
             raise ConfigError("there is nothing to continue: give at least one token")
@@ -336,14 +352,24 @@ class Llama(ContextOwner):
         limit = min(len(text) + (self._n_wanted or n_cells), n_cells + 1)
         self._n_wanted = 0
         accounting = session.engine.accounting(self.last_stats, session.load_seconds)
-        generation = Generation(TextState(text), functools.partial(self._draw, sampler), limit, accounting)
+        draw = draws(sampler.sampler, self._n_vocab, coupling and coupling.after(text))
+        draw = functools.partial(self._draw, sampler, draw)
+        generation = Generation(TextState(text), draw, limit, accounting, coupling=coupling)
         self._writer = TokenWriter(session.engine, generation, self._tell)
         return self._writer
 
-    def _draw(self, sampler: Any, context: Context, row: int) -> int:
+    def _draw(self, _sampler: Any, draw: Draw, context: Context, row: int) -> int:
+        """Draw with a sampler that is not freed as long as it may be drawn with."""
         if self._logits_all:
             self.scores[self.n_tokens - 1] = context.logits_at(row)
-        return draw(sampler.sampler, context, row)
+        return draw(context, row)
+
+    def _coupling(self, temp: float, mirostat_mode: int, **sampling: Any) -> Coupling | None:
+        """What drafters may know of upstream's settings."""
+        if self._draws == "llama" or temp == 0 or (temp > 0 and mirostat_mode):
+            return None
+        seed = SystemRandom().randrange(2**32) if self._seed == RANDOM_SEED else self._seed
+        return coupling(seed % 2**32, temp, self.last_n_tokens_size, **sampling)
 
     def _go_on(self, writer: TokenWriter, token: int) -> None:
         """Count as text what was drawn."""

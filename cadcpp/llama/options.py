@@ -12,9 +12,10 @@ from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header, rope_of
 from cadcpp.llama.upstream import Q8_0, Upstream
-from cadcpp.modes import Exact, Fallback, Pin, Speculative
+from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
 from cadcpp.residency.footprint import whole_cells
 from cadcpp.residency.memory_plan import PYTHON
+from cadcpp.sampling.coupling import Coupling
 from cadcpp.system.memory_limits import resident_bytes
 from cadcpp.tree.limits import limit_tree
 from cadcpp.util.byte_size import parse_size
@@ -50,13 +51,14 @@ class Settings:
     max_tree_size: int | None = None  # nodes of a draft tree, root included
     fallback: Fallback = "cost"
     exact: Exact = "auto"
+    sampler: Draws = "llama"
     pipeline: bool = True
     pager: bool = True
     pin: Pin = "auto"
     trace: str | Path | None = None
 
     def __post_init__(self) -> None:
-        choices = {"speculative": Speculative, "fallback": Fallback, "exact": Exact, "pin": Pin}
+        choices = {"speculative": Speculative, "fallback": Fallback, "exact": Exact, "sampler": Draws, "pin": Pin}
         for name, allowed in ((name, get_args(choice)) for name, choice in choices.items()):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -92,6 +94,24 @@ class Settings:
             rope=(upstream["rope_freq_base"], upstream["rope_freq_scale"]),
             logits_all=upstream["logits_all"],
         )
+
+
+def coupling(
+    seed: int, temp: float, last_n: int, *, top_k: int, top_p: float, min_p: float, repeat_penalty: float, **_: Any
+) -> Coupling:
+    """What drafters may know of upstream's draws; below 0 its temperature stands for 1 and nothing is filtered."""
+    if temp < 0:
+        return Coupling(seed=seed)
+    penalty = repeat_penalty if repeat_penalty > 0 else 1.0
+    return Coupling(
+        seed=seed,
+        temperature=temp,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repeat_penalty=penalty,
+        repeat_last_n=max(last_n, 0),
+    )
 
 
 ENGINE = {field.name: field.default for field in fields(Settings)}

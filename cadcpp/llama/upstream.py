@@ -20,6 +20,7 @@ _T = TypeVar("_T")
 
 Upstream: Any = llama_cpp.Llama
 State: Any = llama_cpp.LlamaState
+RANDOM_SEED = int(llama_cpp.LLAMA_DEFAULT_SEED)  # stands for one that nobody knows
 Q8_0 = int(llama_cpp.GGML_TYPE_Q8_0)
 # Some virtual machines announce these units without having them, which ends the process at their first use.
 HAS_AMX = b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info()

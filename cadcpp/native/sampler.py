@@ -1,36 +1,41 @@
-"""llama.cpp's own sampler chain: the target's tokens are drawn by nothing else."""
+"""How the target's tokens are drawn: llama.cpp's own sampler chain, and at its end its draw or a coupled one."""
 
 import ctypes
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
+
+import numpy as np
+from numpy.ctypeslib import as_array
+from numpy.typing import NDArray
 
 from cadcpp.config import SamplingConfig
 from cadcpp.errors import ConfigError
 from cadcpp.native.context import Context
 from cadcpp.native.lib import api, last_error
 from cadcpp.native.model import Model
+from cadcpp.sampling.coupling import Coupling
+from cadcpp.sampling.gumbel import gumbel
+
+Draw = Callable[[Context, int], int]  # a token, from the logits of a row of the context's last batch
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
 class Sampler:
     """Penalties, then greedy or top-k, top-p, min-p, temperature and one seeded draw per token."""
 
-    def __init__(self, n_vocab: int, config: SamplingConfig) -> None:
+    def __init__(self, n_vocab: int, config: SamplingConfig, text: Sequence[int] = ()) -> None:
+        """Draws what follows ``text``, which penalties know."""
+        self.coupling = config.coupling()
         self._stack = ExitStack()
         self.handle = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
         self._stack.callback(api.llama_sampler_free, self.handle)
         for link in _links(config, n_vocab):
             api.llama_sampler_chain_add(self.handle, link)
-
-    def observe(self, tokens: Iterable[int]) -> None:
-        """Let the penalties know tokens that were not drawn here, such as a prompt."""
-        for token in tokens:
+        for token in text[-config.repeat_last_n :] if config.repeat_last_n else ():
             api.llama_sampler_accept(self.handle, token)
-
-    def draw(self, context: Context, row: int) -> int:
-        """Draw the next token from the logits of one row of the context's last batch, and remember it."""
-        return draw(self.handle, context, row)
+        self.draw = draws(self.handle, n_vocab, self.coupling and self.coupling.after(text))
 
     def close(self) -> None:
         """Free the chain. May be called twice."""
@@ -72,9 +77,43 @@ def _streams() -> tuple[ctypes.c_void_p, int | None, int | None]:
     return stderr, stderr.value, libc.fopen(os.devnull.encode(), b"w")
 
 
-def draw(chain: int, context: Context, row: int) -> int:
-    """Draw with any of llama.cpp's sampler chains, from the logits of one row of the context's last batch."""
+def draws(chain: int, n_vocab: int, coupling: Coupling | None) -> Draw:
+    """What draws the tokens of a text one after the other with any of llama.cpp's sampler chains, and tells it of them.
+
+    With a coupling, of which only the seed and the position of the first draw are looked at, the draw is made with
+    noise that drafters know, and what the chain may have drawn itself is not looked at.
+    """
+    if coupling is None:
+        return partial(_draw, chain)
+    return _CoupledDraw(chain, n_vocab, coupling.seed, coupling.position)
+
+
+def _draw(chain: int, context: Context, row: int) -> int:
     return int(api.llama_sampler_sample(chain, context.handle, row))
+
+
+class _CoupledDraw:
+    """The argmax of what a chain leaves of the logits, plus noise that rests on the seed and the position alone."""
+
+    def __init__(self, chain: int, n_vocab: int, seed: int, position: int) -> None:
+        self._chain, self._seed, self._position = chain, seed, position
+        self._tokens = np.zeros(n_vocab, _CANDIDATE)
+
+    def __call__(self, context: Context, row: int) -> int:
+        left = self._filtered(context.logits_at(row))
+        noise = gumbel(self._seed, self._position, left["id"])
+        token = int(left["id"][np.argmax(left["logit"] + noise)])
+        api.llama_sampler_accept(self._chain, token)
+        self._position += 1
+        return token
+
+    def _filtered(self, logits: NDArray[np.float32]) -> NDArray[np.void]:
+        tokens = self._tokens
+        tokens["id"], tokens["logit"] = np.arange(len(tokens)), logits
+        data = tokens.ctypes.data_as(api.llama_token_data_p)
+        left = api.llama_token_data_array(data=data, size=len(tokens), selected=-1, sorted=False)
+        api.llama_sampler_apply(self._chain, ctypes.byref(left))
+        return as_array(left.data, shape=(left.size,)).view(_CANDIDATE)
 
 
 def _links(config: SamplingConfig, n_vocab: int) -> Iterable[ctypes.c_void_p]:
@@ -87,7 +126,8 @@ def _links(config: SamplingConfig, n_vocab: int) -> Iterable[ctypes.c_void_p]:
     yield api.llama_sampler_init_top_p(config.top_p, 1)
     yield api.llama_sampler_init_min_p(config.min_p, 1)
     yield api.llama_sampler_init_temp(config.temperature)
-    yield api.llama_sampler_init_dist(fixed_seed(config.seed))
+    if config.sampler == "llama":
+        yield api.llama_sampler_init_dist(fixed_seed(config.seed))
 
 
 def fixed_seed(seed: int) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 _FORGET = 0.97  # weight of the past, per round
 _STEP = 0.05  # of the way to where the sums would agree, per round
-_LEAST, _MOST = 0.4, 1.5
+_LEAST, _MOST = 0.2, 1.5
 
 
 @dataclass(slots=True)

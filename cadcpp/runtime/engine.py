@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from cadcpp.draft.base import DraftedTree, Drafter
 from cadcpp.errors import ConfigError, ContextFull
-from cadcpp.native.sampler import Sampler
+from cadcpp.native.sampler import Draw, Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.draft_temperature import DraftTemperature
 from cadcpp.residency.kernel_mode import KernelMode
@@ -21,6 +21,7 @@ from cadcpp.runtime.accounting import Accounting
 from cadcpp.runtime.gate import Gate
 from cadcpp.runtime.round import DraftRecord, OpenRound, PassRecord, Round, RoundRecord
 from cadcpp.runtime.stages import Step, Steps, finish, in_background, run, stage
+from cadcpp.sampling.coupling import Coupling
 from cadcpp.telemetry.progress import Progress
 from cadcpp.telemetry.stats import Stats
 from cadcpp.telemetry.trace import Trace
@@ -29,7 +30,7 @@ from cadcpp.tree.prices import TEXT_ROWS, hidden_rows
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import Accepted, Walk
 from cadcpp.verify.text_state import TextState
-from cadcpp.verify.verifier import Draw, OnLogits, Verifier
+from cadcpp.verify.verifier import OnLogits, Verifier
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -44,6 +45,7 @@ class Generation:
     limit: int  # tokens of the whole text
     accounting: Accounting
     progress: Progress | None = None
+    coupling: Coupling | None = None  # what drafters may know of the draws
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ class Engine:
         """What `rounds` does, in steps. Closing it ends a pass that is under way."""
         _check(prompt, n, self.n_ctx)
         limit = min(len(prompt) + n, self.n_ctx)
-        generation = Generation(TextState(list(prompt)), sampler.draw, limit, accounting, progress)
+        generation = Generation(TextState(list(prompt)), sampler.draw, limit, accounting, progress, sampler.coupling)
         try:
             while True:
                 result = yield from self._round(generation)
@@ -193,7 +195,7 @@ class Engine:
             self.drafter.read(text.ids)
         begun = time.perf_counter()
         budget = self.policy.plan(self._state(text, max_depth))
-        drafted = self._grow(text, budget)
+        drafted = self._grow(generation, budget)
         stop = time.perf_counter()
         record = DraftRecord(
             drafted=drafted,
@@ -216,10 +218,11 @@ class Engine:
             disk=measured(self.pager.state(), self.tree_buffers),
         )
 
-    def _grow(self, text: TextState, budget: DraftBudget | None) -> DraftedTree:
+    def _grow(self, generation: Generation, budget: DraftBudget | None) -> DraftedTree:
+        ids, coupling = generation.text.ids, generation.coupling
         if budget is None:
-            return DraftedTree(tree=TokenTree.root(text.ids[-1]))
-        return self.drafter.grow(text.ids, budget)
+            return DraftedTree(tree=TokenTree.root(ids[-1]))
+        return self.drafter.grow(ids, replace(budget, coupling=coupling and coupling.after(ids)))
 
     def _reserve(self, n_rows: int, n_outputs: int) -> None:
         """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""

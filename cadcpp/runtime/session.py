@@ -119,8 +119,7 @@ class Session:
         """What `stream` does, in steps, for whoever waits in another way."""
         self._life.check()
         accounting, text = self.engine.accounting(stats, self.load_seconds), Detokenizer(stop)
-        with self._explained(), closing(Sampler(self.model.n_vocab, sampling)) as sampler:
-            sampler.observe(prompt[-sampling.repeat_last_n :] if sampling.repeat_last_n else ())
+        with self._explained(), closing(Sampler(self.model.n_vocab, sampling, prompt)) as sampler:
             with closing(self.engine.steps(prompt, sampler, n, accounting=accounting, progress=progress)) as steps:
                 for step in steps:
                     if isinstance(step, Future):

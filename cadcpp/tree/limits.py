@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from cadcpp.sampling.coupling import Coupling
 from cadcpp.tree.prices import MAX_ROWS, Prices
 from cadcpp.util.checks import check
 
@@ -36,6 +37,7 @@ class DraftBudget:
     max_size: int  # nodes, root included
     max_depth: int  # levels below the root: tokens that may still be written before the verifier's own
     temperature: float = 1.0  # of the draft's probabilities
+    coupling: Coupling | None = None  # how the verifier will draw, where that can be known
     prices: Prices = field(default_factory=Prices)  # what rows and nodes cost; by default they are free
     min_confidence: float = 0.0  # LLMCad's threshold alpha; only its branches look at it
     n_ahead: int = 0  # nodes to evaluate beyond the tree while the pass waits for the disk

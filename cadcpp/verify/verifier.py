@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from cadcpp.kv.cache import Cache
 from cadcpp.native.context import Context, OnLayer
+from cadcpp.native.sampler import Draw
 from cadcpp.telemetry.progress import Progress, within
 from cadcpp.tree.prices import FIRST_ROWS, TEXT_ROWS
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import Accepted
 from cadcpp.verify.text_state import TextState
 
-Draw = Callable[[Context, int], int]  # a token, from the logits of a row of the context's last batch
 OnLogits = Callable[[int, NDArray[np.float32]], None]  # position of the first row, and the rows [n, n_vocab]
 Widen = Callable[[int, int, int], AbstractContextManager[Context]]  # rows of a pass, KV cells, outputs -> a context
 

@@ -90,7 +90,8 @@ def test_commands_speak_on_stderr(chat: Chat) -> None:
         "no reply yet\n"
         'cadcpp: no command /nope: /help lists them; a message that begins with / goes between """ and """\n'
         "cadcpp: there is no question yet: ask one\n"
-        "cadcpp: no setting heat: there are n, temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, seed\n"
+        "cadcpp: no setting heat: there are n, temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, seed, "
+        "sampler\n"
         "cadcpp: no file is named: /read FILE\n"
         "cadcpp: nothing to show for me: there are draft, off, info, system and parameters\n"
     )
@@ -162,7 +163,8 @@ def test_the_system_prompt_changes_and_the_conversation_stays(chat: Chat) -> Non
 
 def test_settings_change_while_the_chat_runs(chat: Chat) -> None:
     lines = (
-        "/set parameter seed 5\n/set temp 0.5\n/set num_predict 9\n/set temp -1\n/set top-k many\n/set n 0\n/set\nHi\n"
+        "/set parameter seed 5\n/set temp 0.5\n/set num_predict 9\n/set temp -1\n/set top-k many\n/set n 0\n"
+        "/set sampler llama\n/set sampler dice\n/set\nHi\n"
     )
     result, session = chat(lines, say("one"))
     assert session.seeds == [5]
@@ -170,9 +172,10 @@ def test_settings_change_while_the_chat_runs(chat: Chat) -> None:
         "cadcpp: temperature must be 0 or more, got -1.0",
         "cadcpp: top-k takes a whole number, got 'many'",
         "cadcpp: n must be at least 1, got 0",
+        "cadcpp: sampler must be coupled or llama, got dice",
     ]
-    last = dict(line.split() for line in result.stderr.splitlines()[-9:-1])
-    assert (last["seed"], last["temperature"], last["n"]) == ("5", "0.5", "9")
+    last = dict(line.split() for line in result.stderr.splitlines()[-10:-1])
+    assert (last["seed"], last["temperature"], last["n"], last["sampler"]) == ("5", "0.5", "9", "llama")
 
 
 def test_figures_under_replies_can_be_left_out(chat: Chat) -> None:

@@ -106,6 +106,51 @@ def test_tokens_are_upstreams(mine: Llama, theirs: Theirs, options: dict[str, An
     assert mine.eval_tokens == theirs.eval_tokens
 
 
+@pytest.fixture(scope="module")
+def coupled(small: Path, draft: Path) -> Iterator[tuple[Llama, Llama]]:
+    """With a draft, and without any."""
+    options = {**SIZES, **TREES, "sampler": "coupled"}
+    with (
+        Llama(str(small), draft_model_path=draft, **options) as drafted,
+        Llama(str(small), speculative="off", **options) as plain,
+    ):
+        yield drafted, plain
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temp": 0.8},
+        {"temp": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
+        {"temp": -1.0},
+        {"temp": 0.9, "repeat_penalty": 1.3, "presence_penalty": 0.5},
+        {"temp": 0.9, "grammar": LlamaGrammar.from_string('root ::= ("a" | "b" | "c" | " ")+', verbose=False)},
+        {"temp": 0.9, "logits_processor": LogitsProcessorList([lambda ids, scores: scores * (len(ids) % 3)])},
+        {"temp": 0.9, "mirostat_mode": 2},
+    ],
+)
+def test_coupled_draws_are_the_same_with_any_draft(coupled: tuple[Llama, Llama], options: dict[str, Any]) -> None:
+    texts = [take(llama, 30, **options) for llama in coupled]
+    assert texts[0] == texts[1]
+    if "grammar" in options:
+        assert set(coupled[0].detokenize(texts[0])) <= set(b"abc ")
+
+
+def test_coupled_draws_are_others_than_upstreams_and_biases_hold(coupled: tuple[Llama, Llama], small: Path) -> None:
+    with upstream(small, **SIZES) as theirs:
+        assert take(coupled[0], 30, temp=0.9) != take(theirs, 30, temp=0.9)
+        assert take(coupled[0], 30, temp=0.9, mirostat_mode=2) == take(theirs, 30, temp=0.9, mirostat_mode=2)
+        assert take(coupled[0], 30, temp=0.0) == take(theirs, 30, temp=0.0)
+    for llama in coupled:
+        biased = llama.create_completion(PROMPT, max_tokens=20, seed=4, logit_bias={70: 100.0})
+        assert biased["choices"][0]["text"] == llama.detokenize([70] * 20).decode()
+
+
+def test_a_sampler_that_does_not_exist_is_refused(small: Path) -> None:
+    with pytest.raises(ConfigError, match="sampler must be one of coupled, llama"):
+        Llama(str(small), sampler="gumbel", verbose=False)
+
+
 def test_completions_are_upstreams(mine: Llama, theirs: Theirs) -> None:
     for options in ({"temperature": 0.0, "max_tokens": 20}, {"seed": 3, "stream": True}, {"seed": 4, "echo": True}):
         results = [whole(llama.create_completion("abc abc", **options)) for llama in (mine, theirs)]

@@ -38,13 +38,27 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_acceptance_notes_what_was_measured_and_with_which_settings(pair: tuple[Path, Path], results: Path) -> None:
-    cases = acceptance.measure(*pair, rows=4, n=8)
+    cases = acceptance.measure(*pair, rows=4, n=8, sampling="T 1, k 50, coupled")
     noted = lines(results / "acceptance.jsonl")
     assert [line["case"] for line in noted] == list(cases)
     for line in noted:
         settings = {"verifier": pair[0].name, "draft": pair[1].name, "rows": 4, "n": 8}
+        settings |= {"sampling": "T 1, k 50, coupled"}
         assert settings.items() <= line.items()
         assert line["emitted"] == cases[line["case"]].stats.emitted
+        assert line["passes"] / line["emitted"] < cases[line["case"]].touched
+
+
+def test_the_table_of_acceptance_has_a_column_per_text(
+    pair: tuple[Path, Path], results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--rows", "4", "--tokens", "8", "--case", "chat", "code", "--sampling", "greedy", "T 0.8, coupled"]
+    argv = ["acceptance", *options, "--verifier", str(pair[0]), "--draft", str(pair[1])]
+    monkeypatch.setattr("sys.argv", argv)
+    acceptance.main()
+    head, *rows, fresh = capsys.readouterr().out.splitlines()
+    assert head.split()[3:] == ["chat", "code", "mean"] and fresh.startswith("fresh")
+    assert [row.split(":")[0] for row in rows] == ["4", "4"] and all(row.count("(") == 3 for row in rows)
 
 
 def test_a_round_s_time_is_noted_by_what_it_went_into(

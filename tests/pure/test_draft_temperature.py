@@ -14,7 +14,7 @@ def test_it_is_found(right: float) -> None:
     assert draft_temperature.temperature == pytest.approx(right, rel=0.05)
 
 
-@pytest.mark.parametrize(("accepted", "expected", "end"), [(0, 9.0, 1.5), (9, 0.0, 0.4)])
+@pytest.mark.parametrize(("accepted", "expected", "end"), [(0, 9.0, 1.5), (9, 0.0, 0.2)])
 def test_it_stays_within_bounds(accepted: int, expected: float, end: float) -> None:
     draft_temperature = DraftTemperature()
     for _ in range(200):

@@ -34,8 +34,10 @@ TOKENS = {1: 40, 8: 40, 64: 40, 192: 24}  # fewer where a pass takes long
 DRAWN: dict[str, Any] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 11}
 SAMPLINGS = {
     "greedy": (SamplingConfig(temperature=0.0), Settings()),
-    "drawn": (SamplingConfig(**DRAWN, repeat_penalty=1.1), Settings(**DRAWN, penalty=1.1)),
+    "drawn": (SamplingConfig(**DRAWN, repeat_penalty=1.1, sampler="llama"), Settings(**DRAWN, penalty=1.1)),
+    "coupled": (SamplingConfig(**DRAWN, repeat_penalty=1.1), Settings(**DRAWN, penalty=1.1, coupled=True)),
 }
+COVERED = (("Q8_0", "greedy"), ("Q8_0", "drawn"), ("Q4_K_M", "greedy"), ("Q4_K_M", "coupled"))
 RARE = (("Q4_K_M", 1), ("Q4_K_M", 8), ("Q4_K_M", 192), ("Q8_0", 1))  # tested with the slow ones
 # Row k of the square takes the prompts 5 k + 1, 5 k + 2, ... in turn, so sizes and prompts meet in ever new pairs, and
 # the long ones, of which a token of Q4_K_M takes three times as long, meet the rare sizes there.
@@ -48,7 +50,7 @@ COVER = [
         id=f"{type_name}-{sampling}-{rows}",
         marks=pytest.mark.slow if (type_name, rows) in RARE else (),
     )
-    for i, (type_name, sampling) in enumerate((t, s) for t in ("Q8_0", "Q4_K_M") for s in SAMPLINGS)
+    for i, (type_name, sampling) in enumerate(COVERED)
     for j, rows in enumerate(ROWS)
 ]
 
@@ -126,7 +128,7 @@ def test_the_text_is_the_same(
 
 @pytest.mark.parametrize(
     ("type_name", "sampling", "rows", "name"),
-    [("Q8_0", "drawn", 64, "code"), ("Q4_0", "greedy", 192, "sky"), ("Q4_K_M", "drawn", 8, "sky")],
+    [("Q8_0", "coupled", 64, "code"), ("Q4_0", "greedy", 192, "sky"), ("Q4_K_M", "drawn", 8, "sky")],
 )
 def test_the_text_is_the_same_with_the_draft(
     bench: Callable[[str], Bench], demo: DemoPair, type_name: str, sampling: str, rows: int, name: str
@@ -205,7 +207,7 @@ def test_control_cells_out_of_order(bench: Callable[[str], Bench], type_name: st
 
 @pytest.mark.parametrize(
     ("walk", "sampling"),
-    [(unchecked, "greedy"), (parents_logits, "greedy"), (unchecked, "drawn"), (extra_draw, "drawn")],
+    [(unchecked, "greedy"), (parents_logits, "greedy"), (unchecked, "drawn"), (extra_draw, "coupled")],
 )
 def test_control_wrong_walk(
     bench: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, walk: Callable[..., Accepted], sampling: str

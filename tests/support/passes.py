@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from cadcpp.native.sampler import Draw
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import Accepted, accept
 from cadcpp.verify.text_state import TextState
-from cadcpp.verify.verifier import Draw, Verifier
+from cadcpp.verify.verifier import Verifier
 
 
 def begin(verifier: Verifier, ids: Sequence[int]) -> TextState:

@@ -5,6 +5,7 @@ sampler chain. Configured alike, since llama.cpp's defaults round differently in
 """
 
 import ctypes
+import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ class Settings:
     penalty: float = 1.0
     last_n: int = 64
     seed: int = 0
+    coupled: bool = False  # draws with noise that rests on seed and position
 
 
 class PlainLoop:
@@ -63,7 +65,7 @@ class PlainLoop:
                 self._decode(token)
             text: list[int] = []
             while len(text) < n:
-                token = api.llama_sampler_sample(sampler, self.context, -1)
+                token = self._sample(sampler, settings, len(prompt) + len(text))
                 if api.llama_vocab_is_eog(self.vocab, token):
                     break
                 text.append(token)
@@ -71,6 +73,18 @@ class PlainLoop:
             return text
         finally:
             api.llama_sampler_free(sampler)
+
+    def _sample(self, sampler: Any, settings: Settings, position: int) -> int:
+        if not settings.coupled:
+            return int(api.llama_sampler_sample(sampler, self.context, -1))
+        n_vocab, logits = api.llama_vocab_n_tokens(self.vocab), api.llama_get_logits_ith(self.context, -1)
+        data = (api.llama_token_data * n_vocab)(*[api.llama_token_data(t, logits[t], 0.0) for t in range(n_vocab)])
+        left = api.llama_token_data_array(data, n_vocab, -1, False)
+        api.llama_sampler_apply(sampler, left)
+        scores = {c.id: c.logit + noise(settings.seed, position, c.id) for c in left.data[: left.size]}
+        token = int(max(scores, key=scores.__getitem__))
+        api.llama_sampler_accept(sampler, token)
+        return token
 
     def _keep_common(self, prompt: Sequence[int]) -> None:
         n = 0
@@ -96,5 +110,19 @@ class PlainLoop:
         add(chain, api.llama_sampler_init_top_p(settings.top_p, 1))
         add(chain, api.llama_sampler_init_min_p(settings.min_p, 1))
         add(chain, api.llama_sampler_init_temp(settings.temperature))
-        add(chain, api.llama_sampler_init_dist(settings.seed))
+        if not settings.coupled:
+            add(chain, api.llama_sampler_init_dist(settings.seed))
         return chain
+
+
+def noise(seed: int, position: int, token: int) -> float:
+    """Gumbel noise from SplitMix64, seeded with what it gives for the seed and then for that and the position."""
+    key = _split_mix(_split_mix(seed, 0) + position, 0)
+    return -math.log(-math.log(((_split_mix(key, token) >> 12) + 0.5) / 2**52))
+
+
+def _split_mix(seed: int, n: int) -> int:
+    z = (seed + (n + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31

@@ -78,6 +78,4 @@ class Rig:
 
     def sampler(self, prompt: Sequence[int], sampling: SamplingConfig) -> Sampler:
         """A sampler that knows the prompt, as a session makes it."""
-        sampler = Sampler(self.model.n_vocab, sampling)
-        sampler.observe(prompt[-sampling.repeat_last_n :])
-        return sampler
+        return Sampler(self.model.n_vocab, sampling, prompt)

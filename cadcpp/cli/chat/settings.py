@@ -7,6 +7,7 @@ from cadcpp.config import SamplingConfig
 from cadcpp.errors import ConfigError
 
 _FIELDS = {field.name: field.type for field in fields(SamplingConfig)}
+_KINDS: dict[str, type[int] | type[float]] = {str(kind): kind for kind in (int, float)}
 _SPELLINGS = {"temp": "temperature", "num_predict": "n", "n_predict": "n", "max_tokens": "n"}
 
 
@@ -20,14 +21,14 @@ class Settings:
     footer: bool = True  # a line of figures under every reply
 
     def set(self, name: str, value: str) -> None:
-        """Change one number by its name. Raises ConfigError and changes nothing if that cannot be."""
+        """Change one setting by its name. Raises ConfigError and changes nothing if that cannot be."""
         key = name.lower().lstrip("-").replace("-", "_")
         key = _SPELLINGS.get(key, key)
         if key == "n":
             self.n = _positive(_number(name, value, int))
         elif key in _FIELDS:
-            kind = int if _FIELDS[key] in (int, "int") else float
-            change: dict[str, Any] = {key: _number(name, value, kind)}
+            kind = _KINDS.get(str(_FIELDS[key]))
+            change: dict[str, Any] = {key: _number(name, value, kind) if kind else value}
             self.sampling = replace(self.sampling, **change)
         else:
             raise ConfigError(f"no setting {name}: there are n, {', '.join(_FIELDS)}")
