@@ -9,6 +9,7 @@ import pytest
 
 from cadcpp import Llama
 from cadcpp.errors import ConfigError
+from cadcpp.llama import options as own_options
 from tests.support.oracle import whole
 
 _MESSAGES = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
