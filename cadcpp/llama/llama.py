@@ -65,8 +65,8 @@ class Llama(ContextOwner):
     - ``last_stats``: the `cadcpp.Stats` of the last call.
 
     Some settings the engine cannot serve: ``embedding``, ``vocab_only``, ``lora_path``, ``kv_overrides``, rope scaling
-    types, yarn, pooling and attention settings, a ``type_k`` or ``type_v`` other than q8_0, an ``n_ctx`` beyond what the
-    model was trained for, and models with recurrent state. Such an object does everything as upstream does, with
+    types, yarn, pooling and attention settings, a ``type_k`` or ``type_v`` other than q8_0, an ``n_ctx`` beyond what
+    the model was trained for, and models with recurrent state. Such an object does everything as upstream does, with
     neither speculation nor paging; ``speculates`` tells, and a warning does if settings of its own have no effect.
 
     Raises TypeError for an unknown keyword argument, ConfigError (a ValueError) for a value that cannot work and
