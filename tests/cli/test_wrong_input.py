@@ -101,6 +101,8 @@ def test_a_command_line_that_cannot_work(arguments: Sequence[str], words: Sequen
         pytest.param(["--ctx", "0"], ["ctx", "0"], id="ctx 0"),
         pytest.param(["--ram", "much"], ["much", "900MiB"], id="ram no size"),
         pytest.param(["--max-tree-size", "300"], ["max-tree-size", "300"], id="tree"),
+        pytest.param(["--cors", "https://a.example"], ["--cors", "CADCPP_API_KEY"], id="pages without a key"),
+        pytest.param(["--api-key", "k", "--cors", "a"], ["--cors", "'a'"], id="no origin"),
     ],
 )
 def test_a_server_that_cannot_work(arguments: Sequence[str], words: Sequence[str]) -> None:

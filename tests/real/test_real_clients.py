@@ -123,16 +123,9 @@ def test_langchain_on_the_class(kind: str, target: Path, demo: DemoPair, monkeyp
 
     monkeypatch.setattr("llama_cpp.Llama", Llama)
     made = getattr(texts if kind == "LlamaCpp" else chats, kind)
-    options = {"draft_model_path": str(demo.draft)}
-    model = made(
-        model_path=str(target),
-        n_ctx=512,
-        max_tokens=40,
-        temperature=0,
-        n_threads=1,
-        model_kwargs=options,
-        verbose=False,
-    )
+    options: dict[str, Any] = {"n_ctx": 512, "max_tokens": 40, "temperature": 0, "n_threads": 1, "verbose": False}
+    options["model_kwargs"] = {"draft_model_path": str(demo.draft), "fallback": "none"}
+    model = made(model_path=str(target), **options)
     assert model.invoke("Name three colours.")
     assert model.client.speculates and model.client.last_stats.tokens_per_pass > 1
 
