@@ -60,8 +60,8 @@ class Llama(ContextOwner):
 
     Some settings the engine cannot serve: ``embedding``, ``vocab_only``, ``lora_path``, ``kv_overrides``, the rope,
     yarn, pooling and attention settings, a ``type_k`` or ``type_v`` other than q8_0, an ``n_ctx`` beyond what the
-    model was trained for, and models with recurrent state. Such an object does everything as upstream does, with
-    neither speculation nor paging; ``speculates`` tells.
+    model was trained for, and models with a kind of recurrent state that it does not know. Such an object does
+    everything as upstream does, with neither speculation nor paging; ``speculates`` tells.
 
     Raises TypeError for an unknown keyword argument, ConfigError (a ValueError) for a value that cannot work and
     ModelError (a ValueError) for a file that cannot be used.

@@ -54,3 +54,4 @@ class KernelModes:
 
     kept: KernelMode = KernelMode()
     streamed: KernelMode = KernelMode()
+    snapshots: bool = False  # whether llama.cpp can keep recurrent states before the last tokens

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -195,7 +195,8 @@ class Engine:
     def _state(self, text: TextState, max_depth: int) -> RoundState:
         return RoundState(
             limits=self.limits.up_to(self.verifier.room(text)),
-            max_depth=max_depth,
+            max_depth=min(max_depth, self.verifier.reach(text)),
+            n_chains=self.verifier.n_chains,
             n_uncached=text.n_uncached,
             temperature=self.draft_temperature.temperature,
             disk=measured(self.pager.state(), self.tree_buffers),
@@ -204,7 +205,8 @@ class Engine:
     def _grow(self, text: TextState, budget: DraftBudget | None) -> DraftedTree:
         if budget is None:
             return DraftedTree(tree=TokenTree.root(text.ids[-1]))
-        return self.drafter.grow(text.ids, budget)
+        drafted = self.drafter.grow(text.ids, budget)
+        return drafted if budget.n_chains is None else replace(drafted, tree=drafted.tree.chain())
 
     def _reserve(self, n_rows: int, n_outputs: int) -> None:
         """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""

@@ -4,12 +4,15 @@ from dataclasses import asdict, astuple, replace
 
 from cadcpp.config import SessionConfig
 from cadcpp.errors import CadError
+from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.gguf.sketch import Sketch, sketch
 from cadcpp.native.exactness import CANDIDATES, find_granularity
 from cadcpp.native.repacking import repackable
 from cadcpp.native.row_cost import relative_cost
+from cadcpp.native.snapshots import keeps_snapshots
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
+from cadcpp.runtime.stages import finish
 from cadcpp.runtime.verdicts import remembered
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.granularity import Granularity
@@ -23,13 +26,18 @@ _CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts 
 def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
     """The modes for a verifier: exact ones, if there are any."""
     fits = header.n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
-    repacks = fits and bool(repackable(header))
+    repacks, snapshots = fits and bool(repackable(header)), _snapshots(header)
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED)
-        return KernelModes(kept=KernelMode(repacked=repacks, exact=False, reason=_UNCHECKED), streamed=unchecked)
+        return KernelModes(kept=replace(unchecked, repacked=repacks), streamed=unchecked, snapshots=snapshots)
     n_threads = config.with_threads().n_threads or 1
     streamed = _mode(header, n_threads, repacked=False)
-    return KernelModes(kept=_kept(header, n_threads, streamed) if repacks else streamed, streamed=streamed)
+    kept = _kept(header, n_threads, streamed) if repacks else streamed
+    return KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
+
+
+def _snapshots(header: Header) -> bool:
+    return bool(state_bytes(header)) and finish(lambda: keeps_snapshots(header))
 
 
 def _kept(header: Header, n_threads: int, plain: KernelMode) -> KernelMode:
