@@ -19,6 +19,7 @@ from cadcpp.tree.granularity import Granularity
 
 _NEITHER = "no number of rows was found with which this machine rounds every row alike"
 _UNCHECKED = "it was not asked for"
+_STATES = "operations on recurrent states"  # the small model has none
 _REVISION = 5  # of what is tried
 _CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts seldom bring back more
 
@@ -33,7 +34,10 @@ def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
     n_threads = config.with_threads().n_threads or 1
     streamed = _mode(header, n_threads, repacked=False)
     kept = _kept(header, n_threads, streamed) if repacks else streamed
-    return KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
+    modes = KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
+    if not state_bytes(header):
+        return modes
+    return replace(modes, kept=replace(modes.kept, untried=_STATES), streamed=replace(modes.streamed, untried=_STATES))
 
 
 def _snapshots(header: Header) -> bool:

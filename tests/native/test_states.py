@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.base import Drafter
@@ -81,6 +82,34 @@ def test_the_text_is_llama_cpps_own(tiny: Callable[..., Path], architecture: str
             assert [token for chunk in chunks for token in chunk.tokens] == expected, mode
         passes = [chunk.round for chunk in chunks if chunk.round is not None]
         assert mode != "draft" or len(passes) < len(expected)
+
+
+@pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("architecture", ALL)
+def test_rows_are_the_same_in_passes_of_any_size(tiny: Callable[..., Path], architecture: str, type_name: str) -> None:
+    text, path = random_text(1, 48), tiny(architecture, type_name=type_name)
+    found = []
+    for n_snapshots, sizes in ((0, [1] * 48), (8, [1] * 48), (0, [3, 5, 7, 9, 11, 13]), (8, [2, 46]), (8, [48])):
+        with closing(Rig(path, n_ctx=256, max_rows=48, n_batch=16, n_snapshots=n_snapshots)) as rig:
+            found.append(rows_of(rig.context, text, sizes))
+    assert all(np.array_equal(rows, found[0]) for rows in found)
+
+
+def rows_of(context: Context, text: list[int], sizes: Sequence[int]) -> NDArray[np.float32]:
+    """Logits of all tokens of a text, evaluated in passes of given sizes."""
+    rows, start = [], 0
+    for n in sizes:
+        context.batch.clear()
+        context.batch.add(text[start : start + n], start, 0, 1, True)
+        assert api.llama_decode(context.handle, struct_of(context)) == 0  # no row is added
+        rows.append(np.stack([context.logits_at(i) for i in range(n)]))
+        start += n
+    return np.concatenate(rows)
+
+
+def struct_of(context: Context) -> object:
+    context.batch.struct.n_tokens = context.batch.n
+    return context.batch.struct
 
 
 def test_other_drafters(rig: Rig, tiny: Callable[..., Path], drafter: Drafter) -> None:
