@@ -12,6 +12,7 @@ from cadcpp.draft.base import DraftedTree, Drafter
 from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
+from cadcpp.policy.carried_text import CarriedText
 from cadcpp.policy.draft_temperature import DraftTemperature
 from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import NullPager, Pager
@@ -61,6 +62,7 @@ class Engine:
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
     streaming_limited: str = ""  # what of streaming is not to be had, and why
+    carried: CarriedText = field(default_factory=CarriedText)
 
     def rounds(
         self,
@@ -177,7 +179,8 @@ class Engine:
         if self.policy.uses_model and max_depth > 0:
             self.drafter.read(text.ids)
         begun = time.perf_counter()
-        budget = self.policy.plan(self._state(text, max_depth))
+        state = self._state(text, max_depth)
+        budget = None if self._must_keep(state) else self.policy.plan(state)
         drafted = self._grow(text, budget)
         stop = time.perf_counter()
         record = DraftRecord(
@@ -201,6 +204,11 @@ class Engine:
             temperature=self.draft_temperature.temperature,
             disk=measured(self.pager.state(), self.tree_buffers),
         )
+
+    def _must_keep(self, state: RoundState) -> bool:
+        """Whether nothing is drafted, since text would be evaluated once more too often otherwise."""
+        round_s = np.maximum(self.policy.verify.estimate(), state.disk.stream_s)
+        return self.verifier.carries and self.carried.is_due(state.n_uncached, round_s)
 
     def _grow(self, text: TextState, budget: DraftBudget | None) -> DraftedTree:
         if budget is None:

@@ -97,6 +97,8 @@ class Verifier:
     def room(self, text: TextState) -> int:
         """Nodes that a tree may have in the next pass, its root included; at the context's end there are few."""
         config = self.context.shape
+        if self.carries and text.n_uncached > TEXT_ROWS:
+            return 1
         n_rows = min(config.n_batch, config.n_cells - text.n_committed)
         n_leaves = n_rows if config.states else config.n_seq  # all but the root may be leaves
         return min(n_rows - text.n_uncached + 1, config.n_outputs, n_leaves + 1)
@@ -108,6 +110,11 @@ class Verifier:
             return shape.n_cells
         depths = range(self.context.n_snapshots, 0, -1)
         return next((d for d in depths if shape.granularity.whole(n + d) - n <= depths[0]), 1)
+
+    @property
+    def carries(self) -> bool:
+        """Whether text is evaluated again after each pass that is not text as a whole."""
+        return self.context.shape.states is not None and self.context.n_snapshots == 0
 
     @property
     def n_chains(self) -> int | None:

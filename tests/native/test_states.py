@@ -14,7 +14,7 @@ from cadcpp.draft.base import Drafter
 from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.draft.staged import StagedDrafter
 from cadcpp.errors import NativeError
-from cadcpp.gguf.blocks import state_bytes
+from cadcpp.gguf.blocks import block_of, cache_heads, state_bytes
 from cadcpp.gguf.header import read_header
 from cadcpp.kv.saved_cache import load_cache, save_cache
 from cadcpp.kv.state_cache import cache_of
@@ -23,6 +23,7 @@ from cadcpp.native.context import Context, OnLayer, Stopped
 from cadcpp.native.lib import api
 from cadcpp.native.snapshots import keeps_snapshots
 from cadcpp.ngram.predictor import NgramPredictor
+from cadcpp.residency.layout import lay_out
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.session import Session
 from cadcpp.tree.limits import limit_tree
@@ -244,7 +245,7 @@ def interrupt(rig: Rig, drafter: Drafter, seeds: Sequence[int], monkeypatch: pyt
 
 
 def test_interruptions_change_no_text(rig: Rig, drafter: Drafter, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt(rig, drafter, range(12), monkeypatch)
+    interrupt(rig, drafter, range(8), monkeypatch)
 
 
 @pytest.mark.slow
@@ -285,3 +286,19 @@ def test_states_are_as_large_as_planned(tiny: Callable[..., Path], architecture:
 @pytest.mark.parametrize("architecture", ALL)
 def test_the_library_says_whether_it_keeps_snapshots(tiny: Callable[..., Path], architecture: str) -> None:
     assert keeps_snapshots(read_header(tiny(architecture))) == (architecture in SNAPSHOTS)
+
+
+@pytest.mark.parametrize("architecture", ["qwen35", "qwen35moe"])
+def test_blocks_that_predict_further_tokens_are_left_alone(tiny: Callable[..., Path], architecture: str) -> None:
+    plain, longer = tiny(architecture), tiny(architecture, n_nextn=1)
+    headers = read_header(plain), read_header(longer)
+    layouts = [lay_out(header, 0) for header in headers]
+    assert layouts[0].n_layers == layouts[1].n_layers == 5 and layouts[0].unused_bytes == 0
+    first = min(tensor.offset for tensor in headers[1].tensors if block_of(tensor) == 4)  # the last block of the file
+    read = [*layouts[1].pinned, *layouts[1].streamed, *layouts[1].sparse]
+    read += [extent for layer in layouts[1].experts for extent in layer.extents(0)]
+    assert layouts[1].unused_bytes > 0 and all(extent.stop <= first for extent in read)
+    assert cache_heads(headers[0]) == cache_heads(headers[1]) == [1]
+    assert state_bytes(headers[0]) == state_bytes(headers[1])
+    with closing(Rig(longer, n_ctx=256, max_rows=16, n_batch=32)) as rig:
+        assert len(write(rig.engine(), rig, random_text(1, 20), 8)) == 8
