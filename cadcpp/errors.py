@@ -4,7 +4,7 @@ CadError
 ├── ConfigError (ValueError)   a setting or an argument that cannot work
 ├── ModelError (ValueError)    a model file that cannot be used
 │   ├── PairError              a draft that does not fit its verifier
-│   └── RecurrentError         a model that cannot take back a wrong draft
+│   └── RecurrentError         a model with a recurrent state of an unknown kind
 ├── NativeError (RuntimeError) llama.cpp refused a call
 │   └── ClosedError            something was used after it was closed, or in a forked child of its process
 ├── ContextFull (RuntimeError) the text no longer fits the context
@@ -31,7 +31,7 @@ class PairError(ModelError):
 
 
 class RecurrentError(ModelError):
-    """A model whose state cannot be taken back after a wrong draft."""
+    """A model with a recurrent state of a kind that is not known."""
 
 
 class NativeError(CadError, RuntimeError):

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 from cadcpp.models.demo import DemoPair, make_demo, smollm2_as
-from tests.support import tinygguf
+from tests.support import tinygguf, tinystate
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,7 +87,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         key = f"{architecture} {sorted(options.items())}"
         if key not in made:
             path = directory / f"{architecture}-{len(made)}.gguf"
-            made[key] = getattr(tinygguf, f"tiny_{architecture}")(path, **options)
+            home = tinygguf if hasattr(tinygguf, f"tiny_{architecture}") else tinystate
+            made[key] = getattr(home, f"tiny_{architecture}")(path, **options)
         return made[key]
 
     return make

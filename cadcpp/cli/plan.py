@@ -87,6 +87,7 @@ _ROWS = (
     ("draft_compute", "draft: buffers"),
     ("vocabulary", "verifier: vocabulary"),
     ("cache", "verifier: KV cache"),
+    ("states", "verifier: states"),
     ("compute", "verifier: buffers"),
     ("margin", "margin"),
     ("pinned", "verifier weights kept"),
@@ -101,9 +102,11 @@ def _table(values: dict[str, Any], promise: str) -> str:
     lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
     lines += ["", f"Kernels: {values['kernels']}; {promise}."]
+    sizes = {key: format_size(round(value)) for key, value in values.items() if isinstance(value, int | float)}
+    if values["unused"]:
+        lines.append(f"{sizes['unused']} are blocks that predict further tokens, which no pass computes: never read.")
     if not values["streams"]:
         return "\n".join([*lines, "", "Everything fits: nothing is read after loading."])
-    sizes = {key: format_size(round(value)) for key, value in values.items() if isinstance(value, int | float)}
     return "\n".join([*lines, *_remarks(sizes, values)])
 
 

@@ -31,7 +31,8 @@ class BestFirstGrowth:
 
     def __init__(self, root: int, budget: DraftBudget, options: GrowthOptions, never: NDArray[np.int32]) -> None:
         """``never``, [n], are tokens not to draft."""
-        self._budget, self._options, self._never = budget, options, never
+        one_child = replace(options, n_children=1)
+        self._budget, self._options, self._never = budget, one_child if budget.n_chains == 1 else options, never
         self._nodes = NodeTable(root)
         self._n_expanded, self._most = 0, budget.max_size
         self._likeness, self._n_likeness = 0.5 ** np.arange(1.0, _CHILDREN + 1), 1.0  # sums of the best children's
@@ -73,7 +74,9 @@ class BestFirstGrowth:
         """Hang given next tokens under a node, with their probabilities after it, [n]."""
         if self._budget.coupling is not None:
             p = self._budget.coupling.reweighted(tokens, p, self._nodes.depth[row]).astype(np.float32)
-        known = (p > self._options.cutoff) & ~_among(tokens, self._never)
+        known = np.flatnonzero((p > self._options.cutoff) & ~_among(tokens, self._never))
+        best = known[np.argsort(-p[known], kind="stable")[: self._options.n_children]]
+        known = best if len(best) < len(known) else known
         self._hang(row, (tokens[known], np.log(np.maximum(p[known], _NEVER))), guessed=True)
 
     @contextmanager

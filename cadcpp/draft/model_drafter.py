@@ -1,6 +1,7 @@
 """A draft model that grows token trees, and keeps what it has evaluated of them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from cadcpp.draft.base import DraftedTree
 from cadcpp.draft.best_first import BestFirstGrowth
-from cadcpp.kv.cache import Cache
+from cadcpp.kv.state_cache import cache_of
 from cadcpp.native.context import Context
 from cadcpp.tree.limits import DraftBudget, GrowthOptions
 from cadcpp.tree.token_tree import TokenTree
@@ -53,7 +54,7 @@ class ModelDrafter:
         self.context = context
         # A verifier may have special tokens that the draft lacks; any other in their place costs a guess at most.
         context.batch.clip_tokens(context.model.n_vocab - 1)
-        self.cache = Cache(context)
+        self.cache = cache_of(context)
         self.n_decodes = 0
         self._n_evaluated = self._n_kept = 0  # for the tree that grows
         self._start_growth, self._options = start_growth, options or GrowthOptions()
@@ -73,6 +74,8 @@ class ModelDrafter:
     def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
         self._n_evaluated = self._n_kept = 0
         budget = budget.up_to(self._n_cells - len(ids) - self._options.width)
+        if self._is_chain:
+            budget = replace(budget, n_chains=1)
         if budget.max_depth < 1 or budget.max_size < 2:
             return DraftedTree(tree=TokenTree.root(ids[-1]))
         growth = self._go_on(ids, budget) or self._start(ids, budget)
@@ -85,7 +88,7 @@ class ModelDrafter:
         For while the verifier is busy: on one core, since a second team of OpenMP threads beside the
         verifier's would make both of them slow (with more threads than cores none of them spins).
         """
-        if not isinstance(self._growth, BestFirstGrowth):
+        if not isinstance(self._growth, BestFirstGrowth) or self._is_chain:
             return
         self._growth.go_beyond(n)
         self.context.use_threads(1)
@@ -108,6 +111,11 @@ class ModelDrafter:
         self.context.close()
 
     @property
+    def _is_chain(self) -> bool:
+        """Whether the model has a state, which can be at the end of one chain only."""
+        return self.context.shape.states is not None
+
+    @property
     def _n_cells(self) -> int:
         return min(self.context.shape.n_cells, self.context.model.n_ctx_train)  # beyond, drafts are noise
 
@@ -118,7 +126,7 @@ class ModelDrafter:
             self.rollback()
             return None
         rows = [row for row in growth.walk(path) if row in self._seqs]
-        if len(rows) < len(path) or not isinstance(growth, BestFirstGrowth):
+        if len(rows) < len(path) or not isinstance(growth, BestFirstGrowth) or self._is_chain:
             if rows:
                 self.cache.adopt(self._seqs[rows[-1]], path[: len(rows)])
             self.rollback()
@@ -143,6 +151,7 @@ class ModelDrafter:
         growth = self._start_growth(ids[-1], budget, self._options, self._never)
         self._text, self._growth, self._seqs, self._ends = list(ids), growth, {0: 0}, {0: 0}
         tail = ids[len(self.cache) :]
+        self.cache.share(1)
         self.context.batch.clear()
         self.context.batch.add(list(tail), len(self.cache), 0, 1, np.arange(len(tail)) == len(tail) - 1)
         self._evaluate(growth, [0])
@@ -151,14 +160,21 @@ class ModelDrafter:
 
     def _branch(self, growth: Growth, may_go_on: Callable[[], bool]) -> None:
         while may_go_on():
-            room = min(self.context.shape.n_seq - len(self._ends), self._n_cells - len(self._text) - len(self._seqs))
-            rows = growth.frontier()[: max(room, 0)]
+            rows = self._next_rows(growth)
             if not rows:
                 return
+            self.cache.share(1, 1)
             self.context.batch.clear()
             for row in rows:
                 self._add(growth, row)
             self._evaluate(growth, rows)
+
+    def _next_rows(self, growth: Growth) -> list[int]:
+        """Of the nodes to evaluate those that there is room for, and a state."""
+        n_free = self._n_cells - len(self._text) - len(self._seqs)
+        if self._is_chain:
+            return [row for row in growth.frontier()[: min(n_free, 1)] if growth.position(row)[1] == self._ends[0]]
+        return growth.frontier()[: max(min(self.context.shape.n_seq - len(self._ends), n_free), 0)]
 
     def _evaluate(self, growth: Growth, rows: list[int]) -> None:
         """What may follow ``rows``, whose cells and nothing else that asks for logits are in the batch."""

@@ -86,6 +86,7 @@ class StagedDrafter(ModelDrafter):
         config, batch = self.context.shape, self.context.batch
         n_free = self._n_cells - len(self._text) - len(self._seqs) - len(rows)
         room = min(config.n_outputs - len(rows), config.n_batch - batch.n, n_free)
+        room = 0 if config.states else room  # a wrong guess could not be taken back
         guess_rows = [GuessRow(row, [*self._text[-LONGEST:], *growth.path(row)]) for row in rows]
         going = guess_rows
         while going:

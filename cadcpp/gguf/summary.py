@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from cadcpp.gguf.blocks import ahead_blocks, state_bytes
 from cadcpp.gguf.ggml_base import type_name
 from cadcpp.gguf.header import Header
 
@@ -22,6 +23,8 @@ class ModelSummary:
     n_files: int
     n_parameters: int
     n_layer: int
+    n_ahead: int  # of the layers those that predict further tokens, which are never read
+    state_bytes: int  # recurrent, of one text; 0: there is none
     n_embd: int
     head_size: int
     n_experts: int  # 0: dense
@@ -49,6 +52,8 @@ def read_summary(header: Header) -> ModelSummary:
         n_files=len(header.parts),
         n_parameters=sum(prod(tensor.shape) for tensor in header.tensors),
         n_layer=_number(header, "block_count"),
+        n_ahead=len(ahead_blocks(header)),
+        state_bytes=state_bytes(header),
         n_embd=_number(header, "embedding_length"),
         head_size=_number(header, "attention.key_length") or _number(header, "embedding_length") // heads,
         n_experts=_number(header, "expert_count"),

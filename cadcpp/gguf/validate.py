@@ -14,6 +14,7 @@ _ALIGNMENT = 32  # ggml's TENSOR_ALIGNMENT
 _NO_WEIGHTS = frozenset("q8_1 q8_K i8 i16 i32 i64 f64".split())  # types with which no matrix can be multiplied
 # Tokenizers of models that write no text. Asked for tokens they may end the process.
 _NOT_FOR_WRITING = ("none", "no_vocab", "bert", "t5")
+_TWICE = ("granitehybrid", "jamba")  # architectures with states of this width, or llama.cpp ends the process
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 
 
@@ -60,6 +61,9 @@ def _wrong_claims(header: Header) -> Iterator[str]:
     n_used = max(read_integers(header, "expert_used_count"), default=header.number("expert_used_count"))
     if not bool(n_experts) <= n_used <= n_experts:
         yield f"{n_experts} experts, of which each row uses {n_used}"
+    inner = header.number("ssm.inner_size")
+    if header.architecture in _TWICE and inner != 2 * header.number("embedding_length"):
+        yield f"states of a width of {inner}, which is not twice the model's"
     if (scaling := header.get("rope.scaling.type", "none")) not in _ROPE_SCALINGS:
         yield f"a rope scaling of {reprlib.repr(scaling)}"
     if "" in header.metadata or "" in header.arrays:

@@ -39,25 +39,29 @@ class Cache:
 
     def prefill(self, ids: Sequence[int], stop: int, progress: Progress | None = None) -> None:
         """Evaluate ``ids`` up to position ``stop`` without asking for logits, in as few decodes as fit."""
-        batch, step = self.context.batch, self.context.shape.n_batch
+        batch, step = self.context.batch, self.context.shape.step()
         while len(self) < stop:
             chunk = list(ids[len(self) : min(len(self) + step, stop)])
+            self.share(1)
             batch.clear()
             batch.add(chunk, len(self), 0, 1, False)
             self.context.decode(within(progress, len(self), len(chunk), len(ids)))
-            self.tokens.extend(chunk)
+            self.extend(chunk)
             if progress is not None:
                 progress(len(self), len(ids))
 
     def prefill_whole(self, ids: Sequence[int], progress: Progress | None = None) -> None:
         """Take up a new text: evaluate it in whole batches, and leave the rest, one token at least, for later."""
         self.align(ids)
-        step = self.context.shape.n_batch
+        step = self.context.shape.step()
         n_whole = (len(ids) - len(self) - 1) // step * step
         self.prefill(ids, len(self) + n_whole, progress)
 
-    def share(self, n_seq: int) -> None:
-        """Make sequences 1 .. n_seq - 1 equal to the trunk."""
+    def mark(self) -> None:
+        """The trunk is the end of a text, which others may begin with."""
+
+    def share(self, n_seq: int, n_doubtful: int = 0) -> None:
+        """A pass begins: make sequences 1 .. n_seq - 1 equal to the trunk."""
         if n_seq > len(self._shared):
             raise ConfigError(
                 f"a tree with {n_seq} leaves needs as many sequences, the context has {len(self._shared)}"
@@ -79,6 +83,15 @@ class Cache:
         self.tokens.extend(tokens)
         for seq in range(1, n_seq):
             self._shared[seq] = len(self)
+
+    def commit(self, tokens: Sequence[int], own: Sequence[int] = (), n_seq: int = 1) -> None:
+        """Of a pass count as trunk ``tokens``, which sequences 0 .. n_seq - 1 hold, and 0 alone its ``own`` after them.
+
+        What else the pass left is dropped.
+        """
+        self.extend(tokens, n_seq)
+        self.extend(own)
+        self.rollback()
 
     def adopt(self, seq: int, tokens: Sequence[int], keep: Collection[int] = ()) -> None:
         """Count the cells of branch ``seq`` right after the trunk as trunk.

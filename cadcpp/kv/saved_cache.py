@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import NativeError
+from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.kv.cache import Cache
 from cadcpp.residency.footprint import cache_bytes
@@ -54,7 +55,8 @@ def _read(cache: Cache, path: Path) -> tuple[list[int], bytes] | None:
     context = cache.context
     n_cells = context.shape.n_cells
     try:
-        if path.stat().st_size > 2 * cache_bytes(context.model.header, n_cells) + _ROOM:
+        header = context.model.header
+        if path.stat().st_size > 2 * (cache_bytes(header, n_cells) + state_bytes(header)) + _ROOM:
             return None
         with open(path, "rb") as file:
             head = json.loads(file.readline(_LETTERS_EACH * n_cells + _ROOM))

@@ -81,8 +81,9 @@ class Llama(ContextOwner):
 
     Some settings the engine cannot serve: ``embedding``, ``vocab_only``, ``lora_path``, ``kv_overrides``, rope scaling
     types, yarn, pooling and attention settings, a ``type_k`` or ``type_v`` other than q8_0, an ``n_ctx`` beyond what
-    the model was trained for, and models with recurrent state. Such an object does everything as upstream does, with
-    neither speculation nor paging; ``speculates`` tells, and a warning does if settings of its own have no effect.
+    the model was trained for, and models with a kind of recurrent state that it does not know. Such an object does
+    everything as upstream does, with neither speculation nor paging; ``speculates`` tells, and a warning does if
+    settings of its own have no effect.
 
     Threads may share an object: their calls wait for each other, and are served in the order in which they come. A
     stream lets other calls in between two of its chunks, and goes on after them as if there had been none. `close` ends

@@ -73,11 +73,28 @@ class Batch:
         where it sends that row. The last layer and the output weights see only rows that ask for logits, so more rows
         ask for some if need be.
         """
-        n, n_outputs = self.n, int(np.count_nonzero(self.output[: self.n]))
-        padding = granularity.whole(n) - n
+        n_outputs = int(np.count_nonzero(self.output[: self.n]))
+        padding = granularity.whole(self.n) - self.n
         lo = np.arange(seq, seq + padding, dtype=np.int32)
         self.add(np.repeat(self.token[:1], padding), np.repeat(self.pos[:1], padding), lo, lo + 1, False)
-        missing = granularity.whole(n_outputs) - n_outputs if n_outputs else 0
-        silent = np.flatnonzero(self.output[: self.n] == 0)
-        self.output[silent[len(silent) - missing :]] = 1
+        self._ask_for_more(granularity.whole(n_outputs) - n_outputs if n_outputs else 0)
         return padding
+
+    def lengthen(self, granularity: Granularity) -> int:
+        """Make all sequences equally long, and a whole number of rows, by repeating their last tokens.
+
+        Rows must be of one sequence each. Returns 0, since no other sequence has a part in it.
+        """
+        n_outputs = int(np.count_nonzero(self.output[: self.n]))
+        seqs = (self._seq[: self.n] - np.uint64(self._ids.ctypes.data)).astype(np.int64) // 4
+        length = granularity.whole(int(np.bincount(seqs).max()))
+        for seq in np.unique(seqs).tolist():
+            rows = np.flatnonzero(seqs == seq)
+            missing, last = length - len(rows), int(rows[-1])
+            self.add(np.repeat(self.token[last : last + 1], missing), int(self.pos[last]) + 1, seq, seq + 1, False)
+        self._ask_for_more(granularity.whole(n_outputs) - n_outputs if n_outputs else 0)
+        return 0
+
+    def _ask_for_more(self, n: int) -> None:
+        silent = np.flatnonzero(self.output[: self.n] == 0)
+        self.output[silent[len(silent) - n :]] = 1

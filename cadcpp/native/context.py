@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.ctypeslib import as_array  # numpy would load it in the middle of the first round
@@ -23,6 +23,12 @@ _NOT_EMPTY = ctypes.cast(ctypes.CDLL(None).strlen, api.ggml_abort_callback)
 _ABORTED = 2  # what llama_decode then returns
 # llama.cpp's names of what is left when a layer is done, and of a mixture's experts in the order of their use.
 _LAYER, _ROUTER = "l_out-{}", "ffn_moe_argsort-{}"
+_OTHER_LAYER = {  # where it is another name, by the start of an architecture's
+    "nemotron_h": "nemotron_h_block_out-{}",
+    "plamo2": "ffn_residual-{}",
+    "plamo3": "ffn_residual-{}",
+}
+_STATE_ONLY = api.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 OnLayer = Callable[[float], None]  # share of a pass that is done
 
 
@@ -68,6 +74,7 @@ class Context:
         params.n_ctx = shape.cells
         params.n_batch = params.n_ubatch = shape.rows
         params.n_seq_max, params.kv_unified, params.n_outputs_max = shape.sequences, shape.shared, shape.outputs
+        params.n_rs_seq = shape.states.n_snapshots if shape.states else 0
         params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.type_k = params.type_v = api.GGML_TYPE_Q8_0
@@ -137,11 +144,16 @@ class Context:
 
     @contextmanager
     def _padded(self) -> Iterator[None]:
-        """Inside, the batch has as many rows as it takes; what they leave in the cache is gone afterwards."""
+        """Inside, the batch has as many rows as it takes; what they leave in the cache is gone afterwards.
+
+        A sequence with a state is made longer instead, since others of one row would be a pass of their own: what that
+        leaves goes with the rows that are no text.
+        """
         batch, first = self.batch, self.shape.n_seq
         n, start = batch.n, int(batch.pos[0])
         asked = np.flatnonzero(batch.output[:n])
-        padding = batch.pad(self.shape.granularity, first)
+        lengthen = self.shape.states is not None
+        padding = batch.lengthen(self.shape.granularity) if lengthen else batch.pad(self.shape.granularity, first)
         self._asked = np.searchsorted(np.flatnonzero(batch.output[: batch.n]), asked)
         for seq in range(first, first + padding):
             self.fork(0, seq, 0, start)
@@ -190,6 +202,11 @@ class Context:
         """Logits of one row of the last batch, [n_vocab]; a view, valid until the next decode."""
         return as_array(api.llama_get_logits_ith(self.handle, row), shape=(self.model.n_vocab,))
 
+    @property
+    def n_snapshots(self) -> int:
+        """States before its last tokens that llama.cpp keeps of a sequence; it may grant fewer than were asked for."""
+        return int(api.llama_n_rs_seq(self.handle))
+
     # KV cache -------------------------------------------------------------------------------------
 
     def fork(self, source: int, target: int, start: int, stop: int) -> None:
@@ -214,14 +231,26 @@ class Context:
     def restore(self, data: memoryview | bytes) -> None:
         """Make sequence 0 hold what was saved."""
         view = np.frombuffer(data, np.uint8)
-        source = view.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        if len(view) == 0 or api.llama_state_seq_set_data(self.handle, source, len(view), 0) == 0:
+        if len(view) == 0 or api.llama_state_seq_set_data(self.handle, _bytes(view), len(view), 0) == 0:
             raise NativeError(f"llama.cpp could not restore {len(view)} bytes of KV cache: {last_error('no room?')}")
+
+    def save_state(self, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The recurrent state of sequence 0, without keys and values, in ``into`` if it is as long."""
+        n = api.llama_state_seq_get_size_ext(self.handle, 0, _STATE_ONLY)
+        data = into if into is not None and len(into) == n else np.empty(n, np.uint8)
+        api.llama_state_seq_get_data_ext(self.handle, _bytes(data), n, 0, _STATE_ONLY)
+        return data
+
+    def restore_state(self, data: NDArray[np.uint8]) -> None:
+        """Make sequence 0 have a state that was saved. What it holds of keys and values stays."""
+        if api.llama_state_seq_set_data_ext(self.handle, _bytes(data), len(data), 0, _STATE_ONLY) == 0:
+            raise NativeError(f"llama.cpp could not restore a state of {len(data)} bytes: {last_error('no room?')}")
 
     def holds(self, n: int, n_bytes: int) -> bool:
         """Whether sequence 0 has the positions up to ``n`` and no others, and would be saved in ``n_bytes``."""
-        first = int(api.llama_memory_seq_pos_min(self.memory, 0))
-        return first == 0 and self.n_held() == n and api.llama_state_seq_get_size(self.handle, 0) == n_bytes
+        first = int(api.llama_memory_seq_pos_min(self.memory, 0))  # of a model with a state its last
+        whole = first == (n - 1 if self.shape.states else 0) and self.n_held() == n
+        return whole and int(api.llama_state_seq_get_size(self.handle, 0)) == n_bytes
 
     def n_held(self, seq: int = 0) -> int:
         """How many positions of text a sequence holds."""
@@ -230,6 +259,10 @@ class Context:
     def clear(self) -> None:
         """Empty the cache."""
         api.llama_memory_clear(self.memory, False)
+
+
+def _bytes(data: NDArray[np.uint8]) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 class _LayerReports:
@@ -242,7 +275,9 @@ class _LayerReports:
     def __init__(self, watcher: Watcher, model: Model) -> None:
         self._watcher, self._model = watcher, model
         self._n_experts, self._n_used = (model.header.number(f"expert_{s}") for s in ("count", "used_count"))
-        self._layers = {_LAYER.format(i).encode(): i for i in range(model.n_layer)}
+        architecture = model.header.architecture
+        name = next((_OTHER_LAYER[start] for start in _OTHER_LAYER if architecture.startswith(start)), _LAYER)
+        self._layers = {name.format(i).encode(): i for i in range(model.n_layer)}
         self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_layer if self._n_experts else 0)}
         self._error: BaseException | None = None
         self.on_layer: OnLayer | None = None
@@ -275,7 +310,7 @@ class _LayerReports:
             self._model.check()
             self._watcher.layer_done(layer)
             if self.on_layer is not None:
-                self.on_layer((layer + 1) / len(self._layers))
+                self.on_layer((layer + 1) / self._model.n_layer)
         elif name in self._routers:
             order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
             self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used].ravel().tolist())

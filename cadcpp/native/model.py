@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ConfigError, ModelError, NativeError, RecurrentError
+from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.gguf.validate import check_generative, check_vocabulary
 from cadcpp.native.lib import api, last_error, listening
@@ -57,7 +58,7 @@ class Model:
         self.limited = ""
         try:
             self._guard.watch(self._load_streaming() if stub else self._load_mapped())
-            self._check_rollback()
+            self._check_kind()
         except BaseException:
             self.close()
             raise
@@ -127,7 +128,7 @@ class Model:
         # A mapped file would keep in the page cache what is repacked besides.
         params.load_mode = api.LLAMA_LOAD_MODE_NONE if self._copied else api.LLAMA_LOAD_MODE_MMAP
         if not self._vocabulary:
-            params.kv_overrides = _without_vocabulary(self.header)
+            params.kv_overrides = without_vocabulary(self.header)
         if on_progress is not None:
             params.progress_callback = _progress_callback(on_progress)
         names = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
@@ -139,11 +140,12 @@ class Model:
         if self._copied:
             forget(self.header)
 
-    def _check_rollback(self) -> None:
-        if api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle):
+    def _check_kind(self) -> None:
+        recurrent = api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle)
+        if recurrent and not state_bytes(self.header):
             raise RecurrentError(
-                f"{self.path} is a {self.header.architecture} model with recurrent state, which cannot be rolled back "
-                "after a wrong draft: choose a model with plain attention"
+                f"{self.path} is a {self.header.architecture} model, whose kind of recurrent state cadcpp does not "
+                "know: choose another model"
             )
         two_sided = api.llama_model_has_encoder(self.handle) or not api.llama_model_has_decoder(self.handle)
         if two_sided or api.llama_model_is_diffusion(self.handle):
@@ -258,7 +260,7 @@ class Model:
         return b"".join(self.piece(token, special=special) for token in tokens)
 
 
-def _without_vocabulary(header: Header) -> Any:
+def without_vocabulary(header: Header) -> Any:
     """Overrides of a file's metadata that spare some 350 bytes for each of its tokens."""
     overrides = (api.llama_model_kv_override * 3)()  # the last one, empty, ends the list
     overrides[0].key, overrides[0].tag = b"tokenizer.ggml.model", api.LLAMA_KV_OVERRIDE_TYPE_STR

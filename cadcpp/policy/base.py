@@ -32,6 +32,7 @@ class RoundState:
 
     limits: TreeLimits
     max_depth: int  # levels of a tree below its root that could become text
+    n_chains: int | None = None  # that a tree may be; None: it may have any shape
     n_uncached: int = 1  # tokens of text that the pass evaluates anyway, the tree's root included
     temperature: float = 1.0  # of the draft's probabilities, as its calibration found it
     disk: Disk = field(default_factory=Disk)
@@ -48,6 +49,7 @@ class RoundState:
         return DraftBudget(
             max_size=self.limits.max_size if max_size is None else max_size,
             max_depth=self.max_depth,
+            n_chains=self.n_chains,
             temperature=self.temperature,
             prices=prices or Prices(),
             min_confidence=min_confidence,

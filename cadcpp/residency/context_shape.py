@@ -3,8 +3,10 @@
 from dataclasses import dataclass, replace
 
 from cadcpp.errors import ConfigError
+from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.residency.footprint import cache_bytes, compute_bytes, whole_cells
+from cadcpp.residency.states import States
 from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.prices import TEXT_ROWS
 
@@ -24,6 +26,7 @@ class ContextShape:
     n_outputs: int  # rows of one decode that ask for logits; buffers are made for at least n_seq
     n_seq: int  # KV sequences
     shared: bool = True  # cells are any sequence's; else each has its n_cells / n_seq, and attention reads no others
+    states: States | None = None  # of a recurrent model, whose passes are chains of equal length
     granularity: Granularity = Granularity()  # of the number of rows, and of those that ask for logits
 
     def __post_init__(self) -> None:
@@ -35,11 +38,16 @@ class ContextShape:
 
     @property
     def sequences(self) -> int:
-        return self.n_seq + self.granularity.padding
+        return self.n_seq + (0 if self.states else self.granularity.padding)
 
     @property
     def rows(self) -> int:
         return self.granularity.whole(self.n_batch)
+
+    def step(self, most: int | None = None) -> int:
+        """Tokens of text that a pass of ``most`` rows takes without being filled up."""
+        most = self.n_batch if most is None else most
+        return next((n for n in range(most, 0, -1) if self.granularity.whole(n) == n), most)
 
     @property
     def outputs(self) -> int:
@@ -53,13 +61,19 @@ class ContextShape:
         """Of the KV cache of a model with this header."""
         return cache_bytes(header, self.cells)
 
+    def states_bytes(self, header: Header) -> int:
+        """Of recurrent states, wherever they are kept."""
+        if self.states is None:
+            return 0
+        return state_bytes(header) * (self.sequences * (1 + self.states.n_snapshots) + self.states.n_copies)
+
     def buffer_bytes(self, header: Header) -> int:
         """Of the buffers that a decode computes in, its logits included."""
         return compute_bytes(header, self.rows, self.granularity.whole(self.n_outputs), self.cells)
 
     def n_bytes(self, header: Header) -> int:
         """All that the context takes."""
-        return self.cache_bytes(header) + self.buffer_bytes(header)
+        return self.cache_bytes(header) + self.states_bytes(header) + self.buffer_bytes(header)
 
 
 def verifier_shape(
@@ -69,6 +83,7 @@ def verifier_shape(
     n_prompt: int = 0,
     logits_all: bool = False,
     granularity: Granularity = Granularity(),  # noqa: B008 - frozen
+    states: States | None = None,
 ) -> ContextShape:
     """For passes of a tree of ``rows`` beside ``n_prompt`` tokens of text, or of a short text where these are few."""
     n_batch = max(rows + n_prompt, TEXT_ROWS)
@@ -76,22 +91,23 @@ def verifier_shape(
         n_cells=n_ctx,
         n_batch=n_batch,
         n_outputs=n_batch if logits_all else rows,
-        n_seq=min(rows, MAX_SEQ - granularity.padding),
+        n_seq=1 if states else min(rows, MAX_SEQ - granularity.padding),
         granularity=granularity,
+        states=states,
     )
 
 
-def draft_shape(n_ctx: int, rows: int, *, n_prompt: int = 0) -> ContextShape:
+def draft_shape(n_ctx: int, rows: int, *, n_prompt: int = 0, states: States | None = None) -> ContextShape:
     """For growing a tree of ``rows``; KV sequences for a quarter of them cost no accepted token (bench.studies)."""
-    n_seq = max(rows // 4, 8)
-    return ContextShape(n_cells=n_ctx, n_batch=max(n_prompt, TEXT_ROWS), n_outputs=n_seq, n_seq=n_seq)
+    n_seq = 1 if states else max(rows // 4, 8)
+    return ContextShape(n_cells=n_ctx, n_batch=max(n_prompt, TEXT_ROWS), n_outputs=n_seq, n_seq=n_seq, states=states)
 
 
 def wide_shape(narrow: ContextShape, header: Header, n_rows: int, n_cells: int, rows: int, room: int) -> ContextShape:
     """For reading a text of ``n_cells`` in passes of up to ``n_rows``, or as many as ``room`` bytes allow."""
     while n_rows > 1 and wide_bytes(replace(narrow, n_cells=n_cells, n_batch=n_rows, n_outputs=1), header) > room:
         n_rows //= 2
-    n_seq = min(rows, MAX_SEQ - narrow.granularity.padding)
+    n_seq = 1 if narrow.states else min(rows, MAX_SEQ - narrow.granularity.padding)
     return replace(narrow, n_cells=n_cells, n_batch=n_rows, n_outputs=rows, n_seq=n_seq)
 
 

@@ -1,5 +1,6 @@
 """Bytes that caches, buffers and windows take, by a header's numbers."""
 
+from cadcpp.gguf.blocks import cache_heads
 from cadcpp.gguf.header import Header
 from cadcpp.residency.layout import lay_out
 
@@ -28,11 +29,9 @@ def window_bytes(header: Header, pinned: int) -> int:
 
 def cache_bytes(header: Header, n_cells: int) -> int:
     """Size of one q8_0 KV cache."""
-    heads = header.number("attention.head_count") or 1
-    kv_heads = header.number("attention.head_count_kv") or heads
-    size = header.number("embedding_length") // heads
+    size = header.number("embedding_length") // (header.number("attention.head_count") or 1)
     width = header.number("attention.key_length", size) + header.number("attention.value_length", size)
-    return int(header.number("block_count", 1) * kv_heads * width * n_cells * _Q8_0)
+    return int(sum(cache_heads(header)) * width * n_cells * _Q8_0)
 
 
 def compute_bytes(header: Header, n_rows: int, n_outputs: int, n_cells: int) -> int:

@@ -13,6 +13,7 @@ class KernelMode:
     granularity: Granularity = Granularity()
     exact: bool = True
     reason: str = ""  # why it is not exact
+    untried: str = ""  # what else its exactness rests on, which was not tried on this machine
     alone_because: str = ""  # why rows of text are computed one at a time, which is exact with any kernels
 
     @property
@@ -36,11 +37,10 @@ class KernelMode:
     @property
     def promise(self) -> str:
         """Whether the text is kept, in words."""
-        return (
-            "the text is that of plain decoding"
-            if self.exact
-            else f"the text may differ from plain decoding's: {self.reason}"
-        )
+        if not self.exact:
+            return f"the text may differ from plain decoding's: {self.reason}"
+        beside = f", as far as was tried: {self.untried} were not" if self.untried else ""
+        return f"the text is that of plain decoding{beside}"
 
     @property
     def verdict(self) -> str:
@@ -54,3 +54,4 @@ class KernelModes:
 
     kept: KernelMode = KernelMode()
     streamed: KernelMode = KernelMode()
+    snapshots: bool = False  # whether llama.cpp can keep recurrent states before the last tokens

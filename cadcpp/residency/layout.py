@@ -1,9 +1,10 @@
 """Which bytes of a verifier stay in memory and which are streamed: numbers in, ranges out."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
+from cadcpp.gguf.blocks import ahead_blocks, block_of
 from cadcpp.gguf.header import Header, Tensor
 
 CHUNK = 4 << 20  # bytes asked of the disk at once
@@ -71,6 +72,7 @@ class Layout:
     sparse: tuple[Extent, ...]
     experts: tuple[ExpertLayer, ...] = ()
     align: int = ALIGN  # of the streamed ranges' borders
+    unused_bytes: int = 0  # of blocks that no pass computes, and nothing reads
 
     @property
     def pinned_bytes(self) -> int:
@@ -89,19 +91,19 @@ class Layout:
         return sum(layer.n_bytes for layer in self.experts)
 
 
-_BLOCK = re.compile(r"blk\.(\d+)\.")
-
-
 def lay_out(header: Header, pin_bytes: int) -> Layout:
     """Divide a model: ``pin_bytes`` of its dense weights stay, the rest is streamed.
 
     Every layer streams the same share of its bytes, so that disk and compute take turns evenly and the
     window can be small; within a layer what stays is its head, since the file's order is not compute's.
     """
-    n_blocks = 1 + max((int(m[1]) for t in header.tensors if (m := _BLOCK.match(t.name))), default=-1)
-    layers = _by_layer(header, n_blocks)
-    sparse = _merge([t for t in header.tensors if _is_sparse(t, header)], 0)
-    experts = _experts(header, n_blocks)
+    unused = ahead_blocks(header)
+    tensors = [t for t in header.tensors if block_of(t) not in unused]
+    n_blocks = 1 + max((n for t in tensors if (n := block_of(t)) is not None), default=-1)
+    is_sparse = partial(_is_sparse, untied=any(t.name == "output.weight" for t in tensors))
+    layers = _by_layer([t for t in tensors if not is_sparse(t)], n_blocks)
+    sparse = _merge([t for t in tensors if is_sparse(t)], 0)
+    experts = _experts(tensors, n_blocks)
     # What is used by every pass and not by a block is small or hot: it stays first.
     pinned = layers.pop(-1, []) + layers.pop(n_blocks, [])
     dense = [extent for extents in layers.values() for extent in extents]
@@ -115,29 +117,30 @@ def lay_out(header: Header, pin_bytes: int) -> Layout:
         kept += sum(map(len, stay))
         pinned, streamed = pinned + stay, streamed + go
     stays = tuple(sorted(pinned, key=lambda e: e.layer))
-    return Layout(n_blocks + 1, stays, tuple(streamed), tuple(sparse), experts, align)
+    n_unused = sum(t.n_bytes for t in header.tensors if block_of(t) in unused)
+    return Layout(n_blocks + 1, stays, tuple(streamed), tuple(sparse), experts, align, n_unused)
 
 
-def _by_layer(header: Header, n_blocks: int) -> dict[int, list[Extent]]:
+def _by_layer(tensors: Iterable[Tensor], n_blocks: int) -> dict[int, list[Extent]]:
     """Dense extents of each layer, blocks in order; -1 stands for what comes before them."""
-    tensors: dict[int, list[Tensor]] = {}
-    for tensor in header.tensors:
-        if not _is_sparse(tensor, header) and not _is_expert(tensor):
-            tensors.setdefault(_layer(tensor.name, n_blocks), []).append(tensor)
-    return {layer: _merge(tensors[layer], layer) for layer in sorted(tensors)}
-
-
-def _layer(name: str, n_blocks: int) -> int:
-    match = _BLOCK.match(name)
-    if match:
-        return int(match[1])
-    return n_blocks if name.startswith("output") else -1
-
-
-def _experts(header: Header, n_blocks: int) -> tuple[ExpertLayer, ...]:
     layers: dict[int, list[Tensor]] = {}
-    for tensor in filter(_is_expert, header.tensors):
-        layers.setdefault(_layer(tensor.name, n_blocks), []).append(tensor)
+    for tensor in tensors:
+        if not _is_expert(tensor):
+            layers.setdefault(_layer(tensor, n_blocks), []).append(tensor)
+    return {layer: _merge(layers[layer], layer) for layer in sorted(layers)}
+
+
+def _layer(tensor: Tensor, n_blocks: int) -> int:
+    block = block_of(tensor)
+    if block is not None:
+        return block
+    return n_blocks if tensor.name.startswith("output") else -1
+
+
+def _experts(tensors: Iterable[Tensor], n_blocks: int) -> tuple[ExpertLayer, ...]:
+    layers: dict[int, list[Tensor]] = {}
+    for tensor in filter(_is_expert, tensors):
+        layers.setdefault(_layer(tensor, n_blocks), []).append(tensor)
     return tuple(
         ExpertLayer(layer, n := tensors[0].shape[2], tuple((t.part, t.offset, t.n_bytes // n) for t in tensors))
         for layer, tensors in sorted(layers.items())
@@ -149,9 +152,8 @@ def _is_expert(tensor: Tensor) -> bool:
     return "_exps." in tensor.name and len(tensor.shape) > 2 and tensor.shape[2] > 1
 
 
-def _is_sparse(tensor: Tensor, header: Header) -> bool:
+def _is_sparse(tensor: Tensor, *, untied: bool) -> bool:
     """Untied embeddings: a pass reads some of their rows, which are not known before."""
-    untied = any(t.name == "output.weight" for t in header.tensors)
     return "token_embd" in tensor.name and (untied or "per_layer" in tensor.name)
 
 

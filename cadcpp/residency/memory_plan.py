@@ -10,12 +10,13 @@ from cadcpp.residency.expert_cache import kept_bytes
 from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.layout import Layout, lay_out
+from cadcpp.residency.states import States, draft_states, verifier_states
 from cadcpp.tree.prices import TEXT_ROWS
 
 PYTHON = 58 << 20  # interpreter, numpy, Jinja, libraries, and what two headers and a first round leave, measured
 _MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
 _WIDEST = 512  # rows of one pass; more is no faster and takes more memory
-FIXED = ("python", "draft", "draft_cache", "draft_compute", "vocabulary", "cache", "compute", "margin")
+FIXED = ("python", "draft", "draft_cache", "draft_compute", "vocabulary", "cache", "states", "compute", "margin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Plan:
     draft_compute: int
     vocabulary: int  # the verifier's
     cache: int
+    states: int  # recurrent ones, the verifier's
     compute: int
     margin: int
     window: int  # streamed weights in flight; 0 if everything fits
@@ -77,6 +79,7 @@ class Plan:
             "pinned": self.layout.pinned_bytes,
             "streamed": self.layout.streamed_bytes,
             "sparse": self.layout.sparse_bytes,
+            "unused": self.layout.unused_bytes,
             "all_experts": self.layout.expert_bytes,
             "read_bytes_per_pass": self.read_bytes,
             "peak": self.peak,
@@ -107,12 +110,14 @@ def make_plan(
     """
     whole = lay_out(verifier, verifier.n_bytes)
     common = {"ram": ram, "python": python, "routed": _routed_bytes(verifier, whole)}
-    for n in _prompt_sizes(n_prompt):
-        budget = _budget(verifier, draft, n_ctx, rows, n, logits_all, kernels.kept) | common
-        room = ram - _fixed(budget)
-        if room >= whole.pinned_bytes + whole.expert_bytes + whole.sparse_bytes:
-            return Plan(window=0, experts=whole.expert_bytes, layout=whole, **budget)
-    budget = _budget(verifier, draft, n_ctx, rows, 0, logits_all, kernels.streamed) | common
+    for states in verifier_states(verifier, ram, snapshots=kernels.snapshots, streamed=False):
+        for n in _prompt_sizes(n_prompt):
+            budget = _budget(verifier, draft, n_ctx, rows, n, logits_all, kernels.kept, states) | common
+            room = ram - _fixed(budget)
+            if room >= whole.pinned_bytes + whole.expert_bytes + whole.sparse_bytes:
+                return Plan(window=0, experts=whole.expert_bytes, layout=whole, **budget)
+    states = next(verifier_states(verifier, ram, snapshots=kernels.snapshots, streamed=True))
+    budget = _budget(verifier, draft, n_ctx, rows, 0, logits_all, kernels.streamed, states) | common
     room = ram - _fixed(budget)
     experts = _expert_room(whole, room)
     room -= experts
@@ -136,21 +141,29 @@ def _prompt_sizes(n_prompt: int) -> list[int]:
 
 
 def _budget(
-    verifier: Header, draft: Header | None, n_ctx: int, rows: int, n_prompt: int, logits_all: bool, kernels: KernelMode
+    verifier: Header,
+    draft: Header | None,
+    n_ctx: int,
+    rows: int,
+    n_prompt: int,
+    logits_all: bool,
+    kernels: KernelMode,
+    states: States | None,
 ) -> dict[str, Any]:
     """Everything but the verifier's weights: the contexts' shapes and what they take."""
     draft = draft if kernels.drafts else None
     granularity = kernels.granularity
-    mine = verifier_shape(n_ctx, rows, n_prompt=n_prompt, logits_all=logits_all, granularity=granularity)
-    drafts = draft_shape(n_ctx, rows, n_prompt=n_prompt) if draft else None
+    mine = verifier_shape(n_ctx, rows, n_prompt=n_prompt, logits_all=logits_all, granularity=granularity, states=states)
+    drafts = draft_shape(n_ctx, rows, n_prompt=n_prompt, states=draft_states(draft)) if draft else None
     return {
         "verifier_shape": mine,
         "draft_shape": drafts,
         "draft": draft.n_bytes if draft else 0,
-        "draft_cache": drafts.cache_bytes(draft) if draft and drafts else 0,
+        "draft_cache": drafts.cache_bytes(draft) + drafts.states_bytes(draft) if draft and drafts else 0,
         "draft_compute": drafts.buffer_bytes(draft) if draft and drafts else 0,
         "vocabulary": vocabulary_bytes(verifier),
         "cache": mine.cache_bytes(verifier),
+        "states": mine.states_bytes(verifier),
         "compute": mine.buffer_bytes(verifier),
         "margin": _MARGIN,
         "kernels": kernels,

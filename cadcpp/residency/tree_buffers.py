@@ -12,6 +12,7 @@ from cadcpp.residency.context_shape import draft_shape, verifier_shape
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import PYTHON, Plan, make_plan
 from cadcpp.residency.pager import PagerState
+from cadcpp.residency.states import draft_states
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.prices import FIRST_ROWS, SIZES, Floats
 
@@ -93,8 +94,9 @@ def plan_session(
     most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
     if not narrow.streams:
         return plan(rows=most), TreeBuffers.fixed(most)
-    wide = verifier_shape(config.n_ctx, most, granularity=narrow.kernels.granularity)
-    wide_draft = draft_shape(config.n_ctx, most) if draft else None
+    states = narrow.verifier_shape.states
+    wide = verifier_shape(config.n_ctx, most, granularity=narrow.kernels.granularity, states=states)
+    wide_draft = draft_shape(config.n_ctx, most, states=draft_states(draft)) if draft else None
     narrow = replace(narrow, verifier_shape=wide, draft_shape=wide_draft)
     return narrow, TreeBuffers(n_bytes[: most + 1], first, first)
 
@@ -128,8 +130,9 @@ def _bytes_by_rows(verifier: Header, draft: Header | None, plan: Plan, n_ctx: in
     """Buffers for trees of 0, 1, ... rows, [most + 1]."""
 
     def of(rows: int) -> int:
-        n_draft = draft_shape(n_ctx, rows).buffer_bytes(draft) if draft else 0
-        return verifier_shape(n_ctx, rows, granularity=plan.kernels.granularity).buffer_bytes(verifier) + n_draft
+        n_draft = draft_shape(n_ctx, rows, states=draft_states(draft)).buffer_bytes(draft) if draft else 0
+        granularity, states = plan.kernels.granularity, plan.verifier_shape.states
+        return verifier_shape(n_ctx, rows, granularity=granularity, states=states).buffer_bytes(verifier) + n_draft
 
     steps = np.arange(0, most + _STEP, _STEP)
     return np.interp(np.arange(most + 1), steps, [of(max(int(n), 1)) for n in steps])

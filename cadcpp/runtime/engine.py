@@ -13,6 +13,7 @@ from cadcpp.draft.base import DraftedTree, Drafter
 from cadcpp.errors import ConfigError, ContextFull
 from cadcpp.native.sampler import Draw, Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
+from cadcpp.policy.carried_text import CarriedText
 from cadcpp.policy.draft_temperature import DraftTemperature
 from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import NullPager, Pager
@@ -64,6 +65,7 @@ class Engine:
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
     streaming_limited: str = ""  # what of streaming is not to be had, and why
+    carried: CarriedText = field(default_factory=CarriedText)
     _writes: Lock = field(default_factory=Lock)  # a round that is not over
 
     def rounds(
@@ -194,7 +196,8 @@ class Engine:
         if self.policy.uses_model and max_depth > 0:
             self.drafter.read(text.ids)
         begun = time.perf_counter()
-        budget = self.policy.plan(self._state(text, max_depth))
+        state = self._state(text, max_depth)
+        budget = None if self._must_keep(state) else self.policy.plan(state)
         drafted = self._grow(generation, budget)
         stop = time.perf_counter()
         record = DraftRecord(
@@ -212,17 +215,24 @@ class Engine:
     def _state(self, text: TextState, max_depth: int) -> RoundState:
         return RoundState(
             limits=self.limits.up_to(self.verifier.room(text)),
-            max_depth=max_depth,
+            max_depth=min(max_depth, self.verifier.reach(text)),
+            n_chains=self.verifier.n_chains,
             n_uncached=text.n_uncached,
             temperature=self.draft_temperature.temperature,
             disk=measured(self.pager.state(), self.tree_buffers),
         )
 
+    def _must_keep(self, state: RoundState) -> bool:
+        """Whether nothing is drafted, since text would be evaluated once more too often otherwise."""
+        round_s = np.maximum(self.policy.verify.estimate(), state.disk.stream_s)
+        return self.verifier.carries and self.carried.is_due(state.n_uncached, round_s)
+
     def _grow(self, generation: Generation, budget: DraftBudget | None) -> DraftedTree:
         ids, coupling = generation.text.ids, generation.coupling
         if budget is None:
             return DraftedTree(tree=TokenTree.root(ids[-1]))
-        return self.drafter.grow(ids, replace(budget, coupling=coupling and coupling.after(ids)))
+        drafted = self.drafter.grow(ids, replace(budget, coupling=coupling and coupling.after(ids)))
+        return drafted if budget.n_chains is None else replace(drafted, tree=drafted.tree.chain())
 
     def _reserve(self, n_rows: int, n_outputs: int) -> None:
         """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""

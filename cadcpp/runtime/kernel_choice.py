@@ -6,11 +6,14 @@ from typing import Any
 
 from cadcpp.config import SessionConfig
 from cadcpp.errors import CadError
+from cadcpp.gguf.blocks import state_bytes
+from cadcpp.gguf.blocks import state_blocks
 from cadcpp.gguf.header import Header
 from cadcpp.gguf.sketch import Sketch, sketch
 from cadcpp.native.exactness import CANDIDATES, find_granularity
 from cadcpp.native.repacking import repackable
 from cadcpp.native.row_cost import relative_cost
+from cadcpp.native.snapshots import keeps_snapshots
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.runtime.machine_file import MachineFile
 from cadcpp.runtime.stages import finish
@@ -20,6 +23,7 @@ from cadcpp.tree.granularity import Granularity
 
 _NEITHER = "no number of rows was found with which this machine rounds every row alike"
 _UNCHECKED = "it was not asked for"
+_STATES = "operations on recurrent states"  # the small model has none
 _REVISION = 5  # of what is tried
 _CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts seldom bring back more
 
@@ -27,13 +31,21 @@ _CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts 
 def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
     """The modes for a verifier: exact ones, if there are any."""
     fits = header.n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
-    repacks = fits and bool(repackable(header))
+    repacks, snapshots = fits and bool(repackable(header)), _snapshots(header)
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED)
-        return KernelModes(kept=KernelMode(repacked=repacks, exact=False, reason=_UNCHECKED), streamed=unchecked)
+        return KernelModes(kept=replace(unchecked, repacked=repacks), streamed=unchecked, snapshots=snapshots)
     n_threads = config.with_threads().n_threads or 1
     streamed = _mode(header, n_threads, repacked=False)
-    return KernelModes(kept=_kept(header, n_threads, streamed) if repacks else streamed, streamed=streamed)
+    kept = _kept(header, n_threads, streamed) if repacks else streamed
+    modes = KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
+    if not state_bytes(header):
+        return modes
+    return replace(modes, kept=replace(modes.kept, untried=_STATES), streamed=replace(modes.streamed, untried=_STATES))
+
+
+def _snapshots(header: Header) -> bool:
+    return bool(state_bytes(header)) and finish(lambda: keeps_snapshots(header))
 
 
 def _kept(header: Header, n_threads: int, plain: KernelMode) -> KernelMode:
@@ -44,7 +56,8 @@ def _kept(header: Header, n_threads: int, plain: KernelMode) -> KernelMode:
     """
     repacked = _both(_mode(header, n_threads, repacked=True), plain)
     n_rows = repacked.granularity.whole(1)
-    if not repacked.exact or n_rows == 1:
+    # Of a model with a state, text is evaluated again in passes of several rows after whatever is interrupted.
+    if not repacked.exact or n_rows == 1 or state_blocks(header):
         return min(repacked, plain, key=_rank)
     cost = _cost(sketch(header), n_rows, n_threads)
     if cost <= _CHEAP:

@@ -36,6 +36,7 @@ class DraftBudget:
 
     max_size: int  # nodes, root included
     max_depth: int  # levels below the root: tokens that may still be written before the verifier's own
+    n_chains: int | None = None  # that the tree may be; None: it may have any shape
     temperature: float = 1.0  # of the draft's probabilities
     coupling: Coupling | None = None  # how the verifier will draw, where that can be known
     prices: Prices = field(default_factory=Prices)  # what rows and nodes cost; by default they are free

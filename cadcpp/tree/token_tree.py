@@ -104,6 +104,11 @@ class TokenTree:
         parent = [rank.get(int(self.parent[r]), -1) for r in keep]
         return TokenTree.build(self.token[keep].tolist(), parent, self.logp[keep].tolist(), self.guessed[keep].tolist())
 
+    def chain(self) -> "TokenTree":
+        """The likeliest chain alone."""
+        n = next((row for row in range(1, len(self)) if self.parent[row] != row - 1), len(self))
+        return TokenTree(self.token[:n], self.parent[:n], self.depth[:n], self.logp[:n], self.guessed[:n])
+
     def draw(self, text: Callable[[int], str] = str, accepted: Sequence[int] = ()) -> str:
         """The tree for people: a line per row with its probability; accepted rows carry a star."""
         below, marked, lines = self.children(), set(accepted), []

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.kv.cache import Cache
+from cadcpp.kv.state_cache import cache_of
 from cadcpp.native.context import Context, OnLayer
 from cadcpp.native.sampler import Draw
 from cadcpp.telemetry.progress import Progress, within
@@ -35,7 +35,7 @@ class Verifier:
     def __init__(self, context: Context, widen: Widen | None = None) -> None:
         """With ``widen`` texts that do not fit into a pass are read in a context that it gives."""
         self.context = context
-        self.cache = Cache(context)
+        self.cache = cache_of(context)
         self.widened = False
         self._widen = widen
         self._n_seq = 1  # sequences that the last pass used
@@ -43,6 +43,8 @@ class Verifier:
     def begin(self, text: TextState) -> None:
         """A round begins: of the cache keep what the text begins with."""
         self.cache.align(text.ids)
+        if not text.n_committed:
+            self.cache.mark()
         text.n_committed = len(self.cache)
 
     @contextmanager
@@ -60,7 +62,7 @@ class Verifier:
         narrow_context, narrow = self.context, self.cache
         with self._widen(text.n_uncached + rows, len(text.ids) + rows, rows) as wide:
             try:
-                self.context, self.cache, self.widened = wide, Cache(wide), True
+                self.context, self.cache, self.widened = wide, cache_of(wide), True
                 narrow.copy_to(self.cache)
                 yield
                 self.cache.copy_to(narrow)
@@ -79,9 +81,12 @@ class Verifier:
         """
         context, batch = self.context, self.context.batch
         self.cache.align(ids)
-        step = min(context.shape.n_batch, context.shape.n_outputs if on_logits else context.shape.n_batch)
-        while len(self.cache) < len(ids):
-            chunk = list(ids[len(self.cache) : len(self.cache) + step])
+        step = context.shape.step(min(context.shape.n_batch, context.shape.n_outputs) if on_logits else None)
+        stop = len(self.cache)
+        while stop < len(ids):
+            chunk = list(ids[stop : stop + step])
+            stop += len(chunk)
+            self.cache.share(1)
             batch.clear()
             batch.add(chunk, len(self.cache), 0, 1, np.arange(len(chunk)) >= (0 if on_logits else len(chunk) - 1))
             context.decode()
@@ -92,8 +97,29 @@ class Verifier:
     def room(self, text: TextState) -> int:
         """Nodes that a tree may have in the next pass, its root included; at the context's end there are few."""
         config = self.context.shape
+        if self.carries and text.n_uncached > TEXT_ROWS:
+            return 1
         n_rows = min(config.n_batch, config.n_cells - text.n_committed)
-        return min(n_rows - text.n_uncached + 1, config.n_outputs, config.n_seq + 1)  # all but the root may be leaves
+        n_leaves = n_rows if config.states else config.n_seq  # all but the root may be leaves
+        return min(n_rows - text.n_uncached + 1, config.n_outputs, n_leaves + 1)
+
+    def reach(self, text: TextState) -> int:
+        """Levels of a tree that can all be wrong without that text has to be evaluated again."""
+        n, shape = text.n_uncached, self.context.shape
+        if shape.states is None or self.context.n_snapshots == 0:
+            return shape.n_cells
+        depths = range(self.context.n_snapshots, 0, -1)
+        return next((d for d in depths if shape.granularity.whole(n + d) - n <= depths[0]), 1)
+
+    @property
+    def carries(self) -> bool:
+        """Whether text is evaluated again after each pass that is not text as a whole."""
+        return self.context.shape.states is not None and self.context.n_snapshots == 0
+
+    @property
+    def n_chains(self) -> int | None:
+        """Chains that a tree may be, at most; None: it may have any shape."""
+        return 1 if self.context.shape.states else None
 
     def evaluate(
         self, text: TextState, tree: TokenTree, draw: Draw, progress: Progress | None = None
@@ -108,15 +134,14 @@ class Verifier:
 
     def commit(self, text: TextState, tree: TokenTree, accepted: Accepted) -> None:
         """Make text of what was accepted, and keep of what `evaluate` left in the cache as much as lies in order."""
-        self.cache.extend(text.uncached, self._n_seq)
-        self.cache.extend(tree.token[1 : in_order(accepted.rows)].tolist())
-        self.cache.rollback()
+        self.cache.commit(text.uncached, tree.token[1 : in_order(accepted.rows)].tolist(), self._n_seq)
         text.ids += accepted.tokens(tree)
 
     def _decode(self, uncached: list[int], tree: TokenTree, on_layer: OnLayer | None = None) -> int:
         lo, hi = tree.spans()
         n_seq, start, batch = int(hi[0]), len(self.cache), self.context.batch
-        self.cache.share(n_seq)
+        n_rows = len(uncached) - 1 + len(tree)
+        self.cache.share(n_seq, self.context.shape.granularity.whole(n_rows) - len(uncached))
         batch.clear()
         batch.add(uncached[:-1], start, 0, n_seq, False)
         batch.add(tree.token, start + len(uncached) - 1 + tree.depth, lo, hi, True)

@@ -175,8 +175,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tinygguf.tiny_llama(d / "bad-template.gguf", chat_template="{{ raise_exception('no') }}")
     tinygguf.tiny_llama(d / "broken-template.gguf", chat_template="{% for")
     tinygguf.tiny_llama(d / "no-layers.gguf", n_layer=0)
-    tinygguf.tiny_mamba(d / "mamba.gguf")
-    tinygguf.tiny_hybrid(d / "hybrid.gguf")
     tinygguf.tiny_bert(d / "bert.gguf")
     tinygguf.tiny_t5(d / "t5.gguf")
     for kind in ("mmproj", "adapter"):
@@ -209,8 +207,6 @@ UNUSABLE = [
     pytest.param("cut-header.gguf", ["not a readable GGUF model"], id="cut in the header"),
     pytest.param("cut-data.gguf", ["cut short"], id="cut in the data"),
     pytest.param("no-layers.gguf", ["0 layers", "damaged"], id="no layers"),
-    pytest.param("mamba.gguf", ["recurrent"], id="recurrent"),
-    pytest.param("hybrid.gguf", ["recurrent"], id="hybrid"),
     pytest.param("bert.gguf", ["embedding model"], id="embedding"),
     pytest.param("mmproj.gguf", ["mmproj", "not a language model"], id="mmproj"),
     pytest.param("adapter.gguf", ["adapter", "not a language model"], id="adapter"),

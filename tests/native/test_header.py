@@ -19,7 +19,7 @@ def test_tensors_lie_where_the_gguf_package_says(tiny: Callable[..., Path], opti
     assert header.n_bytes == path.stat().st_size
 
 
-@pytest.mark.parametrize("architecture", ["llama", "mamba", "hybrid", "bert", "t5"])
+@pytest.mark.parametrize("architecture", ["llama", "mamba", "lfm2", "bert", "t5"])
 def test_metadata_equals_the_gguf_package(tiny: Callable[..., Path], architecture: str) -> None:
     path = tiny(architecture)
     reader = gguf.GGUFReader(path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
+from cadcpp.residency.states import States
 
 SHAPE = ContextShape(n_cells=256, n_batch=16, n_outputs=16, n_seq=1)
 
@@ -50,6 +52,19 @@ def test_every_layer_is_reported_once_and_nothing_changes(tiny: Callable[..., Pa
         with closing(Context(model, SHAPE, 1, diary)) as watched:
             np.testing.assert_array_equal(logits(watched), logits(plain))
     assert diary.told == ["start", 0, 1, 2, "end"]
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    "lfm2 lfm2moe qwen35 qwen35moe granitehybrid nemotron_h falcon_h1 mamba2 mamba".split(),
+)
+def test_layers_of_models_with_a_state_are_reported_in_order(tiny: Callable[..., Path], architecture: str) -> None:
+    diary = Diary()
+    shape = replace(SHAPE, states=States())
+    with closing(Model(tiny(architecture))) as model, closing(Context(model, shape, 1)) as plain:
+        with closing(Context(model, shape, 1, diary)) as watched:
+            np.testing.assert_array_equal(logits(watched), logits(plain))
+        assert diary.told == ["start", *range(model.n_layer), "end"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no")], ids=["ctrl-c", "bug"])

@@ -484,12 +484,19 @@ def test_what_the_engine_cannot_do_is_upstreams(small: Path, draft: Path, option
             assert mine.eval_tokens == theirs.eval_tokens
 
 
-@pytest.mark.parametrize("architecture", ["mamba", "hybrid"])
-def test_recurrent_models_are_upstreams(tiny: Callable[..., Path], architecture: str) -> None:
-    path = tiny(architecture)
-    with Llama(str(path), verbose=False, **SIZES, **ALIKE) as mine, upstream(path, **SIZES) as theirs:
-        assert not mine.speculates
+@pytest.mark.parametrize("architecture", ["mamba2", "lfm2", "qwen35"])
+def test_models_with_a_state_write_as_upstream(tiny: Callable[..., Path], architecture: str) -> None:
+    path, draft = tiny(architecture), tiny(architecture, noise=0.02)
+    with (
+        Llama(str(path), draft_model_path=str(draft), verbose=False, **SIZES, **ALIKE) as mine,
+        upstream(path, **SIZES) as theirs,
+    ):
+        assert mine.speculates
+        for prompt in ("Hello", "Hello there, who", "Another text"):
+            assert whole(mine(prompt, max_tokens=24, seed=3)) == whole(theirs(prompt, max_tokens=24, seed=3))
         assert take(mine, 8) == take(theirs, 8)
+        mine.load_state(mine.save_state())
+        assert mine.eval_tokens == theirs.eval_tokens
 
 
 @pytest.mark.parametrize("token", [-1, 354])

@@ -80,7 +80,7 @@ def choices(path: Path, ids: list[int]) -> list[int]:
     [
         ("llama", False, False, False),
         ("mamba", True, False, False),
-        ("hybrid", False, True, False),
+        ("lfm2", False, True, False),
         ("bert", False, False, False),
         ("t5", False, False, True),
     ],
@@ -95,7 +95,7 @@ def test_each_architecture_loads_as_itself(
         assert api.llama_vocab_n_tokens(api.llama_model_get_vocab(model)) == N_VOCAB
 
 
-@pytest.mark.parametrize("architecture", ["llama", "mamba", "hybrid"])
+@pytest.mark.parametrize("architecture", ["llama", "mamba", "lfm2"])
 def test_each_decoder_decodes(tiny: Callable[..., Path], architecture: str) -> None:
     with loaded(tiny(architecture)) as model, context(model) as ctx:
         row = logits(ctx, tokenize(model, TEXT))

@@ -1,12 +1,12 @@
 """The book-keeping of one KV cache, on a stand-in that keeps cells in dictionaries."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cadcpp.errors import ConfigError
 from cadcpp.kv.cache import Cache
+from cadcpp.residency.context_shape import ContextShape
 from cadcpp.util.prefix import common_prefix
 
 
@@ -15,7 +15,7 @@ class FakeContext:
 
     def __init__(self, n_seq: int = 4, n_batch: int = 4) -> None:
         self.closed = False
-        self.shape = SimpleNamespace(n_seq=n_seq, n_batch=n_batch)
+        self.shape = ContextShape(n_cells=256, n_batch=n_batch, n_outputs=n_batch, n_seq=n_seq)
         self.seqs: list[dict[int, int]] = [{} for _ in range(n_seq)]
         self.calls: list[tuple[Any, ...]] = []
         self.batch, self._rows = self, list[tuple[int, int, int]]()

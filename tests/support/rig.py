@@ -7,10 +7,12 @@ from pathlib import Path
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.base import Drafter, NoDrafter
 from cadcpp.draft.model_drafter import ModelDrafter
+from cadcpp.gguf.blocks import state_bytes
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.native.sampler import Sampler
 from cadcpp.residency.context_shape import ContextShape
+from cadcpp.residency.states import States
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.telemetry.stats import Stats
@@ -23,9 +25,17 @@ class Rig:
     """Keeps what is slow to make between runs, and starts every run with an empty cache."""
 
     def __init__(
-        self, path: Path, *, n_ctx: int = 1024, max_rows: int = 192, n_batch: int = 512, n_threads: int = 1
+        self,
+        path: Path,
+        *,
+        n_ctx: int = 1024,
+        max_rows: int = 192,
+        n_batch: int = 512,
+        n_threads: int = 1,
+        n_snapshots: int = 0,
     ) -> None:
-        self.n_ctx = n_ctx
+        """``n_snapshots`` are of states, as far as the model has any."""
+        self.n_ctx, self._n_snapshots = n_ctx, n_snapshots
         self._max_rows, self._n_batch, self._n_threads = max_rows, n_batch, n_threads
         self._stack = ExitStack()
         self.model = Model(path)
@@ -35,13 +45,15 @@ class Rig:
         self.context = self._context(self.model, max_rows)
 
     def _context(self, model: Model, n_outputs: int) -> Context:
-        n_batch = self._n_batch + self._max_rows
+        n_batch, stateful = self._n_batch + self._max_rows, bool(state_bytes(model.header))
+        own = model is self.model
         shape = ContextShape(
             n_cells=self.n_ctx,
             n_batch=n_batch,
             n_outputs=n_outputs,
-            n_seq=self._max_rows,
-            granularity=self._granularity if model is self.model else Granularity(),
+            n_seq=1 if stateful else self._max_rows,
+            states=States(n_snapshots=self._n_snapshots if own else 0, n_marks=2 * own) if stateful else None,
+            granularity=self._granularity if own else Granularity(),
         )
         context = Context(model, shape, self._n_threads)
         self._stack.callback(context.close)

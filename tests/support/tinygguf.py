@@ -45,17 +45,17 @@ def tiny_llama(
     n_tokens = n_vocab + n_padding
     shapes: Shapes = {"token_embd.weight": (n_tokens, n_embd)}
     for i in range(n_layer):
-        shapes |= _attention(f"blk.{i}.", n_embd, n_kv) | _feed_forward(f"blk.{i}.", n_embd, n_ff)
+        shapes |= attention(f"blk.{i}.", n_embd, n_kv) | feed_forward(f"blk.{i}.", n_embd, n_ff)
     shapes |= {"output_norm.weight": (n_embd,), "output.weight": (n_tokens, n_embd)}
     settings = {
-        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff, n_ctx_train=n_ctx_train),
-        **_heads(n_head, n_head_kv),
+        **sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff, n_ctx_train=n_ctx_train),
+        **heads(n_head, n_head_kv),
         "rope.dimension_count": n_embd // n_head,
         "vocab_size": n_tokens,
     }
     spelling = {"n_vocab": n_vocab, "differs": other_vocab, "n_padding": n_padding, "begin": begin}
     vocabulary = {**spelling, **(vocabulary or {})}
-    return _write(path, "llama", settings, shapes, _random(seed, noise), type_name, vocabulary, chat_template)
+    return write(path, "llama", settings, shapes, random_fill(seed, noise), type_name, vocabulary, chat_template)
 
 
 def tiny_mixture(
@@ -72,7 +72,7 @@ def tiny_mixture(
     """A mixture of experts of the llama architecture."""
     shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd)}
     for i in range(n_layer):
-        shapes |= _attention(f"blk.{i}.", n_embd, n_embd // 2) | {
+        shapes |= attention(f"blk.{i}.", n_embd, n_embd // 2) | {
             f"blk.{i}.ffn_norm.weight": (n_embd,),
             f"blk.{i}.ffn_gate_inp.weight": (n_experts, n_embd),
             f"blk.{i}.ffn_gate_exps.weight": (n_experts, n_ff, n_embd),
@@ -81,66 +81,14 @@ def tiny_mixture(
         }
     shapes |= {"output_norm.weight": (n_embd,), "output.weight": (N_VOCAB, n_embd)}
     settings = {
-        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff),
-        **_heads(n_head=n_embd // 32, n_head_kv=n_embd // 64),
+        **sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff),
+        **heads(n_head=n_embd // 32, n_head_kv=n_embd // 64),
         "expert_count": n_experts,
         "expert_used_count": n_used,
         "rope.dimension_count": 32,
         "vocab_size": N_VOCAB,
     }
-    return _write(path, "llama", settings, shapes, _random(seed), type_name)
-
-
-def tiny_mamba(path: Path, *, seed: int = 0, n_layer: int = 2, n_embd: int = 64) -> Path:
-    """A recurrent model: its state cannot be rolled back."""
-    d_inner, d_state, dt_rank, d_conv = 2 * n_embd, 8, 4, 4
-    shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd), "output_norm.weight": (n_embd,)}
-    for i in range(n_layer):
-        shapes |= {
-            f"blk.{i}.attn_norm.weight": (n_embd,),
-            f"blk.{i}.ssm_in.weight": (2 * d_inner, n_embd),
-            f"blk.{i}.ssm_conv1d.weight": (d_inner, d_conv),
-            f"blk.{i}.ssm_conv1d.bias": (d_inner,),
-            f"blk.{i}.ssm_x.weight": (dt_rank + 2 * d_state, d_inner),
-            f"blk.{i}.ssm_dt.weight": (d_inner, dt_rank),
-            f"blk.{i}.ssm_dt.bias": (d_inner,),
-            f"blk.{i}.ssm_a": (d_inner, d_state),
-            f"blk.{i}.ssm_d": (d_inner,),
-            f"blk.{i}.ssm_out.weight": (n_embd, d_inner),
-        }
-    settings = {
-        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=0),
-        "attention.head_count": 0,
-        "attention.layer_norm_rms_epsilon": 1e-5,
-        "ssm.conv_kernel": d_conv,
-        "ssm.inner_size": d_inner,
-        "ssm.state_size": d_state,
-        "ssm.time_step_rank": dt_rank,
-    }
-    return _write(path, "mamba", settings, shapes, _random(seed))
-
-
-def tiny_hybrid(path: Path, *, seed: int = 0, n_embd: int = 64, n_ff: int = 128) -> Path:
-    """A model of the lfm2 architecture: one convolution (recurrent) layer, one attention layer."""
-    shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd), "token_embd_norm.weight": (n_embd,)}
-    shapes |= {
-        "blk.0.attn_norm.weight": (n_embd,),
-        "blk.0.shortconv.conv.weight": (n_embd, 3),
-        "blk.0.shortconv.in_proj.weight": (3 * n_embd, n_embd),
-        "blk.0.shortconv.out_proj.weight": (n_embd, n_embd),
-        **_feed_forward("blk.0.", n_embd, n_ff),
-        **_attention("blk.1.", n_embd, n_embd // 2),
-        "blk.1.attn_q_norm.weight": (n_embd // 2,),
-        "blk.1.attn_k_norm.weight": (n_embd // 2,),
-        **_feed_forward("blk.1.", n_embd, n_ff),
-    }
-    settings = {
-        **_sizes(n_layer=2, n_embd=n_embd, n_ff=n_ff),
-        **_heads(2, [0, 1]),
-        "shortconv.l_cache": 3,
-        "vocab_size": N_VOCAB,
-    }
-    return _write(path, "lfm2", settings, shapes, _random(seed))
+    return write(path, "llama", settings, shapes, random_fill(seed), type_name)
 
 
 def tiny_bert(path: Path, *, seed: int = 0, n_layer: int = 2, n_embd: int = 64, n_ff: int = 128) -> Path:
@@ -152,18 +100,18 @@ def tiny_bert(path: Path, *, seed: int = 0, n_layer: int = 2, n_embd: int = 64, 
         **_layer_norm("token_embd_norm", n_embd),
     }
     for i in range(n_layer):
-        attention = _attention(f"blk.{i}.", n_embd, n_embd)
-        shapes |= {name: shape for name, shape in attention.items() if len(shape) == 2}
+        matrices = attention(f"blk.{i}.", n_embd, n_embd)
+        shapes |= {name: shape for name, shape in matrices.items() if len(shape) == 2}
         shapes |= _layer_norm(f"blk.{i}.attn_output_norm", n_embd) | _layer_norm(f"blk.{i}.layer_output_norm", n_embd)
         shapes |= {f"blk.{i}.ffn_up.weight": (n_ff, n_embd), f"blk.{i}.ffn_down.weight": (n_embd, n_ff)}
     settings = {
-        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff, n_ctx_train=512),
+        **sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff, n_ctx_train=512),
         "attention.head_count": 2,
         "attention.layer_norm_epsilon": 1e-5,
         "attention.causal": False,
         "pooling_type": int(gguf.PoolingType.MEAN),
     }
-    return _write(path, "bert", settings, shapes, _random(seed))
+    return write(path, "bert", settings, shapes, random_fill(seed))
 
 
 def tiny_t5(path: Path, *, seed: int = 0, n_layer: int = 1, n_embd: int = 64, n_ff: int = 128) -> Path:
@@ -173,20 +121,20 @@ def tiny_t5(path: Path, *, seed: int = 0, n_layer: int = 1, n_embd: int = 64, n_
         shapes[f"{side}.output_norm.weight"] = (n_embd,)
         for i in range(n_layer):
             block = f"{side}.blk.{i}."
-            shapes |= _t5_attention(f"{block}attn_", n_embd) | _feed_forward(block, n_embd, n_ff)
+            shapes |= _t5_attention(f"{block}attn_", n_embd) | feed_forward(block, n_embd, n_ff)
             shapes[f"{block}attn_rel_b.weight"] = (32, 2)
             shapes |= _t5_attention(f"{block}cross_attn_", n_embd) if side == "dec" else {}
     settings = {
-        **_sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff),
-        **_heads(2, 2),
+        **sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff),
+        **heads(2, 2),
         "attention.relative_buckets_count": 32,
         "attention.layer_norm_epsilon": 1e-5,
         "decoder_start_token_id": 0,
     }
-    return _write(path, "t5", settings, shapes, _random(seed))
+    return write(path, "t5", settings, shapes, random_fill(seed))
 
 
-def _attention(block: str, n_embd: int, n_kv: int) -> Shapes:
+def attention(block: str, n_embd: int, n_kv: int) -> Shapes:
     return {
         f"{block}attn_norm.weight": (n_embd,),
         f"{block}attn_q.weight": (n_embd, n_embd),
@@ -200,7 +148,7 @@ def _t5_attention(block: str, n_embd: int) -> Shapes:
     return {f"{block}norm.weight": (n_embd,), **{f"{block}{part}.weight": (n_embd, n_embd) for part in "qkvo"}}
 
 
-def _feed_forward(block: str, n_embd: int, n_ff: int) -> Shapes:
+def feed_forward(block: str, n_embd: int, n_ff: int) -> Shapes:
     return {
         f"{block}ffn_norm.weight": (n_embd,),
         f"{block}ffn_gate.weight": (n_ff, n_embd),
@@ -213,7 +161,7 @@ def _layer_norm(name: str, n_embd: int) -> Shapes:
     return {f"{name}.weight": (n_embd,), f"{name}.bias": (n_embd,)}
 
 
-def _sizes(*, n_layer: int, n_embd: int, n_ff: int, n_ctx_train: int = 2048) -> dict[str, Any]:
+def sizes(*, n_layer: int, n_embd: int, n_ff: int, n_ctx_train: int = 2048) -> dict[str, Any]:
     return {
         "block_count": n_layer,
         "context_length": n_ctx_train,
@@ -222,7 +170,7 @@ def _sizes(*, n_layer: int, n_embd: int, n_ff: int, n_ctx_train: int = 2048) -> 
     }
 
 
-def _heads(n_head: int, n_head_kv: int | list[int]) -> dict[str, Any]:
+def heads(n_head: int, n_head_kv: int | list[int]) -> dict[str, Any]:
     return {
         "attention.head_count": n_head,
         "attention.head_count_kv": n_head_kv,
@@ -230,7 +178,7 @@ def _heads(n_head: int, n_head_kv: int | list[int]) -> dict[str, Any]:
     }
 
 
-def _random(seed: int, noise: float = 0.0) -> Fill:
+def random_fill(seed: int, noise: float = 0.0) -> Fill:
     """Weights that keep activations near 1; the noise has its own generator, so that it alone differs."""
     weights, disturbance = np.random.default_rng(seed), np.random.default_rng(seed + 1_000_003)
 
@@ -249,7 +197,7 @@ def _random(seed: int, noise: float = 0.0) -> Fill:
     return fill
 
 
-def _write(
+def write(
     path: Path,
     architecture: str,
     settings: Mapping[str, Any],
@@ -287,8 +235,14 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 
 def _add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32], type_name: str) -> None:
-    kind = gguf.GGMLQuantizationType[type_name if values.ndim >= 2 and "gate_inp" not in name else "F32"]
+    kind = gguf.GGMLQuantizationType[type_name if _is_matrix(name, values.shape) else "F32"]
     writer.add_tensor(name, _quantized(values, kind), raw_dtype=kind)
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether weights have the model's type; those of routers, convolutions and states never have."""
+    small = len(shape) < 2 or shape[-1] % 32 != 0
+    return not small and not any(part in name for part in ("gate_inp", "norm"))
 
 
 def _quantized(values: NDArray[np.float32], kind: gguf.GGMLQuantizationType) -> NDArray[Any]:

@@ -50,6 +50,7 @@ def _table(card: "ModelSummary", modes: "KernelModes") -> str:
 
     files = f" in {card.n_files} files" if card.n_files > 1 else ""
     experts = f", {card.n_experts} experts" if card.n_experts else ""
+    ahead = f"; {card.n_ahead} of them predict further tokens and are never read" if card.n_ahead else ""
     weights = ", ".join(f"{name} {format_size(n_bytes)}" for name, n_bytes in card.types.items())
     rows = {
         "name": card.name or "not given",
@@ -57,7 +58,8 @@ def _table(card: "ModelSummary", modes: "KernelModes") -> str:
         "size": format_size(card.n_bytes) + files,
         "architecture": card.architecture,
         "parameters": f"{card.n_parameters / 1e9:.2f} billion",
-        "layers": f"{card.n_layer} of width {card.n_embd}, heads of {card.head_size}{experts}",
+        "layers": f"{card.n_layer} of width {card.n_embd}, heads of {card.head_size}{experts}{ahead}",
+        "state": f"recurrent, {format_size(card.state_bytes)}: drafts are chains" if card.state_bytes else "none",
         "trained for": f"{card.n_ctx_train} tokens",
         "vocabulary": f"{card.n_vocab} tokens, {card.tokenizer}",
         "chat template": "yes" if card.chat_template else "none: it continues text and does not chat",

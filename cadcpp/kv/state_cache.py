@@ -1,0 +1,125 @@
+"""Book-keeping for a model with recurrent state, of which only what was kept can be taken back."""
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cadcpp.kv.cache import Cache
+from cadcpp.residency.states import States
+from cadcpp.util.prefix import common_prefix
+
+if TYPE_CHECKING:
+    from cadcpp.native.context import Context
+
+_OLD = 32  # tokens that may have to be evaluated again after an interruption, beside a batch
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The state after so many tokens."""
+
+    n: int = 0
+    data: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+
+def cache_of(context: "Context") -> Cache:
+    """A cache as the context's model needs it."""
+    return Cache(context) if context.shape.states is None else StateCache(context, context.shape.states)
+
+
+class StateCache(Cache):
+    """A pass changes a state in place, also one that is stopped or fails, so a copy of it is kept outside.
+
+    Rows of a pass that are no text in the end are taken back with llama.cpp's own snapshots where these reach so far.
+    Else the copy is restored, the trunk becomes shorter, and the next pass evaluates again what it lost.
+    """
+
+    def __init__(self, context: "Context", states: States) -> None:
+        super().__init__(context)
+        self._n_snapshots = context.n_snapshots
+        self._kept, self._marks = _Kept(), deque[_Kept](maxlen=states.n_marks)
+        self._open = False  # whether a pass may have changed the state
+
+    def align(self, ids: Sequence[int]) -> None:
+        self.rollback()
+        n = min(common_prefix(self.tokens, list(ids)), len(ids) - 1)
+        if n < len(self):
+            self._return_to(n)
+
+    def mark(self) -> None:
+        """Keep the state for another text that begins alike."""
+        if self._marks.maxlen and self.tokens and all(mark.n != len(self) for mark in self._marks):
+            self._marks.append(_Kept(len(self), self.context.save_state()))
+
+    def share(self, n_seq: int, n_doubtful: int = 0) -> None:
+        """A pass begins, of which up to ``n_doubtful`` rows may be no text."""
+        if self._open:
+            return
+        is_late = len(self) - self._kept.n > _OLD or n_doubtful > self._n_snapshots
+        if is_late and self._kept.n != len(self):
+            self._kept = _Kept(len(self), self.context.save_state(self._kept.data))
+        self._open = True
+
+    def extend(self, tokens: Sequence[int], n_seq: int = 1) -> None:
+        self.commit(tokens)
+
+    def commit(self, tokens: Sequence[int], own: Sequence[int] = (), n_seq: int = 1) -> None:
+        """Count the first rows of the pass as trunk, if the state can be taken back to there."""
+        stop = len(self) + len(tokens) + len(own)
+        n_wrong = self.context.n_held() - stop
+        if n_wrong > (self._n_snapshots if stop > len(self) else 0):
+            self.rollback()
+            return
+        if n_wrong:
+            self.context.trim(0, stop)
+        self.tokens += [*tokens, *own]
+        self._open = False
+
+    def adopt(self, seq: int, tokens: Sequence[int], keep: Collection[int] = ()) -> None:
+        self.commit(tokens)
+
+    def assume(self, tokens: Sequence[int]) -> None:
+        self.tokens, self._open = list(tokens), False
+        self._forget(0)
+
+    def load(self, data: bytes, tokens: Sequence[int]) -> None:
+        super().load(data, tokens)
+        self._open = False
+
+    def clear(self) -> None:
+        super().clear()
+        self._open = False
+        self._forget(0)
+
+    def copy_to(self, other: Cache) -> None:
+        marks = list(self._marks)
+        super().copy_to(other)
+        if isinstance(other, StateCache):
+            other._marks.extend(marks)
+
+    def rollback(self) -> None:
+        """Take the state back to where it was kept, if a pass may have changed it since."""
+        if self._open and not self.context.closed:
+            self._return_to(len(self))
+
+    def _return_to(self, n: int) -> None:
+        """The last state that was kept after ``n`` tokens or fewer; nothing if there is none."""
+        self._forget(n + 1)
+        best = max([self._kept, *self._marks], key=lambda kept: kept.n)
+        del self.tokens[best.n :]
+        self._open = False
+        if best.n:
+            self.context.restore_state(best.data)
+            self.context.trim(0, best.n)
+        else:
+            self.context.clear()
+
+    def _forget(self, n: int) -> None:
+        """What was kept after ``n`` tokens or more."""
+        self._kept = self._kept if self._kept.n < n else _Kept(0, self._kept.data)
+        for mark in [mark for mark in self._marks if mark.n >= n]:
+            self._marks.remove(mark)
