@@ -60,6 +60,7 @@ def tiny_mixture(
     path: Path,
     *,
     seed: int = 0,
+    noise: float = 0.0,
     n_layer: int = 2,
     n_embd: int = 64,
     n_ff: int = 64,
@@ -67,7 +68,7 @@ def tiny_mixture(
     n_used: int = 2,
     type_name: str = "Q8_0",
 ) -> Path:
-    """A mixture of experts of the llama architecture."""
+    """A mixture of experts of the llama architecture; ``noise`` as for `tiny_llama`."""
     shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd)}
     for i in range(n_layer):
         shapes |= _attention(f"blk.{i}.", n_embd, n_embd // 2) | {
@@ -86,7 +87,7 @@ def tiny_mixture(
         "rope.dimension_count": 32,
         "vocab_size": N_VOCAB,
     }
-    return _write(path, "llama", settings, shapes, _random(seed), type_name)
+    return _write(path, "llama", settings, shapes, _random(seed, noise), type_name)
 
 
 def tiny_mamba(path: Path, *, seed: int = 0, n_layer: int = 2, n_embd: int = 64) -> Path:
