@@ -1,6 +1,9 @@
 """What a contributor types: every target tells what it does, and every extra that a message names is there."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +28,11 @@ def test_an_extra_that_a_command_asks_for_is_there() -> None:
     asked = {*re.findall(r"require\(\"(\w+)\"", sources), *re.findall(r"cadcpp\[(\w+)\]", sources)}
     assert asked >= {"chat", "models", "pull", "server"}
     assert asked <= set(re.findall(r"^(\w+) = \[", EXTRAS, re.MULTILINE))
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 1), (["--optional"], 0)])
+def test_emulated_tests_say_so_where_they_cannot_run(options: list[str], code: int) -> None:
+    command = [sys.executable, "-m", "tests.support.arm", *options]
+    done = subprocess.run(command, env={**os.environ, "PATH": ""}, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code and not done.stderr
+    assert re.fullmatch(r"not run: .*qemu.* not found \(apt install .*\)\n", done.stdout)

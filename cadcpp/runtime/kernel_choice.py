@@ -6,8 +6,7 @@ from typing import Any
 
 from cadcpp.config import SessionConfig
 from cadcpp.errors import CadError
-from cadcpp.gguf.blocks import state_bytes
-from cadcpp.gguf.blocks import state_blocks
+from cadcpp.gguf.blocks import state_blocks, state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.gguf.sketch import Sketch, sketch
 from cadcpp.native.exactness import CANDIDATES, find_granularity

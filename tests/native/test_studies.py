@@ -1,6 +1,7 @@
 """Studies of the bench on tiny models: that they come to their end, and that what they note can be read again."""
 
 import json
+import platform
 import random
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import pytest
 from bench.baselines import own_defaults
 from bench.matrix.systems import LOOKUP, OPTIONS, PLAIN, SAME, Task, command, parse
 from bench.measure import record
-from bench.studies import acceptance, round_profile, soak
+from bench.studies import acceptance, exactness, round_profile, soak
+from bench.studies.replay import replays
 from bench.studies.soak_request import Reply, Request
 from cadcpp.cli import main as cli
 from cadcpp.config import SamplingConfig
+from cadcpp.tree.granularity import Granularity
 
 CHAT = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
 
@@ -123,3 +126,21 @@ def test_this_machine_survives_what_it_announces_or_says_so(tiny: Callable[..., 
     command = [sys.executable, "-m", "bench.baselines.own_defaults", str(tiny(type_name="Q4_0"))]
     done = subprocess.run(command, capture_output=True, cwd=record.ROOT, check=False)
     assert done.returncode <= 0  # of a fault in the script it would be 1
+
+
+def test_an_exact_number_of_rows_is_tried_again_on_trees(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(exactness, "replays", lambda made, _found, **_: made.n_experts == 0)
+    monkeypatch.setattr("sys.argv", ["exactness", "q4_0"])
+    with pytest.raises(SystemExit, match="True"):
+        exactness.main()
+    dense, _, mixture, _ = capsys.readouterr().out.splitlines()[-1].split(" | ")[1:]
+    assert "WRONG" in mixture and "WRONG" not in dense
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="one row alone is computed alike elsewhere")
+def test_control_trees_of_f16_do_not_replay_row_by_row() -> None:
+    dense, _mixture = exactness.sketches(kind=1)
+    found = [replays(dense, Granularity(least), repacked=False, n_threads=1) for least in (1, 2)]
+    assert found == [False, True]

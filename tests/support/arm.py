@@ -1,131 +1,77 @@
 """cadcpp's own code and tests on emulated ARM processors; prints which kernels are exact on each.
 
-python -m tests.support.arm [--quick]          builds what it needs in build/arm, once, as root
+python -m tests.support.arm [--quick] [--optional] [PROCESSOR ...]
 
-Debian's arm64 Python runs under user-mode emulation, with the wheels of PyPI and llama.cpp cross-compiled for each
-processor. --quick takes one of them, and five minutes. Nothing here says how fast anything is.
+--quick takes a part of it, on one processor. --optional says so where tools are missing, and is content.
+Nothing here says how fast anything is.
 """
 
 import os
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.baselines.llama_speculative import sources
+from tests.support.cross import PACKAGES, PROCESSORS, Processor, missing_tools
 
 ROOT = Path(__file__).parents[2]
-PLACE = ROOT / "build" / "arm"
-PACKAGES = "qemu-user-static debootstrap gcc-aarch64-linux-gnu g++-aarch64-linux-gnu cmake ninja-build"
-TOOLS = ("qemu-aarch64-static", "debootstrap", "aarch64-linux-gnu-g++", "cmake", "ninja")
-TESTS = ("test_exactness.py", "test_tree_batch.py", "test_staged.py")
-QUICK = ("q8_0", "q4_K")
-_SUITE, _PYTHON = "bookworm", "3.11"
-_WHEELS = ("numpy", "click", "psutil", "jinja2", "gguf", "pytest", "hypothesis", "typing_extensions", "diskcache")
-_COMPILERS = (("C", "gcc"), ("CXX", "g++"))
-_OFF = ("GGML_NATIVE", *(f"LLAMA_BUILD_{part}" for part in ("COMMON", "TESTS", "EXAMPLES", "TOOLS", "SERVER")))
-
-
-@dataclass(frozen=True, slots=True)
-class Processor:
-    """A processor: what llama.cpp is compiled for, and what the emulator is."""
-
-    name: str
-    architecture: str
-    emulated: str
-
-    @property
-    def place(self) -> Path:
-        return PLACE / self.name
-
-
-PROCESSORS = (
-    Processor("cortex-a76", "armv8.2-a+dotprod", "cortex-a76"),  # a Raspberry Pi 5
-    Processor("i8mm", "armv8.6-a+i8mm", "max,sve=off,pauth-impdef=on"),  # phones since 2021
-    Processor("sve", "armv8.6-a+i8mm+sve", "max,pauth-impdef=on"),
-)
+STUDY = ["-m", "bench.studies.exactness"]
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+TEXTS, EXACTNESS = "tests/cli/test_same_text.py", "tests/native/test_exactness.py"
+TESTS = [EXACTNESS, "tests/native/test_tree_batch.py", "tests/native/test_staged.py"]
+WHOLE = (STUDY, [*PYTEST, *TESTS], [*PYTEST, "-m", "slow or not slow", TEXTS])
+QUICK = ([*STUDY, "q8_0"], [*PYTEST, TEXTS, f"{EXACTNESS}::test_control_rows_one_by_one_are_not_enough"])
 
 
 def main() -> None:
-    if missing := [tool for tool in TOOLS if not shutil.which(tool)]:
-        sys.exit(f"{', '.join(missing)} not found: apt install {PACKAGES}")
-    quick = "--quick" in sys.argv[1:]
-    prepare_system()
-    for processor in PROCESSORS[: 1 if quick else None]:
-        build(processor)
-        print(f"\n## {processor.name}\n", flush=True)
-        run(processor, "-m", "bench.studies.exactness", *(QUICK if quick else ()))
-        tests = [str(ROOT / "tests" / "native" / name) for name in TESTS[: 1 if quick else None]]
-        run(processor, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    options, names = _split(sys.argv[1:])
+    if missing := missing_tools():
+        print(f"not run: {', '.join(missing)} not found (apt install {PACKAGES})")
+        sys.exit("--optional" not in options)
+    chosen = [processor for processor in PROCESSORS if processor.name in names or not names]
+    quick = "--quick" in options
+    tasks = [(processor, work) for processor in chosen[: 1 if quick else None] for work in (QUICK if quick else WHOLE)]
+    sys.exit(max(work_off(tasks)))
 
 
-def run(processor: Processor, *arguments: str) -> None:
-    """The emulated Python; ends this program where it fails."""
-    path = ":".join(map(str, (ROOT, processor.place, PLACE / "wheels")))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "QEMU_CPU": processor.emulated,
-        "XDG_CACHE_HOME": str(processor.place / "cache"),
-        "OMP_WAIT_POLICY": "passive",  # emulated threads that spin would starve each other
-    }
-    system = PLACE / "system"
-    python = [TOOLS[0], "-L", str(system), str(system / "usr/bin" / f"python{_PYTHON}")]
-    done = subprocess.run([*python, *arguments], env=environment, cwd=ROOT)
-    if done.returncode:
-        sys.exit(done.returncode)
+def work_off(tasks: list[tuple[Processor, list[str]]]) -> list[int]:
+    """Do them, as many at a time as there are cores; prints what each says, and gives their exit codes."""
+    environments = {processor: processor.environment() for processor, _ in tasks}  # made, if they are not there
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = pool.map(lambda task: run(task[0], environments[task[0]], task[1]), tasks)
+        return [_show(processor, result) for (processor, _), result in zip(tasks, done, strict=True)]
 
 
-def prepare_system() -> None:
-    """An arm64 system's files, unpacked and never booted, and wheels for its Python."""
-    system, wheels = PLACE / "system", PLACE / "wheels"
-    if wheels.exists():
-        return
-    options = ["--foreign", "--variant=minbase", "--arch=arm64", "--include=python3,libgomp1"]
-    _call("debootstrap", *options, _SUITE, str(system))
-    for package in (system / "var/cache/apt/archives").glob("*.deb"):
-        _call("dpkg-deb", "-x", str(package), str(system))
-    platforms = [f"--platform={tag}_aarch64" for tag in ("manylinux2014", "manylinux_2_17", "manylinux_2_28")]
-    what = ["--only-binary=:all:", f"--python-version={_PYTHON}", *platforms]
-    _pip("install", "--target", str(wheels.with_suffix(".part")), *what, *_WHEELS)
-    wheels.with_suffix(".part").rename(wheels)
+def _split(arguments: list[str]) -> tuple[set[str], list[str]]:
+    """Options and names of processors."""
+    options = {argument for argument in arguments if argument in ("--quick", "--optional")}
+    names = [argument for argument in arguments if argument not in options]
+    known = [processor.name for processor in PROCESSORS]
+    if unknown := set(names) - set(known):
+        sys.exit(f"{' '.join(unknown)}: not among {' '.join(known)}")
+    return options, names
 
 
-def build(processor: Processor) -> None:
-    """llama.cpp's libraries for one processor, beside a copy of their binding."""
-    if processor.place.exists():
-        return
-    sources, made = _sources(), PLACE / f"build-{processor.name}"
-    compilers = [f"-DCMAKE_{language}_COMPILER=aarch64-linux-gnu-{name}" for language, name in _COMPILERS]
-    target = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", "-DCMAKE_BUILD_TYPE=Release"]
-    options = [f"-DGGML_CPU_ARM_ARCH={processor.architecture}", "-DLLAMA_CURL=OFF", *(f"-D{name}=OFF" for name in _OFF)]
-    where = ["-G", "Ninja", "-S", str(sources / "vendor/llama.cpp"), "-B", str(made)]
-    _call("cmake", *where, *target, *compilers, *options)
-    _call("cmake", "--build", str(made), "--target", "llama")
-    part = processor.place.with_suffix(".part")
-    shutil.copytree(sources / "llama_cpp", part / "llama_cpp", dirs_exist_ok=True)
-    shutil.copytree(made / "bin", part / "llama_cpp" / "lib", symlinks=True, dirs_exist_ok=True)
-    part.rename(processor.place)
+def run(processor: Processor, environment: dict[str, str], arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    """The emulated Python, at the lowest priority, with nothing remembered of other runs."""
+    path = os.pathsep.join([str(ROOT), environment["PYTHONPATH"]])
+    with tempfile.TemporaryDirectory() as cache:
+        kept = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": cache}
+        command = ["nice", "-n", "19", *processor.python(), *arguments]
+        return subprocess.run(
+            command,
+            env={**os.environ, **environment, **kept},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
 
-def _sources() -> Path:
-    """The binding's source package, of the version that is installed here."""
-    found = next(PLACE.glob("*/vendor/llama.cpp"), None)
-    return (found or sources(PLACE)).parents[1]
-
-
-def _pip(*arguments: str) -> None:
-    _call(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
-
-
-def _call(*command: str) -> None:
-    """A command whose output is shown only if it fails, which ends this program."""
-    PLACE.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{command[0]} failed:\n{(done.stderr or done.stdout)[-2000:]}")
+def _show(processor: Processor, done: "subprocess.CompletedProcess[str]") -> int:
+    print(f"\n## {processor.name}\n\n{done.stdout.strip()}", flush=True)
+    return abs(done.returncode)
 
 
 if __name__ == "__main__":

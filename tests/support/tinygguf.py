@@ -62,6 +62,7 @@ def tiny_mixture(
     path: Path,
     *,
     seed: int = 0,
+    noise: float = 0.0,
     n_layer: int = 2,
     n_embd: int = 64,
     n_ff: int = 64,
@@ -69,7 +70,7 @@ def tiny_mixture(
     n_used: int = 2,
     type_name: str = "Q8_0",
 ) -> Path:
-    """A mixture of experts of the llama architecture."""
+    """A mixture of experts of the llama architecture; ``noise`` as for `tiny_llama`."""
     shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd)}
     for i in range(n_layer):
         shapes |= attention(f"blk.{i}.", n_embd, n_embd // 2) | {
@@ -88,7 +89,7 @@ def tiny_mixture(
         "rope.dimension_count": 32,
         "vocab_size": N_VOCAB,
     }
-    return write(path, "llama", settings, shapes, random_fill(seed), type_name)
+    return write(path, "llama", settings, shapes, random_fill(seed, noise), type_name)
 
 
 def tiny_bert(path: Path, *, seed: int = 0, n_layer: int = 2, n_embd: int = 64, n_ff: int = 128) -> Path:
