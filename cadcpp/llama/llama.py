@@ -21,6 +21,7 @@ from cadcpp.runtime.assembly import Parts
 from cadcpp.runtime.engine import Generation
 from cadcpp.runtime.round import Round
 from cadcpp.runtime.session import Session
+from cadcpp.runtime.stages import finish
 from cadcpp.runtime.token_writer import TokenWriter, complete
 from cadcpp.telemetry.stats import Stats
 from cadcpp.verify.text_state import TextState
@@ -95,6 +96,7 @@ class Llama(ContextOwner):
     def _start(
         self, model_path: str, settings: Settings, upstream: dict[str, Any], n_ctx: int, draft_model: Any
     ) -> None:
+        finish(lambda: None)  # objects that nobody has any more are freed before memory is counted
         config = settings.session(upstream, n_ctx)
         adapted = DraftAdapter(draft_model) if draft_model is not None and settings.draft_model_path is None else None
         parts = Parts(drafter=adapted)
