@@ -55,8 +55,8 @@ def _read(cache: Cache, path: Path) -> tuple[list[int], bytes] | None:
     context = cache.context
     n_cells = context.shape.n_cells
     try:
-        header = context.model.header
-        if path.stat().st_size > 2 * (cache_bytes(header, n_cells) + state_bytes(header)) + _ROOM:
+        n_bytes, header = path.stat().st_size, context.model.header
+        if n_bytes > 2 * (cache_bytes(header, n_cells) + state_bytes(header)) + _ROOM:
             return None
         with open(path, "rb") as file:
             head = json.loads(file.readline(_LETTERS_EACH * n_cells + _ROOM))

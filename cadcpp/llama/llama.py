@@ -37,6 +37,7 @@ from cadcpp.runtime.assembly import Parts
 from cadcpp.runtime.engine import Generation
 from cadcpp.runtime.round import Round
 from cadcpp.runtime.session import Session
+from cadcpp.runtime.stages import finish
 from cadcpp.runtime.token_writer import TokenWriter, complete
 from cadcpp.sampling.coupling import Coupling
 from cadcpp.telemetry.stats import Stats
@@ -130,6 +131,7 @@ class Llama(ContextOwner):
             say_once(f"{name} has no effect: {why}")
         if draft_model is not None and settings.draft_model_path is not None:
             say_once("draft_model has no effect: draft_model_path drafts")
+        finish(lambda: None)  # objects that nobody has any more are freed before memory is counted
         config = settings.session(upstream, n_ctx)
         adapted = DraftAdapter(draft_model) if draft_model is not None and settings.draft_model_path is None else None
         parts = Parts(drafter=adapted)

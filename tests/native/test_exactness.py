@@ -34,7 +34,7 @@ from tests.support.vocab import random_text
 
 SIZES = {"n_embd": 256, "n_ff": 512}
 HEADS = {"n_head": 4, "n_head_kv": 2}
-DRAWN = SamplingConfig(temperature=0.8, seed=7)
+DRAWN = SamplingConfig(temperature=0.8, seed=7, sampler="llama")
 GREEDY = SamplingConfig(temperature=0.0)
 CASES = [("mixture", "Q8_0"), ("llama", "F16"), ("llama", "IQ4_NL"), ("llama", "Q4_K"), ("llama", "Q4_0")]
 

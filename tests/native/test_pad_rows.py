@@ -120,7 +120,7 @@ def test_what_is_long_enough_stays_as_it_is(tiny: Callable[..., Path], tmp_path:
     assert (tmp_path / "once.gguf").read_bytes() == (tmp_path / "twice.gguf").read_bytes()
 
 
-@pytest.mark.parametrize("architecture", ["mixture", "mamba", "hybrid"])
+@pytest.mark.parametrize("architecture", ["mixture", "mamba", "lfm2"])
 def test_another_architecture_is_refused(tiny: Callable[..., Path], tmp_path: Path, architecture: str) -> None:
     with pytest.raises(ToolError, match="cannot be padded; take a dense model of the llama architecture"):
         pad_rows(tiny(architecture), tmp_path / "wide.gguf")

@@ -68,7 +68,7 @@ def is_trunk(verifier: Verifier) -> bool:
 def test_the_text_is_llama_cpps_own(tiny: Callable[..., Path], architecture: str) -> None:
     """Plain, with a draft of the same kind, and from a text that repeats itself."""
     path, prompt = tiny(architecture), random_text(1, 40)
-    drawn = SamplingConfig(seed=5, top_k=40, top_p=0.95, min_p=0.0)
+    drawn = SamplingConfig(seed=5, top_k=40, top_p=0.95, min_p=0.0, sampler="llama")
     with closing(PlainLoop(path, 256)) as plain:
         expected = plain.generate(prompt, N, Settings())
     with closing(PlainLoop(path, 256)) as plain:
