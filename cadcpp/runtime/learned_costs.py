@@ -1,5 +1,6 @@
 """What a pair of models was measured to cost on this machine: the next session starts from it."""
 
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -28,8 +29,8 @@ class LearnedCosts:
                 part.recall(known[name])
 
     def keep(self, policy: CostModel | DrafterChoice) -> None:
-        """For the next session."""
-        if float(policy.verify.count.sum()) >= _SEEN:
+        """For the next session. At the interpreter's end it is too late: nothing can be imported any more."""
+        if not sys.is_finalizing() and float(policy.verify.count.sum()) >= _SEEN:
             self._file.keep(self._facts, {name: part.learned() for name, part in _parts(policy).items()})
 
 

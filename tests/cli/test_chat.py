@@ -369,7 +369,7 @@ def test_a_mistake_in_a_reply_is_one_line_and_the_chat_goes_on(chat: Chat, state
     result, session = chat("a\nb\nc\n", [chunk("on"), MemoryError("no room")], [ValueError("odd")], say("last"))
     assert (result.exit_code, result.stdout) == (0, "on\nlast\n")
     assert result.stderr == f"{foot('on')}cadcpp: MemoryError: no room\ncadcpp: ValueError: odd\n{foot('last')}"
-    assert session.prompts[-1] == "<u>a</><a>ON</><u>c</><a>"  # what came to nothing is not in the conversation
+    assert session.prompts[-1] == "<u>a</><a>on</><u>c</><a>"  # what came to nothing is not in the conversation
     assert [message.get("content") for message in kept(state)[0]] == ["a", "on", "c", "last"]
 
 

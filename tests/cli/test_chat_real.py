@@ -163,7 +163,7 @@ def squeezed(text: str) -> str:
 def test_what_will_run_behind_the_wall(verifier: Path, demo: DemoPair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cadcpp.system.disk_speed, "disk_bytes_per_s", lambda *_: 100e6)
     headers = read_header(verifier), read_header(demo.draft)
-    config = SessionConfig(n_ctx=1024)
+    config = SessionConfig(n_ctx=1024, n_threads=2, threads_because="as asked")
     plan = make_plan(*headers, ram=320 << 20, n_ctx=1024, rows=64)
     assert plan.streams
     lines = dict(line.split(maxsplit=1) for line in screen(plan, config, (verifier, demo.draft)).splitlines())
@@ -172,6 +172,7 @@ def test_what_will_run_behind_the_wall(verifier: Path, demo: DemoPair, monkeypat
         "verifier": f"{verifier.name}, {format_size(sum(t.n_bytes for t in headers[0].tensors))}",
         "drafting": f"{demo.draft.name}, {format_size(headers[1].n_bytes)}",
         "context": "1024 tokens",
+        "threads": "2: as asked",
         "memory": f"{format_size(plan.peak)} of 336 MB",
         "weights": f"{format_size(plan.layout.pinned_bytes)} stay in memory, {read} are streamed",
         "speed": f"a pass reads {read} at 100 MB/s: {alone:.2g} s a token or more, {together:.2g} s at 5 tokens a pass",

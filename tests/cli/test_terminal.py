@@ -172,7 +172,9 @@ def on_terminal() -> Iterator[Callable[..., str]]:
         pytest.param(["models", "inspect", "{}"], SHOWN, id="inspect"),
         pytest.param(["models", "list", "--dir", "{parent}"], SHOWN[1:2], id="list"),
         pytest.param(["generate", "-m", "{}x", "-p", "Hi"], SHOWN[1:2], id="an error"),
-        pytest.param("generate -m {} --threads 1 -p Hi -n 100 --seed 1 --sampler llama".split(), SHOWN[:2], id="generate"),
+        pytest.param(
+            "generate -m {} --threads 1 -p Hi -n 100 --seed 1 --sampler llama".split(), SHOWN[:2], id="text"
+        ),
     ],
 )
 def test_a_file_does_not_steer_the_terminal(
@@ -184,7 +186,9 @@ def test_a_file_does_not_steer_the_terminal(
 
 
 def test_a_pipe_gets_what_the_model_wrote_to_the_letter(hostile: Path) -> None:
-    written = run("generate", "-m", hostile, "--threads", 1, "-p", "Hi", "-n", 100, "--seed", 1, "--sampler", "llama").stdout
+    written = run(
+        "generate", "-m", hostile, "--threads", 1, "-p", "Hi", "-n", 100, "--seed", 1, "--sampler", "llama"
+    ).stdout
     assert "\x1b]0;mine\x07" in written and "\x1b[2J" in written and "\u241b" not in written
 
 

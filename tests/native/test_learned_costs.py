@@ -34,9 +34,9 @@ def pair(tiny: Callable[..., Path]) -> tuple[Path, Path]:
 
 
 def test_the_next_session_starts_from_what_was_measured(pair: tuple[Path, Path], state: Path) -> None:
-    config = SessionConfig(n_ctx=256)
-    first, before = write(*pair, 60, config)
-    second, after = write(*pair, 60, config)
+    config = SessionConfig(n_ctx=512)
+    first, before = write(*pair, 200, config)
+    second, after = write(*pair, 200, config)
     assert first == second
     assert not before.verify.known and before.model.trials > 0
     assert after.verify.known and after.model.trials < before.model.trials
@@ -47,21 +47,21 @@ def test_the_next_session_starts_from_what_was_measured(pair: tuple[Path, Path],
 def test_what_was_measured_with_other_settings_does_not_count(
     pair: tuple[Path, Path], n_threads: int, pipeline: bool
 ) -> None:
-    config = SessionConfig(n_ctx=256, n_threads=2)
-    write(*pair, 60, config)
+    config = SessionConfig(n_ctx=512, n_threads=2)
+    write(*pair, 200, config)
     _, began = write(*pair, 8, replace(config, n_threads=n_threads, pipeline=pipeline))
     assert not began.verify.known
 
 
 def test_a_reply_too_short_to_learn_from_keeps_nothing(pair: tuple[Path, Path], state: Path) -> None:
-    write(*pair, 1, SessionConfig(n_ctx=256))
+    write(*pair, 1, SessionConfig(n_ctx=512))
     assert not (state / "cadcpp" / "costs.json").exists()
 
 
 @pytest.mark.parametrize("nonsense", [[], {"verify": {}}, {"verify": {"rows": [10**9], "seconds": [1], "count": [1]}}])
 def test_a_damaged_file_is_no_fault(pair: tuple[Path, Path], state: Path, nonsense: object) -> None:
-    write(*pair, 60, SessionConfig(n_ctx=256))
+    write(*pair, 200, SessionConfig(n_ctx=512))
     path = state / "cadcpp" / "costs.json"
     path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), nonsense)))
-    tokens, began = write(*pair, 60, SessionConfig(n_ctx=256))
-    assert len(tokens) == 60 and not began.verify.known
+    tokens, began = write(*pair, 200, SessionConfig(n_ctx=512))
+    assert len(tokens) == 200 and not began.verify.known

@@ -47,10 +47,10 @@ def model_drafter(rig: Rig, tiny: Callable[..., Path]) -> ModelDrafter:
 
 
 @pytest.fixture(params=["draft", "staged"])
-def drafter(model_drafter: ModelDrafter, request: pytest.FixtureRequest) -> ModelDrafter:
-    context = model_drafter.context
+def drafter(rig: Rig, model_drafter: ModelDrafter, request: pytest.FixtureRequest) -> ModelDrafter:
+    context, ends = model_drafter.context, rig.model.end_tokens()
     context.clear()
-    return ModelDrafter(context) if request.param == "draft" else StagedDrafter(context, [], NgramPredictor())
+    return ModelDrafter(context, ends) if request.param == "draft" else StagedDrafter(context, ends, NgramPredictor())
 
 
 def holds_exactly_the_trunk(cache: Cache) -> bool:
