@@ -18,6 +18,7 @@ from cadcpp.server.chats import Chat
 from cadcpp.server.completions import Completion
 from cadcpp.server.errors import UnknownModel, describe, shaped
 from cadcpp.server.fields import BadParameter, Fields
+from cadcpp.server.json_answer import JSONAnswer
 from cadcpp.server.middleware import Guard
 from cadcpp.server.served import Served
 from cadcpp.server.streams import Stream, event, line
@@ -57,7 +58,7 @@ def _routes(served: Served, access: Access) -> list[Route]:
 
     def post(path: str, work: Work) -> Route:
         async def handler(request: Request) -> Any:
-            return JSONResponse(work(served, await _fields(request, access)))
+            return JSONAnswer(work(served, await _fields(request, access)))
 
         return Route(path, handler, methods=["POST"])
 
@@ -66,7 +67,7 @@ def _routes(served: Served, access: Access) -> list[Route]:
             asked = make(served, await _fields(request, access))
             if asked.stream:
                 return Stream(served.read(asked.chunks()), spell, end)
-            return JSONResponse(await served.call(asked.answer))
+            return JSONAnswer(await served.call(asked.answer))
 
         return Route(path, handler, methods=["POST"])
 

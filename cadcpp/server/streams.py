@@ -1,7 +1,6 @@
 """Answers that are sent piece by piece."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -9,17 +8,19 @@ from typing import Any
 import anyio
 from starlette.types import Receive, Scope, Send
 
+from cadcpp.server.json_answer import as_json
+
 _PING_S = 15.0  # after so long without a word, a proxy may take a connection for dead
 
 
 def event(chunk: Any) -> bytes:
     """A server-sent event."""
-    return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode()
+    return b"data: " + as_json(chunk) + b"\n\n"
 
 
 def line(chunk: Any) -> bytes:
     """A line of JSON."""
-    return json.dumps(chunk, ensure_ascii=False).encode() + b"\n"
+    return as_json(chunk) + b"\n"
 
 
 class Stream:

@@ -3,10 +3,12 @@
 import json
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 pytest.importorskip("starlette", reason="the extra `server` is not installed")
@@ -31,6 +33,11 @@ def send(server: Server, **body: Any) -> socket.socket:
     head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(content)}\r\n\r\n"
     connection.sendall(head.encode() + content)
     return connection
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    while not true():
+        time.sleep(0.01)
 
 
 def rest(connection: socket.socket) -> str:
@@ -60,8 +67,10 @@ def test_a_client_that_is_gone_is_not_worked_for(server: Server) -> None:
 
 def test_a_stream_that_the_servers_end_cuts_short_says_so(server: Server) -> None:
     """The last one: it ends the server."""
-    stream, waiting = send(server, stream=True, **LONG), send(server, **LONG)
-    assert stream.recv(1 << 12).startswith(b"HTTP/1.1 200 OK")
+    stream = send(server, stream=True, **LONG)
+    assert stream.recv(1 << 12).startswith(b"HTTP/1.1 200 OK") and stream.recv(1 << 12)
+    waiting = send(server, **LONG)
+    wait_until(lambda: "requests_deferred 1" in httpx.get(f"{server.url.removesuffix('/v1')}/metrics").text)
     server.process.send_signal(signal.SIGTERM)
     events = rest(stream)
     assert json.loads(events.split("data: ")[-1].split("\n")[0])["error"]["message"] == "the server is ending"

@@ -172,9 +172,7 @@ def on_terminal() -> Iterator[Callable[..., str]]:
         pytest.param(["models", "inspect", "{}"], SHOWN, id="inspect"),
         pytest.param(["models", "list", "--dir", "{parent}"], SHOWN[1:2], id="list"),
         pytest.param(["generate", "-m", "{}x", "-p", "Hi"], SHOWN[1:2], id="an error"),
-        pytest.param(
-            "generate -m {} --threads 1 -p Hi -n 100 --seed 1 --sampler llama".split(), SHOWN[:2], id="text"
-        ),
+        pytest.param("generate -m {} --threads 1 -p Hi -n 100 --seed 1 --sampler llama".split(), SHOWN[:2], id="text"),
     ],
 )
 def test_a_file_does_not_steer_the_terminal(
