@@ -1,10 +1,13 @@
 """One call at a time, and none after the end."""
 
+import atexit
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
 from functools import wraps
+from sys import is_finalizing
 from typing import Any, TypeVar, cast
 
 from cadcpp.native.context import Stopped
@@ -29,6 +32,7 @@ class Serial:
         self._life, self._turns = Lifetime(what), Turns()
         self._caller = 0  # the thread whose turn it is
         self._freed = False
+        _made.add(self)
 
     def stop(self) -> None:
         """End the call that is under way, from any thread."""
@@ -125,14 +129,30 @@ class Serial:
 
     def __del__(self) -> None:
         """Nobody uses it, but this may be any thread at any moment: so nothing is waited for."""
-        if not getattr(self, "_freed", True) and not self._life.inherited:
+        if not (getattr(self, "_freed", True) or self._life.inherited or is_finalizing()):
             self._life.end()
             let_go(self._free_once)
+
+    def close_now(self) -> None:
+        """Close it, unless a call is under way."""
+        with self.turn_now() as now:
+            if now:
+                self._life.end()
 
     def _free_once(self) -> None:
         if not self._freed:
             self._freed = True
             self.free()
+
+
+_made = weakref.WeakSet[Serial]()
+
+
+@atexit.register
+def _close_all() -> None:
+    """While there still is an interpreter: what it takes apart at its end can no longer close anything."""
+    for each in list(_made):
+        each.close_now()
 
 
 def in_turn(method: _F) -> _F:

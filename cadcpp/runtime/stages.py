@@ -10,6 +10,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from cadcpp.errors import ClosedError
 from cadcpp.runtime.worker import Worker
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ def finish(work: Callable[[], T]) -> T:
         return work()
     try:
         future = COMPUTE.submit(work)
-    except RuntimeError:  # the interpreter is ending, and has waited for that thread
+    except ClosedError:  # the interpreter is ending, and has waited for that thread
         return work()
     _wait_for(future, lambda: None)
     return future.result()
@@ -79,7 +80,7 @@ def let_go(work: Callable[[], object]) -> None:
     """``work`` on the computing thread as soon as it can be; nobody waits, so that destructors may ask for it."""
     try:
         COMPUTE.submit(work)
-    except RuntimeError:  # the interpreter is ending
+    except ClosedError:  # the interpreter is ending
         work()
 
 

@@ -9,6 +9,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+from cadcpp.errors import ClosedError
+
 T = TypeVar("T")
 P = ParamSpec("P")
 _Work = tuple["Future[Any]", Callable[[], Any]]
@@ -37,9 +39,9 @@ class Worker:
         self._works.put(None)
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """What ``work`` will return. Raises RuntimeError when the interpreter is ending."""
+        """What ``work`` will return. Raises ClosedError when the interpreter is ending."""
         if _ending:
-            raise RuntimeError("the interpreter is ending: nothing more is done")
+            raise ClosedError("the program is ending: nothing more is computed")
         future = Future[T]()
         if self._thread is None:
             self._start()

@@ -309,6 +309,35 @@ def test_a_forked_child_makes_its_own_object_and_refuses_an_inherited_one(tiny: 
     assert not done.stderr
 
 
+LEFT = """
+import sys, threading
+from contextlib import suppress
+from cadcpp import CadError, Llama
+llama = Llama(sys.argv[1], n_ctx=256, n_threads=1, verbose=False, **eval(sys.argv[2]))
+stream, begun = llama("abc", max_tokens=30, stream=True), threading.Event()
+next(stream)
+def work():
+    with suppress(CadError):
+        while True:
+            begun.set()
+            llama("abc", max_tokens=200)
+if "call" in sys.argv:
+    threading.Thread(target=work, daemon=True).start()
+    begun.wait()
+"""
+
+
+@pytest.mark.parametrize("how", ["", "call"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_object_that_is_left_to_the_end_of_the_program_ends_with_it(
+    tiny: Callable[..., Path], kind: str, how: str, tmp_path: Path
+) -> None:
+    options = KINDS[kind] | ({"trace": str(tmp_path / "trace")} if kind == "session" else {})
+    command = [sys.executable, "-c", LEFT, str(tiny("llama", type_name="Q8_0")), repr(options), how]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 # in any order -----------------------------------------------------------------------------------------
 
 
