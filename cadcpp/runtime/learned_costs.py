@@ -11,7 +11,7 @@ from cadcpp.runtime.machine_file import MachineFile
 from cadcpp.system.user_dirs import state_dir
 
 _NONSENSE = (KeyError, TypeError, ValueError, IndexError)
-_SEEN = 8.0  # passes without which nothing is worth keeping
+_SEEN = 2.0  # passes without which nothing is worth keeping
 
 
 class LearnedCosts:
@@ -30,7 +30,7 @@ class LearnedCosts:
 
     def keep(self, policy: CostModel | DrafterChoice) -> None:
         """For the next session. At the interpreter's end it is too late: nothing can be imported any more."""
-        if not sys.is_finalizing() and float(policy.verify.count.sum()) >= _SEEN:
+        if not sys.is_finalizing() and float(policy.verify.count.sum()) > _SEEN:
             self._file.keep(self._facts, {name: part.learned() for name, part in _parts(policy).items()})
 
 
