@@ -102,7 +102,7 @@ bench-acceptance: setup  ## tokens a pass, by kind of text; exact
 bench-mixture: setup  ## a mixture of experts larger than memory
 	$(BIN)/python -m bench.studies.mixture_of_experts
 
-bench-types: setup  ## in memory by weight type, beside llama.cpp at its own defaults; an hour
+bench-types: setup  ## in memory by weight type, beside llama.cpp at its own defaults; half an hour
 	$(BIN)/python -m bench.studies.weight_types
 
 bench-memory: setup  ## what the drop-in class holds in memory, beside upstream's
