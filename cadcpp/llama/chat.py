@@ -206,7 +206,7 @@ def _render(formatter: Any, messages: list[Message], wanted: dict[str, Any], too
     if re.search(r"length\s*[!=]=\s*9", source):
         messages = with_short_ids(messages)
     choice = wanted["tool_choice"] if offered is not None else None
-    given = {"tools": offered, "tool_choice": choice, "functions": None, "function_call": None}
+    given = {"tools": offered, "tool_choice": choice, "functions": None, "function_call": None, "documents": None}
     if tools is not None and tools.legacy and named:
         given |= {"functions": wanted["functions"], "function_call": wanted["function_call"]}
     return _first_that_renders(formatter, messages, given)

@@ -170,3 +170,10 @@ def test_settings_without_effect_are_told(
     with Llama(str(tiny()), draft_model_path=tiny(noise=0.02), **given) as llama:
         assert llama.speculates == ("speculative" in options)
     assert words in caplog.text and "draft_model_path" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["tools", "documents"])
+def test_a_template_is_told_that_there_are_no_tools_and_no_documents(tiny: Callable[..., Path], name: str) -> None:
+    template = f"{{% if {name} is not none %}}{{{{ raise_exception('{name}') }}}}{{% endif %}}{_MESSAGES}"
+    with Llama(str(tiny(chat_template=template)), n_ctx=64, n_threads=1, verbose=False) as llama:
+        assert llama.chat_prompt([{"role": "user", "content": "Hi"}]) == "user: Hi\n"
