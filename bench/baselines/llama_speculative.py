@@ -42,7 +42,9 @@ def sources(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
     subprocess.run([*command, "-d", str(folder), package], check=True)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
-        archive.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):  # early versions of Python 3.10 and 3.11 have none
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
     return next(folder.glob("*/vendor/llama.cpp"))
 
 
