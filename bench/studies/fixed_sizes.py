@@ -7,37 +7,23 @@ memory limits (cgroup).
 Into bench/results/fixed.jsonl and .md.
 """
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 from bench.matrix.cell import MEMORY, Cell, Place
-from bench.matrix.grid import AS_IS, MEDIUM, ROWS, SLOW, Section, cell
-from bench.matrix.runner import run
+from bench.matrix.grid import AS_IS, MEDIUM, ROWS, SLOW, cell
 from bench.matrix.systems import OURS, SAME
 from bench.matrix.workloads import CASES
-from bench.measure.record import RESULTS
-from bench.measure.results import Run, load
+from bench.measure.results import Run
 from bench.report.build import texts
 from bench.report.statistics import mean, median
 from bench.report.tables import number, table
+from bench.studies.cell_study import study
 
-_PATH = RESULTS / "fixed.jsonl"
 _TOKENS = {MEMORY: 48, MEDIUM: 40, SLOW: 40, AS_IS: 40}
-_DAY = 24 * 60.0  # minutes: no limit
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.studies.fixed_sizes", description=__doc__)
-    parser.add_argument("--show", action="store_true", help="what is there")
-    parser.add_argument("-o", "--output", type=Path, default=_PATH, help="of the JSON lines")
-    options = parser.parse_args()
-    if not options.show:
-        section = Section("fixed", "", 60 * _DAY, tuple(cells()))
-        run(options.output, [section], {"tokens": None, "minutes": _DAY})
-    text = "\n".join(report(load(options.output)))
-    options.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    study("bench.studies.fixed_sizes", __doc__, "fixed", cells, report)
 
 
 def cells() -> Iterator[Cell]:

@@ -6,40 +6,26 @@
 Into bench/results/types.jsonl and .md.
 """
 
-import argparse
 import statistics
 from collections.abc import Iterator
-from pathlib import Path
 
 from bench.matrix import models
 from bench.matrix.cell import MEMORY, Cell
-from bench.matrix.grid import Section, cell
-from bench.matrix.runner import run
+from bench.matrix.grid import cell
 from bench.matrix.systems import OURS, PLAIN
 from bench.matrix.workloads import CASES
-from bench.measure.record import RESULTS
-from bench.measure.results import Run, load
+from bench.measure.results import Run
 from bench.report.build import texts
 from bench.report.statistics import mean, ratio
 from bench.report.tables import number, table, times
+from bench.studies.cell_study import study
 
-_PATH = RESULTS / "types.jsonl"
 _TURNS, _TOKENS = 3, 64
-_DAY = 24 * 60.0  # minutes: no limit
 _KINDS = (PLAIN, "off", OURS)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.studies.weight_types", description=__doc__)
-    parser.add_argument("--show", action="store_true", help="what is there")
-    parser.add_argument("-o", "--output", type=Path, default=_PATH, help="of the JSON lines")
-    options = parser.parse_args()
-    if not options.show:
-        section = Section("types", "", 60 * _DAY, tuple(cells()))
-        run(options.output, [section], {"tokens": None, "minutes": _DAY})
-    text = "\n".join(report(load(options.output)))
-    options.output.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    study("bench.studies.weight_types", __doc__, "types", cells, report)
 
 
 def cells() -> Iterator[Cell]:
