@@ -78,6 +78,12 @@ def smollm2(models_dir: Path, making: Callable[[], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="session")
+def target(smollm2: Callable[[str], Path]) -> Path:
+    """SmolLM2 in the type that is next to its own."""
+    return smollm2("Q8_0")
+
+
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Tiny models with random weights, each made once: ``tiny("llama", noise=0.05)``, ``tiny("mamba")``."""
     directory = tmp_path_factory.mktemp("tiny")

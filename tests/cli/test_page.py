@@ -1,7 +1,7 @@
 """The page at `/`, in a real browser: headless Chromium."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,9 @@ KEY = "a-key"
 
 
 @pytest.fixture(scope="module")
-def model(smollm2: Callable[[str], Path]) -> Path:
-    return smollm2("Q8_0")
-
-
-@pytest.fixture(scope="module")
-def server(model: Path, demo: DemoPair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(target: Path, demo: DemoPair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("page") / "log"
-    with serving(log, "-m", model, "-d", demo.draft, "--ctx", 2048, "--threads", 1, "--alias", "smol") as running:
+    with serving(log, "-m", target, "-d", demo.draft, "--ctx", 2048, "--threads", 1, "--alias", "smol") as running:
         yield running
 
 
@@ -161,8 +156,8 @@ def test_it_can_be_read(browser: Any, server: Server, scheme: str) -> None:
     visit.context.close()
 
 
-def test_a_key_is_asked_for(browser: Any, model: Path, tmp_path: Path) -> None:
-    with serving(tmp_path / "log", "-m", model, "--ctx", 512, "--threads", 1, CADCPP_API_KEY=KEY) as server:
+def test_a_key_is_asked_for(browser: Any, target: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "log", "-m", target, "--ctx", 512, "--threads", 1, CADCPP_API_KEY=KEY) as server:
         visit = Visit(browser, server.url)
         visit.page.get_by_label("API key").fill(KEY)
         visit.say(LONG)

@@ -1,7 +1,7 @@
 """Every piece of Python in the page for those who come from llama-cpp-python runs as it stands there."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,6 @@ pytestmark = pytest.mark.real
 PAGE = (ROOT / "docs" / "coming-from-llama-cpp-python.md").read_text("utf-8")
 PIECES = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 USES = re.compile(r"^(?:import|from) (openai|instructor|langchain_openai)", re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def target(smollm2: Callable[[str], Path]) -> Path:
-    return smollm2("Q8_0")
 
 
 @pytest.fixture(scope="module")

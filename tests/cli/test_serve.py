@@ -35,11 +35,6 @@ class Pet(pydantic.BaseModel):
 
 
 @pytest.fixture(scope="module")
-def target(smollm2: Callable[[str], Path]) -> Path:
-    return smollm2("Q8_0")
-
-
-@pytest.fixture(scope="module")
 def server(target: Path, demo: DemoPair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     options = ["-d", demo.draft, "--ctx", N_CTX, "--threads", 1, "--alias", NAME, "--logprobs"]
     log = tmp_path_factory.mktemp("serve") / "log"

@@ -1,7 +1,7 @@
 """lm-eval, as people use it, on `cadcpp serve`: its scores are those of one plain pass over each text."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,6 @@ metric_list: [{{metric: acc}}]
 """
 CHOICES = ["Paris", "Rome", "Berlin", "Tokyo"]
 COUNTRIES = {"France": 0, "Italy": 1, "Germany": 2, "Japan": 3}
-
-
-@pytest.fixture(scope="module")
-def target(smollm2: Callable[[str], Path]) -> Path:
-    return smollm2("Q8_0")
 
 
 @pytest.fixture(scope="module")

@@ -51,11 +51,6 @@ ASK = [{"role": "user", "content": "What is the weather in Rome for 2 days?"}]
 
 
 @pytest.fixture(scope="module")
-def target(smollm2: Callable[[str], Path]) -> Path:
-    return smollm2("Q8_0")
-
-
-@pytest.fixture(scope="module")
 def theirs(target: Path) -> Iterator[Theirs]:
     with upstream(target, **SIZES, logits_all=False) as llama:
         yield llama

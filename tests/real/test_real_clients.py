@@ -1,7 +1,7 @@
 """Clients of other projects, unchanged, on `cadcpp serve` with a draft at work, as far as they are installed."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,6 @@ class Person(pydantic.BaseModel):
 
     name: str = pydantic.Field(pattern="^[A-Z][a-z]{1,10}$")
     age: int | None = pydantic.Field(ge=0, le=130)
-
-
-@pytest.fixture(scope="module")
-def target(smollm2: Callable[[str], Path]) -> Path:
-    return smollm2("Q8_0")
 
 
 @pytest.fixture(scope="module")
