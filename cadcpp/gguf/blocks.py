@@ -2,7 +2,7 @@
 
 import re
 
-from cadcpp.gguf.header import Header, Tensor, read_integers
+from cadcpp.gguf.header import Header, Tensor, once, read_integers
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(\w+)")
 _STATE = ("ssm_", "shortconv", "time_mix_")  # names of what only blocks with a recurrent state have
@@ -16,6 +16,7 @@ def block_of(tensor: Tensor) -> int | None:
     return int(match[1]) if match else None
 
 
+@once
 def ahead_blocks(header: Header) -> frozenset[int]:
     """Blocks that predict tokens after the next one, at a model's end: llama.cpp neither loads nor computes them."""
     first = header.number("block_count") - header.number("nextn_predict_layers")
@@ -26,11 +27,13 @@ def ahead_blocks(header: Header) -> frozenset[int]:
     )
 
 
+@once
 def state_blocks(header: Header) -> frozenset[int]:
     """Blocks with a recurrent state."""
     return _with(header, _STATE) - ahead_blocks(header)
 
 
+@once
 def cache_heads(header: Header) -> list[int]:
     """Heads for keys and values of every block that keeps such."""
     n_blocks, states = header.number("block_count", 1), state_blocks(header)
@@ -40,6 +43,7 @@ def cache_heads(header: Header) -> list[int]:
     return [each[i] if i < len(each) else n_head for i in sorted(kept - ahead_blocks(header)) if i < n_blocks]
 
 
+@once
 def state_bytes(header: Header) -> int:
     """Of the recurrent states of one sequence; 0 for a model that has none."""
     return _F32 * len(state_blocks(header)) * (_convolution(header) + _recurrence(header))

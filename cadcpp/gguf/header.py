@@ -4,16 +4,19 @@ import ctypes
 import re
 import reprlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from cadcpp.errors import ModelError
 from cadcpp.gguf import arrays
 from cadcpp.gguf.ggml_base import last_error
 from cadcpp.gguf.parser import InitParams, parser
+
+T = TypeVar("T")
 
 MAGIC = b"GGUF"
 TOKEN_NORMAL, TOKEN_BYTE = 1, 6  # kinds of tokens that stand for text; others are control tokens, padding, ...
@@ -53,6 +56,7 @@ class Header:
     tensors: tuple[Tensor, ...]
     parts: tuple[Part, ...]
     arrays: frozenset[str] = frozenset()  # names of metadata that are left out
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # see `once`
 
     @property
     def architecture(self) -> str:
@@ -73,6 +77,18 @@ class Header:
         if type(value) is not int or not 0 <= value < 2**31:
             raise ModelError(f"{self.path} says that its {key} is {reprlib.repr(value)}: {DAMAGED}")
         return value
+
+
+def once(derive: Callable[[Header], T]) -> Callable[[Header], T]:
+    """A function of a header that looks through all its tensors or its file, which is asked for many times."""
+
+    @wraps(derive)
+    def found(header: Header) -> T:
+        if derive not in header.derived:
+            header.derived[derive] = derive(header)
+        return cast(T, header.derived[derive])
+
+    return found
 
 
 def read_header(path: Path) -> Header:
