@@ -116,3 +116,7 @@ class SessionConfig:
             return self
         threads = choose_threads()
         return replace(self, n_threads=threads.n, threads_because=threads.why)
+
+    def threads(self) -> int:
+        """How many compute: what was asked for or decided before, else what is best now."""
+        return self.with_threads().n_threads or 1

@@ -39,7 +39,6 @@ from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.runtime.learned_costs import LearnedCosts
-from cadcpp.system.cpu import choose_threads
 from cadcpp.system.mapping import Mapping, is_shareable
 from cadcpp.system.stub import foreseen_limits
 from cadcpp.telemetry.trace import Trace
@@ -84,7 +83,7 @@ class Assembly:
     ) -> None:
         """Raises CadError for what cannot work, as far as it can be told before anything is loaded."""
         self.config, self._parts, self._stack = config, parts, stack
-        self._n_threads = config.n_threads or choose_threads().n
+        self._n_threads = config.threads()
         self._trace = self._start_trace()
         header, draft_header = _usable(verifier), _usable(draft) if draft else None
         check_context(config.n_ctx, header)

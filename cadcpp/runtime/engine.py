@@ -224,8 +224,9 @@ class Engine:
 
     def _must_keep(self, state: RoundState) -> bool:
         """Whether nothing is drafted, since text would be evaluated once more too often otherwise."""
-        round_s = np.maximum(self.policy.verify.estimate(), state.disk.stream_s)
-        return self.verifier.carries and self.carried.is_due(state.n_uncached, round_s)
+        if not self.verifier.carries:
+            return False
+        return self.carried.is_due(state.n_uncached, np.maximum(self.policy.verify.estimate(), state.disk.stream_s))
 
     def _grow(self, generation: Generation, budget: DraftBudget | None) -> DraftedTree:
         ids, coupling = generation.text.ids, generation.coupling

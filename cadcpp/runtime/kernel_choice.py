@@ -34,7 +34,7 @@ def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED)
         return KernelModes(kept=replace(unchecked, repacked=repacks), streamed=unchecked, snapshots=snapshots)
-    n_threads = config.with_threads().n_threads or 1
+    n_threads = config.threads()
     streamed = _mode(header, n_threads, repacked=False)
     kept = _kept(header, n_threads, streamed) if repacks else streamed
     modes = KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def _key(facts: object) -> str:
     return hashlib.sha256(json.dumps((files, machine, settings, facts), sort_keys=True).encode()).hexdigest()
 
 
+@cache
 def _processor() -> list[str]:
     """What the kernel says of the processors, but for how fast they are just now."""
     with suppress(OSError):

@@ -41,7 +41,7 @@ def slots(served: Served) -> list[dict[str, Any]]:
             "n_ctx": served.llama.n_ctx(),
             "speculative": served.llama.speculates,
             "is_processing": metrics.n_working > 0,
-            "n_waiting": max(metrics.n_open - metrics.n_working, 0),
+            "n_waiting": metrics.n_waiting,
             "n_decoded": stats.emitted,
             "tokens_per_pass": stats.tokens_per_pass,
         }

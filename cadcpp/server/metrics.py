@@ -24,6 +24,10 @@ class Metrics:
     n_open: int = 0  # requests that wait or are answered
     n_working: int = 0  # of them, those that are answered: one at most
 
+    @property
+    def n_waiting(self) -> int:
+        return max(self.n_open - self.n_working, 0)
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         self.n_open += 1
@@ -64,13 +68,12 @@ class Metrics:
             "llamacpp:prompt_tokens_total": (self.prompt_tokens, "tokens of prompts"),
             "llamacpp:tokens_predicted_total": (self.tokens, "tokens written"),
         }
-        queued = max(self.n_open - self.n_working, 0)
         now = {
             "cadcpp_acceptance_ratio": (self.accepted / max(self.drafted, 1), "share of drafted tokens accepted"),
             "cadcpp_tokens_per_pass": ((self.accepted + self.passes) / max(self.passes, 1), "tokens a pass"),
-            "cadcpp_queue_length": (queued, "requests that wait"),
+            "cadcpp_queue_length": (self.n_waiting, "requests that wait"),
             "llamacpp:requests_processing": (self.n_working, "requests that are answered"),
-            "llamacpp:requests_deferred": (queued, "requests that wait"),
+            "llamacpp:requests_deferred": (self.n_waiting, "requests that wait"),
         }
         lines = [*_lines(totals, "counter"), *_lines(now, "gauge")]
         return "\n".join(lines) + "\n"

@@ -72,9 +72,8 @@ def _ignores_lock_limit(root: Path) -> bool:
 
     In a user namespace the capability counts for nothing; its ids are not those of the whole system.
     """
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = (root / "proc/self/status").read_text().splitlines()
-        effective = int(next(line for line in lines if line.startswith("CapEff:")).split()[1], 16)
+    with contextlib.suppress(OSError, ValueError):
+        effective = int(_told(root / "proc/self/status", b"CapEff:") or "0", 16)
         ids = (root / "proc/self/uid_map").read_text().split()
         return bool(effective >> _CAP_IPC_LOCK & 1) and ids == ["0", "0", str(2**32 - 1)]
     return False
@@ -84,8 +83,8 @@ def peak_bytes() -> int:
     """Largest resident set of this process so far."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
-    if (kib := _counter("/proc/self/status", b"VmHWM:")) is not None:
-        return 1024 * kib  # getrusage would count what the parent held when it forked
+    if (kib := _told("/proc/self/status", b"VmHWM:")) is not None:
+        return 1024 * int(kib)  # getrusage would count what the parent held when it forked
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -94,16 +93,16 @@ def peak_bytes() -> int:
 
 def read_bytes() -> int:
     """Bytes that this process has fetched from storage, page faults included; 0 where nobody counts."""
-    if (found := _counter("/proc/self/io", b"read_bytes:")) is not None:
-        return found
+    if (found := _told("/proc/self/io", b"read_bytes:")) is not None:
+        return int(found)
     process = psutil.Process()
     return int(process.io_counters().read_bytes) if hasattr(process, "io_counters") else 0
 
 
-def _counter(path: str, name: bytes) -> int | None:
-    """A number that Linux keeps of this process. It is read after every pass, so directly."""
+def _told(path: str | Path, name: bytes) -> str | None:
+    """What Linux tells of this process under a name. It is read after every pass, so directly."""
     with contextlib.suppress(OSError, StopIteration), open(path, "rb") as lines:
-        return int(next(line for line in lines if line.startswith(name)).split()[1])
+        return next(line for line in lines if line.startswith(name)).split()[1].decode()
     return None
 
 
