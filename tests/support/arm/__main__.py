@@ -13,9 +13,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.support.cross import PACKAGES, PROCESSORS, Processor, missing_tools
+from tests.support.arm.processors import PACKAGES, PROCESSORS, Processor, missing_tools
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STUDY = ["-m", "bench.studies.exactness"]
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 TEXTS, EXACTNESS = "tests/cli/test_same_text.py", "tests/native/test_exactness.py"
