@@ -1,77 +1,73 @@
 """cadcpp's own code and tests on emulated ARM processors; prints which kernels are exact on each.
 
-python -m tests.support.arm [--quick] [--optional] [PROCESSOR ...]
+python -m tests.support.arm [--quick] [--again] [--optional] [PROCESSOR ...] [PART ...]
 
---quick takes a part of it, on one processor. --optional says so where tools are missing, and is content.
-Nothing here says how fast anything is.
+A part is a type of weights, or a group of tests. One that passed is not run again until something changes that it
+depends on, so a run that was ended goes on with the same command. As many run at a time as there are cores.
+--quick takes a few of them, on one processor. --again runs them whatever is known.
+--optional says so where tools are missing, and is content. Nothing here says how fast anything is.
 """
 
+import argparse
 import os
-import subprocess
 import sys
-import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+from tests.support.arm.outcome import Outcome, kept, run
+from tests.support.arm.parts import QUICK, WHOLE, Part
 from tests.support.arm.processors import PACKAGES, PROCESSORS, Processor, missing_tools
+from tests.support.arm.table import lines
 
-ROOT = Path(__file__).parents[3]
-STUDY = ["-m", "bench.studies.exactness"]
-PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
-TEXTS, EXACTNESS = "tests/cli/test_same_text.py", "tests/native/test_exactness.py"
-TESTS = [EXACTNESS, "tests/native/test_tree_batch.py", "tests/native/test_staged.py"]
-WHOLE = (STUDY, [*PYTEST, *TESTS], [*PYTEST, "-m", "slow or not slow", TEXTS])
-QUICK = ([*STUDY, "q8_0"], [*PYTEST, TEXTS, f"{EXACTNESS}::test_control_rows_one_by_one_are_not_enough"])
+Task = tuple[Processor, Part]
 
 
 def main() -> None:
-    options, names = _split(sys.argv[1:])
+    options = _options()
     if missing := missing_tools():
         print(f"not run: {', '.join(missing)} not found (apt install {PACKAGES})")
-        sys.exit("--optional" not in options)
-    chosen = [processor for processor in PROCESSORS if processor.name in names or not names]
-    quick = "--quick" in options
-    tasks = [(processor, work) for processor in chosen[: 1 if quick else None] for work in (QUICK if quick else WHOLE)]
-    sys.exit(max(work_off(tasks)))
+        sys.exit(not options.optional)
+    try:
+        codes = work_off(_tasks(options.names, options.quick), again=options.again)
+    except KeyboardInterrupt:
+        sys.exit("\nended; the same command goes on")
+    print("", *lines(), sep="\n")
+    sys.exit(max(codes))
 
 
-def work_off(tasks: list[tuple[Processor, list[str]]]) -> list[int]:
-    """Do them, as many at a time as there are cores; prints what each says, and gives their exit codes."""
-    environments = {processor: processor.environment() for processor, _ in tasks}  # made, if they are not there
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(lambda task: run(task[0], environments[task[0]], task[1]), tasks)
-        return [_show(processor, result) for (processor, _), result in zip(tasks, done, strict=True)]
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.support.arm")
+    for name in ("--quick", "--again", "--optional"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("names", nargs="*", metavar="PROCESSOR or PART")
+    options = parser.parse_args()
+    parts = QUICK if options.quick else WHOLE
+    known = [*(processor.name for processor in PROCESSORS), *(part.name for part in parts)]
+    if unknown := set(options.names) - set(known):
+        parser.error(f"{' '.join(unknown)}: not among {' '.join(known)}")
+    return options
 
 
-def _split(arguments: list[str]) -> tuple[set[str], list[str]]:
-    """Options and names of processors."""
-    options = {argument for argument in arguments if argument in ("--quick", "--optional")}
-    names = [argument for argument in arguments if argument not in options]
-    known = [processor.name for processor in PROCESSORS]
-    if unknown := set(names) - set(known):
-        sys.exit(f"{' '.join(unknown)}: not among {' '.join(known)}")
-    return options, names
+def _tasks(names: Sequence[str], quick: bool) -> list[Task]:
+    """Those named; without a name of a kind all of that kind."""
+    parts, processors = (QUICK, PROCESSORS[:1]) if quick else (WHOLE, PROCESSORS)
+    wanted = [processor for processor in PROCESSORS if processor.name in names] or processors
+    return [(processor, part) for processor in wanted for part in [p for p in parts if p.name in names] or parts]
 
 
-def run(processor: Processor, environment: dict[str, str], arguments: list[str]) -> "subprocess.CompletedProcess[str]":
-    """The emulated Python, at the lowest priority, with nothing remembered of other runs."""
-    path = os.pathsep.join([str(ROOT), environment["PYTHONPATH"]])
-    with tempfile.TemporaryDirectory() as cache:
-        kept = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": cache}
-        command = ["nice", "-n", "19", *processor.python(), *arguments]
-        return subprocess.run(
-            command,
-            env={**os.environ, **environment, **kept},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+def work_off(tasks: Sequence[Task], *, again: bool) -> list[int]:
+    """Run them, as many at a time as there are cores; prints what each says, and gives their exit codes."""
+    for processor, _ in tasks:
+        processor.environment()  # made, if it is not there, by one thread
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        outcomes = pool.map(lambda task: (not again and kept(*task)) or run(*task), tasks)
+        return [_show(*task, outcome) for task, outcome in zip(tasks, outcomes, strict=True)]
 
 
-def _show(processor: Processor, done: "subprocess.CompletedProcess[str]") -> int:
-    print(f"\n## {processor.name}\n\n{done.stdout.strip()}", flush=True)
-    return abs(done.returncode)
+def _show(processor: Processor, part: Part, outcome: Outcome) -> int:
+    took = "kept" if outcome.seconds is None else f"{outcome.seconds:.0f} s"
+    print(f"\n## {processor.name}, {part.name} ({took})\n\n{outcome.said.strip()}", flush=True)
+    return outcome.code
 
 
 if __name__ == "__main__":
