@@ -31,7 +31,7 @@ class Kind:
     """Another architecture for a model that is written, and counts that it has in addition or of its own."""
 
     architecture: str
-    counts: Mapping[str, int | list[int]]
+    counts: Mapping[str, int | Sequence[int]]
 
 
 def require_gguf() -> None:
@@ -113,10 +113,10 @@ def _copy_metadata(reader: Any, writer: Any, changed: Mapping[str, object], old:
 def _add_counts(writer: Any, kind: Kind) -> None:
     for name, value in kind.counts.items():
         key = f"{kind.architecture}.{name}"
-        if isinstance(value, list):
-            writer.add_array(key, value)
-        else:
+        if isinstance(value, int):
             writer.add_uint32(key, value)
+        else:
+            writer.add_array(key, value)
 
 
 def _announce(writer: Any, tensor: NewTensor) -> None:
