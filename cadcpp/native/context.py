@@ -186,7 +186,17 @@ class Context:
 
     def use_threads(self, n: int) -> None:
         """Decode with ``n`` threads from now on."""
+        self.n_threads = n
         api.llama_set_n_threads(self.handle, n, n)
+
+    @contextmanager
+    def single_threaded(self) -> Iterator[None]:
+        """Inside, decode with one thread."""
+        api.llama_set_n_threads(self.handle, 1, 1)
+        try:
+            yield
+        finally:
+            self.use_threads(self.n_threads)
 
     def logits(self, n: int) -> NDArray[np.float32]:
         """Logits of the first ``n`` rows of the last batch that asked for them, [n, n_vocab].

@@ -44,6 +44,29 @@ def find_granularity(made: Sketch, *, repacked: bool, n_threads: int) -> Granula
             return next((g for g in CANDIDATES if agrees(model, g, n_threads)), None)
 
 
+def agrees_with_threads(made: Sketch, granularity: Granularity, *, repacked: bool, counts: Sequence[int]) -> bool:
+    """Whether a text has the same logits and hidden states with any of these numbers of threads.
+
+    Passes are compared with such of the same size: where one row at a time is computed, others need not be exact.
+    """
+    with closing(scratch_file()) as file:
+        write_sketch(file.path, made)
+        with closing(Model(file.path, vocabulary=False, repacked=repacked)) as model:
+            with closing(Context(model, replace(_SHAPE, granularity=granularity), counts[0])) as context:
+                return _threads_agree(context, counts)
+
+
+def _threads_agree(context: Context, counts: Sequence[int]) -> bool:
+    api.llama_set_embeddings(context.handle, True)
+    walks = _SINGLE, *_WALKS
+    expected = [_walk(context, sizes) for sizes in walks]
+    for n in counts[1:]:
+        context.use_threads(n)
+        if not all(np.array_equal(_walk(context, walks[i]), rows) for i, rows in enumerate(expected)):
+            return False
+    return True
+
+
 def agrees(model: Model, granularity: Granularity, n_threads: int) -> bool:
     """Whether a text has the same logits and the same last hidden states in passes of all sizes, and in trees."""
     with closing(Context(model, replace(_SHAPE, granularity=granularity), n_threads)) as context:
