@@ -6,7 +6,8 @@ from cadcpp.errors import WorkerError
 from cadcpp.link.address import Address
 from cadcpp.link.protocol import CAPS_BYTES, MARK, VERSION, Broken, Command, ask
 
-CONNECT_S = 10.0  # how long a worker may take to answer at all
+CONNECT_S = 10.0  # how long a worker may take to be there
+START_S = 90.0  # ... to start a server, from a slow card
 SILENCE_S = 300.0  # ... to reply, where it is not one that says meanwhile that it works
 BEAT_S = 2.0  # how often such a one says so
 BEATS = 10  # of which so many may be missing
@@ -35,6 +36,7 @@ def prepare(sock: socket.socket) -> None:
 
 def greet(sock: socket.socket, address: Address) -> bool:
     """Check that it speaks the same protocol; whether it is a `cadcpp worker`. Raises WorkerError."""
+    sock.settimeout(START_S)
     try:
         reply = ask(sock, Command.HELLO, MARK)
     except (Broken, OSError) as error:
@@ -49,6 +51,14 @@ def greet(sock: socket.socket, address: Address) -> bool:
             f"{VERSION[0]}.{VERSION[1]}: install the same version of llama-cpp-python on both"
         )
     return reply[4:] == MARK[:CAPS_BYTES]
+
+
+def lent_bytes(sock: socket.socket, address: Address) -> int:
+    """Memory that a worker has left. Raises WorkerError."""
+    try:
+        return int.from_bytes(ask(sock, Command.GET_DEVICE_MEMORY, bytes(4))[:8], "little")
+    except (Broken, OSError) as error:
+        raise WorkerError(f"worker {address} is lost: {reason(error)}") from None
 
 
 def unreachable(address: Address, error: OSError) -> WorkerError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cadcpp.link.address import Address
-from cadcpp.link.connection import BEAT_S, CONNECT_S, prepare
+from cadcpp.link.connection import BEAT_S, START_S, prepare
 from cadcpp.link.protocol import (
     ALIVE,
     CAPS_BYTES,
@@ -26,6 +26,7 @@ from cadcpp.link.protocol import (
     send_reply,
 )
 
+GUEST = "guest"  # what threads that serve a client are called
 _SIZE, _POINTER, _TWO = struct.Struct("<4xQ"), struct.Struct("<Q"), struct.Struct("<QQ")
 
 
@@ -87,7 +88,7 @@ class Front:
         with contextlib.suppress(OSError):
             while True:
                 client, where = self._listener.accept()
-                threading.Thread(target=self._attend, args=(client, where[0]), daemon=True).start()
+                threading.Thread(target=self._attend, args=(client, where[0]), name=GUEST, daemon=True).start()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -96,14 +97,13 @@ class Front:
 
     def _attend(self, client: socket.socket, where: str) -> None:
         prepare(client)
-        with client, contextlib.closing(self._start()) as server:
-            try:
-                with server.connect(CONNECT_S) as inner:
-                    prepare(inner)
-                    with _Guest(client, inner, server, self._ledger) as guest:
-                        guest.serve()
-            except (OSError, Broken) as error:
-                self._told(f"client {where} is lost: {error}")
+        guest = _Guest(client, self._start(), self._ledger)
+        try:
+            guest.serve()
+        except (OSError, Broken) as error:
+            self._told(f"client {where} is lost: {error}")
+        finally:
+            guest.leave()
 
 
 @dataclass(slots=True)
@@ -111,23 +111,28 @@ class _Guest:
     """One client and its server."""
 
     client: socket.socket
-    inner: socket.socket
     server: Server
     ledger: Ledger
     known: bool = False  # it understands ALIVE
     buffers: dict[int, int] = field(default_factory=dict)  # bytes, by what its server calls them
     own_bytes: int = 0  # of the server itself
-
-    def __enter__(self) -> "_Guest":
-        self.own_bytes = self.server.resident_bytes()
-        self.ledger.give(-self.own_bytes)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ledger.give(self.own_bytes + sum(self.buffers.values()))
+    inner: socket.socket = field(init=False)  # to the server
 
     def serve(self) -> None:
         """All its requests. Raises OSError or Broken where one of the two has gone."""
+        with self.server.connect(START_S) as self.inner:
+            prepare(self.inner)
+            self.own_bytes = self.server.resident_bytes()
+            self.ledger.give(-self.own_bytes)
+            self._serve()
+
+    def leave(self) -> None:
+        """End its server, and with that give back what it had."""
+        self.client.close()
+        self.server.close()
+        self.ledger.give(self.own_bytes + sum(self.buffers.values()))
+
+    def _serve(self) -> None:
         while (found := read_head(self.client)) is not None:
             command, n_bytes = found
             match command:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cadcpp.errors import WorkerError
 from cadcpp.link.address import Address
-from cadcpp.link.connection import BEAT_S, BEATS, SILENCE_S, connect, greet, prepare, reason
+from cadcpp.link.connection import BEAT_S, BEATS, SILENCE_S, connect, greet, lent_bytes, prepare, reason
 from cadcpp.link.protocol import (
     ALIVE,
     MARK,
@@ -49,6 +49,7 @@ class Link:
         self.address, self.traffic, self.lost = address, Traffic(), ""
         with connect(address) as sock:
             tells = greet(sock, address)
+            self.lent_bytes = lent_bytes(sock, address)
         self._patience_s = BEAT_S * BEATS if tells else SILENCE_S
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open = {self._listener}

@@ -29,7 +29,10 @@ class ServerProcess:
         until = time.monotonic() + seconds
         while True:
             try:
-                return socket.create_connection(("127.0.0.1", self._port))
+                sock = socket.create_connection(("127.0.0.1", self._port))
+                if sock.getsockname() != sock.getpeername():  # else it was given the very port that it looks for
+                    return sock
+                sock.close()
             except ConnectionRefusedError:
                 if time.monotonic() > until or self._process.poll() is not None:
                     raise

@@ -2,11 +2,10 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cadcpp.errors import ConfigError, NativeError
+from cadcpp.errors import ConfigError
 from cadcpp.native.lib import api
 
 MISSING = (
@@ -17,44 +16,39 @@ MISSING = (
 _CPU = 0
 _pointer = ctypes.c_void_p
 _SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
-    "ggml_backend_reg_by_name": (_pointer, (ctypes.c_char_p,)),
-    "ggml_backend_reg_get_proc_address": (_pointer, (_pointer, ctypes.c_char_p)),
-    "ggml_backend_reg_dev_get": (_pointer, (_pointer, ctypes.c_size_t)),
     "ggml_backend_dev_by_type": (_pointer, (ctypes.c_int,)),
-    "ggml_backend_dev_init": (_pointer, (_pointer, ctypes.c_char_p)),
+    "ggml_backend_get_device": (_pointer, (_pointer,)),
     "ggml_backend_free": (None, (_pointer,)),
+    "ggml_backend_rpc_init": (_pointer, (ctypes.c_char_p, ctypes.c_uint32)),
+    "ggml_backend_rpc_start_server": (
+        None,
+        (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.POINTER(_pointer)),
+    ),
 }
-_start_server = ctypes.CFUNCTYPE(
-    None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.POINTER(_pointer)
-)
-_add_server = ctypes.CFUNCTYPE(_pointer, ctypes.c_char_p)
 
 
 def check_rpc() -> None:
     """Raises ConfigError, which says how to get it, if llama.cpp was built without its RPC backend."""
-    if not _registry():
+    if not hasattr(api._lib, "ggml_backend_rpc_init"):
         raise ConfigError(MISSING)
 
 
 def start_server(endpoint: str, cache: str | None, n_threads: int) -> None:
     """Serve one client after the other on this machine's processor. Returns if it cannot listen there."""
-    devices = (_pointer * 1)(_library().ggml_backend_dev_by_type(_CPU))
+    library = _library()
+    devices = (_pointer * 1)(library.ggml_backend_dev_by_type(_CPU))
     folder = cache.encode() if cache else None
-    _start_server(_address(b"ggml_backend_rpc_start_server"))(endpoint.encode(), folder, n_threads, 1, devices)
+    library.ggml_backend_rpc_start_server(endpoint.encode(), folder, n_threads, 1, devices)
 
 
 class Device:
-    """A worker's processor, as llama.cpp sees it."""
+    """A worker's processor, as llama.cpp sees it, and the connection to it, which lasts as long."""
 
     def __init__(self, endpoint: str) -> None:
-        """Raises NativeError if it has none. The endpoint must answer: llama.cpp ends the process if it does not."""
+        """The endpoint must answer: llama.cpp ends the process if it does not."""
         library = _library()
-        registry = _add_server(_address(b"ggml_backend_rpc_add_server"))(endpoint.encode())
-        if not registry:
-            raise NativeError(f"the worker behind {endpoint} offers no processor")
-        self.handle = int(library.ggml_backend_reg_dev_get(registry, 0))
-        # Keeps one connection open, which llama.cpp would else make anew for every question.
-        self._backend = library.ggml_backend_dev_init(self.handle, None)
+        self._backend = library.ggml_backend_rpc_init(endpoint.encode(), 0)
+        self.handle = int(library.ggml_backend_get_device(self._backend))
 
     def close(self) -> None:
         """May be called twice."""
@@ -82,19 +76,8 @@ class Spread:
         return devices, shares
 
 
-def _registry() -> int | None:
-    with suppress(AttributeError):  # an old library
-        found: int | None = _library().ggml_backend_reg_by_name(b"RPC")
-        return found
-    return None
-
-
-def _address(name: bytes) -> int:
-    check_rpc()
-    return int(_library().ggml_backend_reg_get_proc_address(_registry(), name))
-
-
 def _library() -> Any:
+    check_rpc()
     library = api._lib  # with all that it was linked with
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)

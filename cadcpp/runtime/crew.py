@@ -8,7 +8,6 @@ from cadcpp.gguf.header import Header
 from cadcpp.gguf.sketch import sketch
 from cadcpp.link.address import Address
 from cadcpp.link.link import Link, Traffic
-from cadcpp.link.offer import lent_bytes
 from cadcpp.native.exactness import CANDIDATES, find_granularity
 from cadcpp.native.rpc import Device, Spread, check_rpc
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
@@ -40,7 +39,7 @@ class Crew:
         self._stack.callback(device.close)
         link.check()
         self._links[str(address)], self._devices[str(address)] = link, device
-        return Offer(str(address), lent_bytes(address))
+        return Offer(str(address), link.lent_bytes)
 
     def close(self) -> None:
         """May be called twice."""

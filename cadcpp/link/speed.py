@@ -1,4 +1,4 @@
-"""What a worker lends, and how fast the way to it is: asked of it, and measured."""
+"""How fast the way to a worker is."""
 
 import socket
 import struct
@@ -25,12 +25,6 @@ class LinkSpeed:
 
     round_trip_s: float
     byte_s: float  # of sending one; receiving one is taken to be the same
-
-
-def lent_bytes(address: Address) -> int:
-    """Memory that a worker has left. Raises WorkerError."""
-    with _client(address) as sock:
-        return int(_NUMBER.unpack_from(ask(sock, Command.GET_DEVICE_MEMORY, _DEVICE))[0])
 
 
 def measure_speed(address: Address) -> LinkSpeed:
