@@ -77,7 +77,7 @@ class Front:
         """Raises OSError if the address cannot be listened at. ``told`` gets lines about clients."""
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self._listener = socket.create_server((address.host, address.port), family=family)
-        self._ledger, self._start, self._told = ledger, start, told
+        self.ledger, self._start, self._told = ledger, start, told
 
     @property
     def port(self) -> int:
@@ -97,7 +97,7 @@ class Front:
 
     def _attend(self, client: socket.socket, where: str) -> None:
         prepare(client)
-        guest = _Guest(client, self._start(), self._ledger)
+        guest = _Guest(client, self._start(), self.ledger)
         try:
             guest.serve()
         except (OSError, Broken) as error:

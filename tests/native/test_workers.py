@@ -7,8 +7,11 @@ import pytest
 
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import ConfigError, WorkerError
+from cadcpp.gguf.header import read_header
 from cadcpp.link.address import Address
 from cadcpp.modes import Speculative
+from cadcpp.residency.memory_plan import make_plan
+from cadcpp.residency.placement import without_blocks
 from cadcpp.runtime.session import Session
 from tests.support.workers import LIMITS, Worker, enough_for, needs_rpc, worker
 
@@ -45,7 +48,7 @@ def write(session: Session, n: int = 48, temperature: float = 0.8) -> list[int]:
     return [token for chunk in session.stream(TEXT, sampling, n) for token in chunk.tokens]
 
 
-def alone(path: Path, draft: Path, speculative: Speculative = "draft") -> list[int]:
+def alone(path: Path, draft: Path | None, speculative: Speculative = "draft") -> list[int]:
     with Session(path, draft if speculative != "off" else None, config(speculative=speculative)) as session:
         return write(session)
 
@@ -63,6 +66,20 @@ def test_the_text_is_that_without_speculation(path: Path, draft: Path) -> None:
     with worker(enough_for(path, 3, N_CTX)) as there:
         with Session(path, None, config([there], "off")) as session:
             assert write(session) == alone(path, draft, "off") == alone(path, draft)
+
+
+def test_the_text_is_the_same_where_this_machine_streams(tiny: Callable[..., Path]) -> None:
+    """What is sent is read from the file before it is streamed from there; the stub that is loaded has only zeros."""
+    path = tiny("llama", type_name="Q8_0", n_layer=N_LAYER, n_embd=128, n_head=4, n_head_kv=2, n_ff=16384)
+    here = without_blocks(read_header(path), N_LAYER - 2)
+    plan = make_plan(here, None, ram=1 << 40, n_ctx=N_CTX, rows=LIMITS.max_size)
+    ram = plan.fixed + plan.layout.pinned_bytes * 9 // 10
+    with worker(enough_for(path, 2, N_CTX)) as there:
+        with Session(path, None, config([there], "ngram", ram)) as session:
+            assert session.plan.streams and session.plan.workers[0].n_blocks == 2
+            text, pager = write(session), session.pager.state()
+            assert pager.streamed_bytes > 0 and pager.layers_reported
+    assert text == alone(path, None, "ngram")
 
 
 def test_two_workers_take_neighbouring_blocks(path: Path, draft: Path) -> None:
