@@ -17,7 +17,7 @@ setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets ne
 # The first time this builds llama.cpp, which takes some minutes; pip keeps the result. It is a lean one, so it is kept
 # apart from pip's own cache: other projects may want the rest. One that is there already is as good.
 CMAKE_ARGS ?= -DCMAKE_PROJECT_llama_cpp_INCLUDE='$(CURDIR)/.ci/lean_llama.cmake'
-LEAN_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cadcpp/pip
+LEAN_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cadcpp/lean
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	if ! $(BIN)/pip cache list llama_cpp_python 2>&1 | grep -q llama_cpp_python-; then \

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from cadcpp.errors import ConfigError
+from cadcpp.link.address import Address, check_addresses
 from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
 from cadcpp.sampling.coupling import Coupling
 from cadcpp.system.cpu import choose_threads
@@ -83,11 +84,13 @@ class SessionConfig:
     trace: Path | None = None  # where to write a trace
     fallback: Fallback = "cost"  # what decides the size of a tree; none: it is fixed
     rope: tuple[float, float] = (0.0, 0.0)  # the verifier's frequency base and scale; 0: those of its file
+    workers: tuple[Address, ...] = ()  # other machines, which compute the last layers
     exact: Exact = "auto"  # strict: refuse a verifier that speculation may change the text of; off: do not look
 
     def __post_init__(self) -> None:
         check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")
         check(self.n_batch >= 1, "batch", self.n_batch, "at least 1")
+        check_addresses(self.workers)
         check(self.ram is None or self.ram >= 1, "ram", self.ram, "at least 1 byte")
         check(
             self.n_threads is None or 1 <= self.n_threads <= MAX_THREADS,

@@ -15,6 +15,7 @@ from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
 
 if TYPE_CHECKING:
     from cadcpp.config import SamplingConfig, SessionConfig
+    from cadcpp.link.address import Address
     from cadcpp.residency.memory_plan import Plan
     from cadcpp.runtime.session import Session
 
@@ -78,6 +79,12 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
         metavar="SIZE",
         help="Memory to use in all, such as 900MiB or 4GB: weights, KV caches, buffers and Python. Weights that do not "
         "fit are streamed from the disk. [default: what the system has available]",
+    ),
+    click.option(
+        "--workers",
+        metavar="HOST:PORT,...",
+        help="Other machines on which `cadcpp worker` runs. As many layers as fit go into their memory, before any "
+        "are streamed from the disk here. [default: none]",
     ),
     click.option(
         "--max-tree-size",
@@ -246,6 +253,7 @@ def session_config(
     ngram: Path | None,
     max_tree_size: int | None,
     ram: str | None,
+    workers: str | None,
     fallback: Fallback,
     exact: Exact,
     no_pipeline: bool,
@@ -270,8 +278,16 @@ def session_config(
         trace=trace,
         fallback=fallback,
         exact=exact,
+        workers=make_workers(workers),
         tree=limit_tree(max_tree_size),
     )
+
+
+def make_workers(workers: str | None) -> "tuple[Address, ...]":
+    """Addresses from the command line."""
+    from cadcpp.link.address import parse_addresses
+
+    return parse_addresses(workers) if workers is not None else ()
 
 
 def always_staged(config: "SessionConfig") -> str:

@@ -287,8 +287,9 @@ class _LayerReports:
         self._n_experts, self._n_used = (model.header.number(f"expert_{s}") for s in ("count", "used_count"))
         architecture = model.header.architecture
         name = next((_OTHER_LAYER[start] for start in _OTHER_LAYER if architecture.startswith(start)), _LAYER)
-        self._layers = {name.format(i).encode(): i for i in range(model.n_layer)}
-        self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_layer if self._n_experts else 0)}
+        # What workers compute is not here to be watched, and to ask for it would cost a round trip.
+        self._layers = {name.format(i).encode(): i for i in range(model.n_here)}
+        self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_here if self._n_experts else 0)}
         self._error: BaseException | None = None
         self.on_layer: OnLayer | None = None
         self.callback = api.ggml_backend_sched_eval_callback(self._on_node)

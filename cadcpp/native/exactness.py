@@ -13,6 +13,7 @@ from cadcpp.gguf.sketch import N_VOCAB, Sketch, write_sketch
 from cadcpp.native.context import Context
 from cadcpp.native.lib import api
 from cadcpp.native.model import Model
+from cadcpp.native.rpc import Spread
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.system.scratch_file import scratch_file
 from cadcpp.tree.granularity import Granularity
@@ -36,12 +37,22 @@ _SHAPE = ContextShape(n_cells=_N_CELLS, n_batch=_N_TEXT, n_outputs=_N_TEXT, n_se
 Rows = NDArray[np.float32]
 
 
-def find_granularity(made: Sketch, *, repacked: bool, n_threads: int) -> Granularity | None:
-    """The least number of rows with which all passes agree; None if none of the candidates does."""
+def find_granularity(
+    made: Sketch,
+    *,
+    repacked: bool,
+    n_threads: int,
+    spread: Spread | None = None,
+    candidates: Sequence[Granularity] = CANDIDATES,
+) -> Granularity | None:
+    """The first number of rows with which all passes agree; None if none of the candidates does.
+
+    With ``spread`` workers compute the layers.
+    """
     with closing(scratch_file()) as file:
         write_sketch(file.path, made)
-        with closing(Model(file.path, vocabulary=False, repacked=repacked)) as model:
-            return next((g for g in CANDIDATES if agrees(model, g, n_threads)), None)
+        with closing(Model(file.path, vocabulary=False, repacked=repacked, spread=spread)) as model:
+            return next((g for g in candidates if agrees(model, g, n_threads)), None)
 
 
 def agrees_with_threads(made: Sketch, granularity: Granularity, *, repacked: bool, counts: Sequence[int]) -> bool:

@@ -10,6 +10,7 @@ from cadcpp.residency.expert_cache import kept_bytes
 from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.layout import Layout, lay_out
+from cadcpp.residency.placement import Share
 from cadcpp.residency.states import States, draft_states, verifier_states
 from cadcpp.tree.prices import TEXT_ROWS
 
@@ -40,6 +41,7 @@ class Plan:
     draft_shape: ContextShape | None
     routed: int  # bytes of the experts that one row uses
     kernels: KernelMode
+    workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
     limited: str = ""  # what of streaming is not to be had on this system, and why
 
     @property
@@ -74,6 +76,7 @@ class Plan:
         values = asdict(self)
         del values["layout"], values["kernels"], values["limited"]
         return values | {
+            "workers": [share.to_dict() for share in self.workers],
             "kernels": self.kernels.name,
             "fixed": self.fixed,
             "pinned": self.layout.pinned_bytes,

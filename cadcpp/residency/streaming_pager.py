@@ -51,7 +51,7 @@ class StreamingPager:
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
         self._experts = ExpertReader(mapping, ExpertCache(layout.experts, expert_bytes), trace)
-        self._cursor = CursorCheck(routers=bool(layout.experts))
+        self._cursor = CursorCheck(layers=layout.n_layers > 1, routers=bool(layout.experts))
         self._streamed, self._pinned = _chunks(layout.streamed), PinnedSet(_chunks(layout.pinned))
         queue = ReadQueue(self._order, layout.n_layers, self._window_room(), ahead=ahead)
         pin = _how(pin, layout.pinned_bytes)

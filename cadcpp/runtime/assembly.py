@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cadcpp.config import SessionConfig
 from cadcpp.draft.base import Drafter, NoDrafter
@@ -36,13 +36,15 @@ from cadcpp.residency.context_shape import ContextShape, wide_bytes
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
+from cadcpp.residency.placement import without_blocks
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.compute_threads import ComputeThreads, thread_counts
+from cadcpp.runtime.crew import Crew
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes, same_with_all
 from cadcpp.runtime.learned_costs import LearnedCosts
-from cadcpp.runtime.stages import BACKGROUND
+from cadcpp.runtime.stages import BACKGROUND, finish
 from cadcpp.system.cpu import most_threads
 from cadcpp.system.mapping import Mapping, is_shareable
 from cadcpp.system.stub import foreseen_limits
@@ -51,6 +53,9 @@ from cadcpp.tree.limits import GrowthOptions
 from cadcpp.verify.verifier import Verifier
 
 logger = logging.getLogger(__name__)
+
+
+MakePlan = Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]]
 
 
 class StartPager(Protocol):
@@ -68,7 +73,7 @@ def stream(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pi
 class Parts:
     """What may be replaced in a session, by whoever measures or adapts it."""
 
-    plan: Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]] = plan_session
+    plan: MakePlan = plan_session
     pager: StartPager = stream
     growth: GrowthOptions = field(default_factory=GrowthOptions)
     drafter: Drafter | None = None  # in place of what the settings ask for
@@ -93,8 +98,8 @@ class Assembly:
         check_context(config.n_ctx, header)
         if draft_header is not None:
             check_pair(header, draft_header)
-        self.plan, self.tree_buffers = parts.plan(config, header, draft_header, kernel_modes(config, header))
-        self.plan = told_limits(self.plan, header, pager=config.pager)
+        self.crew = self._crew()
+        self.plan, self.tree_buffers = plan_with(self.crew, config, header, draft_header, parts.plan)
         self._threads = self._compute_threads(header)
         self._check_exact()
         if planned is not None:
@@ -140,7 +145,9 @@ class Assembly:
     def _load_verifier(self, header: Header) -> Model:
         # Where only a stub can be mapped over, it is needed without a pager too.
         stub = self.plan.streams and (self.config.pager or not all(is_shareable(part.path) for part in header.parts))
-        model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked)
+        stub = stub or bool(self.plan.workers) and not self.plan.kernels.repacked  # else all would be read at once
+        spread = self.crew.spread(self.plan.workers) if self.crew else None
+        model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked, spread=spread)
         if stub and model.limited != self.plan.limited:  # what could not be foreseen
             self.plan = replace(self.plan, limited=model.limited)
         if self.plan.limited:
@@ -165,7 +172,14 @@ class Assembly:
                 self.plan.kernels.alone_because,
             )
 
-    def _model(self, header: Header, **how: bool) -> Model:
+    def _crew(self) -> Crew | None:
+        if not self.config.workers:
+            return None
+        crew = finish(lambda: Crew(self.config.workers))
+        self._stack.callback(crew.close)
+        return crew
+
+    def _model(self, header: Header, **how: Any) -> Model:
         model = Model(header.path, header=header, **how)
         self._stack.callback(model.close)
         return model
@@ -235,7 +249,8 @@ class Assembly:
         """In memory rows are dear, and a short reply would pay for trying what was tried before."""
         config = self.config
         settings = config.speculative, config.n_threads, config.pipeline, self.plan.kernels.name
-        costs = LearnedCosts(self.model.header, draft, *settings)
+        elsewhere = [(share.address, share.n_blocks) for share in self.plan.workers]
+        costs = LearnedCosts(self.model.header, draft, *settings, *elsewhere)
         costs.recall(policy)
         self._stack.callback(self._keep_costs, costs, policy)
 
@@ -265,6 +280,24 @@ def _close_loaded(loading: Future[Model]) -> None:
     wait((loading,))
     if not loading.exception():
         loading.result().close()
+
+
+def plan_with(
+    crew: Crew | None,
+    config: SessionConfig,
+    header: Header,
+    draft: Header | None,
+    plan: MakePlan = plan_session,
+) -> tuple[Plan, TreeBuffers]:
+    """A plan for what workers leave to this machine, with what they compute."""
+    rows = max(config.tree.max_size, config.tree.max_size_streamed)
+    shares = crew.place(header, config.n_ctx, rows) if crew else ()
+    here = without_blocks(header, shares[0].first) if shares else header
+    modes = kernel_modes(config, header, here.n_bytes)
+    if crew and config.exact != "off":
+        modes = crew.agree(modes, header, shares, config.threads())
+    made, tree_buffers = plan(config, here, draft, modes)
+    return replace(told_limits(made, header, pager=config.pager), workers=shares), tree_buffers
 
 
 def told_limits(plan: Plan, header: Header, *, pager: bool = True) -> Plan:

@@ -27,9 +27,10 @@ _REVISION = 5  # of what is tried
 _CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts seldom bring back more
 
 
-def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
-    """The modes for a verifier: exact ones, if there are any."""
-    fits = header.n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
+def kernel_modes(config: SessionConfig, header: Header, n_bytes: int | None = None) -> KernelModes:
+    """The modes for a verifier: exact ones, if there are any. This machine computes ``n_bytes`` of it, if not all."""
+    n_bytes = header.n_bytes if n_bytes is None else n_bytes
+    fits = n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
     repacks, snapshots = fits and bool(repackable(header)), _snapshots(header)
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED)
