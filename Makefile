@@ -55,7 +55,7 @@ coverage: setup .venv/recipes  ## the lines of cadcpp/ that no test runs; fails 
 test-slow: setup  ## those that take minutes
 	$(BIN)/python -m pytest -m slow
 
-test-arm: .venv/ready  ## which kernels are exact on emulated ARM processors, and the tests of that; ARGS=--quick: a part
+test-arm: .venv/ready  ## which kernels are exact on emulated ARM processors, and the tests of that; ARGS=--quick: a part; goes on where it was ended
 	$(BIN)/python -m tests.support.arm $(ARGS)
 
 fuzz: setup  ## thousands of damaged files, opened in every way there is; ten minutes

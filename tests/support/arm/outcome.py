@@ -32,7 +32,7 @@ def kept(processor: Processor, part: Part) -> Outcome | None:
 
 
 def run(processor: Processor, part: Part) -> Outcome:
-    """At the lowest priority, with nothing remembered of other runs."""
+    """With nothing remembered of other runs."""
     start = time.monotonic()
     done = _python(processor, part.arguments)
     if not done.returncode:
@@ -46,7 +46,7 @@ def _python(processor: Processor, arguments: Iterable[str]) -> "subprocess.Compl
     with tempfile.TemporaryDirectory() as cache:
         own = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": cache}
         return subprocess.run(
-            ["nice", "-n", "19", *processor.python(), *arguments],
+            [*processor.python(), *arguments],
             env={**os.environ, **environment, **own},
             cwd=ROOT,
             stdout=subprocess.PIPE,
