@@ -53,17 +53,20 @@ class Forecast:
 
 def forecast(
     verifier: Header,
-    draft: Header,
+    draft: Header | None,
     device: Device,
     agreement: float,
     n_ctx: int,
     kernels: KernelModes = KernelModes(),  # noqa: B008 - frozen
 ) -> Forecast:
-    """Raises ConfigError where too little memory is left for the verifier."""
+    """What to expect; of plain decoding alone if there is no draft.
+
+    Raises ConfigError where too little memory is left for the verifier.
+    """
     config = SessionConfig(ram=device.ram, n_ctx=n_ctx, tree=limit_tree(None))
     plan, tree_buffers = plan_session(config, verifier, draft, kernels)
     alone, _ = plan_session(replace(config, tree=TreeLimits(max_size=1)), verifier, None, kernels)
-    (base_s, row_s), (draft_s, draft_row_s) = pass_s(verifier, device), pass_s(draft, device)
+    (base_s, row_s), (draft_s, draft_row_s) = (pass_s(h, device) if h else (0.0, 0.0) for h in (verifier, draft))
     states = plan.verifier_shape.states
     model = CostModel(
         verify=costs(base_s, row_s),
@@ -72,7 +75,8 @@ def forecast(
         disk=expected(plan, tree_buffers, byte_s(device)),
     )
     length = 1 + (states.n_snapshots if states and states.n_snapshots else tree_buffers.most)
-    model.expect(*(chain(agreement, length) if states else tree(agreement, tree_buffers.most)))
+    if draft:
+        model.expect(*(chain(agreement, length) if states else tree(agreement, tree_buffers.most)))
     mapped = verifier.n_bytes * byte_s(device) if alone.streams else 0.0
     return Forecast(plan, max(mapped, base_s), max(alone.read_bytes * byte_s(device), base_s), model)
 

@@ -116,9 +116,9 @@ def show_devices() -> None:
     print("# Predictions, not measurements\n")
     print(
         "Seconds per token for the catalogue's pairs, with 4096 tokens of context. How often a draft agrees with its\n"
-        f"verifier was not measured: {low} and {high} are assumed. Mixtures of experts are left out, and hybrids, that\n"
-        "`python -m bench.predict.hybrids` has. The gain is over llama.cpp with a memory-mapped file, taken to read all\n"
-        "of a file that does not fit for every token."
+        f"verifier was not measured: {low} and {high} are assumed. Mixtures of experts are left out; hybrids are in\n"
+        "`python -m bench.predict.hybrids`. The gain is over llama.cpp with a memory-mapped file, which is taken to\n"
+        "read all of a file that does not fit for every token."
     )
     for device in DEVICES:
         print(f"\n## {device.name}: predicted\n\n{device.source}.\n")
