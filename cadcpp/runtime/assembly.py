@@ -39,6 +39,7 @@ from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.runtime.learned_costs import LearnedCosts
+from cadcpp.runtime.learned_demand import LearnedDemand, told_hits
 from cadcpp.system.mapping import Mapping, is_shareable
 from cadcpp.system.stub import foreseen_limits
 from cadcpp.telemetry.trace import Trace
@@ -90,7 +91,7 @@ class Assembly:
         if draft_header is not None:
             check_pair(header, draft_header)
         self.plan, self.tree_buffers = parts.plan(config, header, draft_header, kernel_modes(config, header))
-        self.plan = told_limits(self.plan, header, pager=config.pager)
+        self.plan = told_hits(told_limits(self.plan, header, pager=config.pager), header)
         self._check_exact()
         if planned is not None:
             planned(self.plan)
@@ -229,6 +230,10 @@ class Assembly:
             self.model.mapping, self.plan, self._trace, ahead=self.config.pipeline, pin=self.config.pin
         )
         self._stack.callback(pager.close)
+        if isinstance(pager, StreamingPager) and self.plan.layout.experts:
+            learned = LearnedDemand(self.model.header)
+            learned.recall(pager.demand)
+            self._stack.callback(learned.keep, pager.demand)
         return pager
 
 

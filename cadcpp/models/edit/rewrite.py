@@ -26,6 +26,15 @@ class NewTensor:
     data: Callable[[], Any]  # an array of that shape, made when it is written
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A value of the metadata that the old file does not have."""
+
+    key: str
+    value: object
+    type: int  # GGUF's
+
+
 def require_gguf() -> None:
     """Raise ToolError if models cannot be made here; for what does long work before it makes one."""
     require("models", "making models", "gguf")
@@ -57,9 +66,14 @@ def stored_shape(tensor: Any) -> tuple[int, ...]:
 
 
 def rewrite(
-    reader: Any, part: Path, changed: Mapping[str, object], tensors: Sequence[NewTensor], progress: Progress
+    reader: Any,
+    part: Path,
+    changed: Mapping[str, object],
+    tensors: Sequence[NewTensor],
+    progress: Progress,
+    added: Sequence[Added] = (),
 ) -> None:
-    """Write ``tensors`` and the metadata of ``reader``, some of it ``changed``, to ``part``."""
+    """Write ``tensors`` and the metadata of ``reader``, some of it ``changed`` and some ``added``, to ``part``."""
     import gguf
 
     writer = gguf.GGUFWriter(part, reader.get_field("general.architecture").contents())
@@ -67,6 +81,8 @@ def rewrite(
         writer.data_alignment = reader.alignment
         with _understood(part):
             _copy_metadata(reader, writer, changed)
+            for new in added:
+                writer.add_key_value(new.key, new.value, gguf.GGUFValueType(new.type))
             for tensor in tensors:
                 _announce(writer, tensor)
             writer.write_header_to_file()
