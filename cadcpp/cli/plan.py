@@ -52,6 +52,7 @@ def _plan(
     from cadcpp.residency.tree_buffers import plan_session
     from cadcpp.runtime.assembly import told_limits
     from cadcpp.runtime.kernel_choice import kernel_modes
+    from cadcpp.runtime.learned_demand import told_hits
     from cadcpp.tree.limits import limit_tree
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
@@ -60,7 +61,7 @@ def _plan(
         SessionConfig(n_ctx=n_ctx, ram=ram, tree=limit_tree(max_tree_size)).resolve(draft is not None).with_threads()
     )
     plan, tree_buffers = plan_session(config, verifier, drafter, kernel_modes(config, verifier))
-    return told_limits(plan, verifier), tree_buffers
+    return told_hits(told_limits(plan, verifier), verifier), tree_buffers
 
 
 def _values(plan: "Plan", tree_buffers: "TreeBuffers", disk_speed: int | None, model: Path) -> dict[str, Any]:
@@ -143,3 +144,7 @@ def _remarks_on_speed(size: dict[str, str], values: dict[str, Any]) -> Iterator[
         f"Of {size['all_experts']} of experts a token uses {size['routed']}: a pass reads what its tokens are routed "
         f"to, and those used most stay in {size['experts']}."
     )
+    if values["hit_rate"] is None:
+        yield "Which ones are used most is learned while text is written; until then all are taken to be alike."
+    else:
+        yield f"By what was learned so far, {values['hit_rate']:.0%} of a token's experts are in memory."

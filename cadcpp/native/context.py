@@ -1,7 +1,7 @@
 """One llama.cpp context: decode batches, read logits, and the verbs of its KV cache."""
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -41,7 +41,9 @@ class Watcher(Protocol):
 
     def start_pass(self) -> None: ...
 
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None: ...
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
+        """The rows of a layer are routed to experts, [n, n_used]."""
+        ...
 
     def layer_done(self, layer: int) -> None: ...
 
@@ -324,5 +326,5 @@ class _LayerReports:
                 self.on_layer((layer + 1) / self._model.n_layer)
         elif name in self._routers:
             order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
-            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used].ravel().tolist())
+            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used])
         return True

@@ -44,6 +44,7 @@ from cadcpp.runtime.crew import Crew
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes, same_with_all
 from cadcpp.runtime.learned_costs import LearnedCosts
+from cadcpp.runtime.learned_demand import LearnedDemand, told_hits
 from cadcpp.runtime.stages import BACKGROUND, finish
 from cadcpp.system.cpu import most_threads
 from cadcpp.system.mapping import Mapping, is_shareable
@@ -272,6 +273,10 @@ class Assembly:
             self.model.mapping, self.plan, self._trace, ahead=self.config.pipeline, pin=self.config.pin
         )
         self._stack.callback(pager.close)
+        if isinstance(pager, StreamingPager) and self.plan.layout.experts:
+            learned = LearnedDemand(self.model.header)
+            learned.recall(pager.demand)
+            self._stack.callback(learned.keep, pager.demand)
         return pager
 
 
@@ -297,7 +302,8 @@ def plan_with(
     if crew and config.exact != "off":
         modes = crew.agree(modes, header, shares, config.threads())
     made, tree_buffers = plan(config, here, draft, modes)
-    return replace(told_limits(made, header, pager=config.pager), workers=shares), tree_buffers
+    told = told_hits(told_limits(made, header, pager=config.pager), header)
+    return replace(told, workers=shares), tree_buffers
 
 
 def told_limits(plan: Plan, header: Header, *, pager: bool = True) -> Plan:
