@@ -19,6 +19,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header, rope_of
 from cadcpp.gguf.validate import check_context, check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
+from cadcpp.link.traffic import Traffic
 from cadcpp.modes import Pin
 from cadcpp.native.context import Context, Watcher
 from cadcpp.native.model import Model
@@ -37,11 +38,10 @@ from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.placement import without_blocks
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
-from cadcpp.runtime.crew import Crew
+from cadcpp.runtime.crew import Crew, crew_of
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.runtime.learned_costs import LearnedCosts
-from cadcpp.runtime.stages import finish
 from cadcpp.system.mapping import Mapping, is_shareable
 from cadcpp.system.stub import foreseen_limits
 from cadcpp.telemetry.trace import Trace
@@ -95,7 +95,7 @@ class Assembly:
         check_context(config.n_ctx, header)
         if draft_header is not None:
             check_pair(header, draft_header)
-        self.crew = self._crew()
+        self.crew = stack.enter_context(crew_of(config.workers))
         self.plan, self.tree_buffers = plan_with(self.crew, config, header, draft_header, parts.plan)
         self._check_exact()
         if planned is not None:
@@ -116,6 +116,7 @@ class Assembly:
             ahead=config.pipeline and isinstance(self.pager, StreamingPager),
             kernels=self.plan.kernels,
             streaming_limited=self.plan.limited,
+            traffic=self.crew.traffic if self.crew else Traffic,
         )
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
@@ -149,13 +150,6 @@ class Assembly:
                 "cadcpp: nothing is drafted: %s, so one row at a time is faster; exact off drafts all the same",
                 self.plan.kernels.alone_because,
             )
-
-    def _crew(self) -> Crew | None:
-        if not self.config.workers:
-            return None
-        crew = finish(lambda: Crew(self.config.workers))
-        self._stack.callback(crew.close)
-        return crew
 
     def _model(self, header: Header, **how: Any) -> Model:
         model = Model(header.path, header=header, **how)

@@ -12,7 +12,7 @@ from cadcpp.chat.transcript import Message, load
 from cadcpp.cli.chat.banner import Pair, screen
 from cadcpp.cli.chat.reader import Lines, Pipe
 from cadcpp.cli.chat.state_dir import HOMELESS, Places, cache_of
-from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
+from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, make_workers, open_session
 from cadcpp.cli.progress import loading
 from cadcpp.cli.renamed import Renamed
 from cadcpp.cli.terminal import is_terminal, note
@@ -20,6 +20,8 @@ from cadcpp.errors import ConfigError
 from cadcpp.util.extras import require
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cadcpp.cli.chat.live_chat import Talk
     from cadcpp.cli.chat.settings import Settings
     from cadcpp.config import SessionConfig
@@ -67,12 +69,15 @@ def command(
     earlier = _earlier(places) if resume else None
     pair = model_options["model"], model_options["draft"]
     with ExitStack() as stack:
-        bar = stack.enter_context(ExitStack())
-        session = stack.enter_context(
-            open_session(n_predict=n_predict, planned=partial(_announce, bar, pair), **model_options)
-        )
-        bar.close()
-        talk = _talk(session, settings, pair, places, system)
+
+        def start(**changed: Any) -> "Session":
+            with ExitStack() as bar:
+                options = model_options | changed
+                session = open_session(n_predict=n_predict, planned=partial(_announce, bar, pair), **options)
+            return stack.enter_context(session)
+
+        reopen = partial(_reopen, start, model_options["workers"])
+        talk = _talk(start(), settings, pair, places, system, reopen)
         if earlier is not None:
             _resume(talk, *earlier, system)
         if save_kv_cache:
@@ -80,13 +85,33 @@ def command(
         _run(talk, places)
 
 
-def _talk(session: "Session", settings: "Settings", pair: Pair, places: Places, system: str | None) -> "Talk":
+def _reopen(start: "Callable[..., Session]", workers: str | None) -> "Session":
+    """A session with the workers that answer now; the others are named, with the reason."""
+    from cadcpp.link.connection import absence
+
+    reasons = {address: absence(address) for address in make_workers(workers)}
+    for reason in filter(None, reasons.values()):
+        note(f"cadcpp: {reason}; until /reconnect this machine goes on without it")
+    there = ",".join(str(address) for address, reason in reasons.items() if not reason)
+    return start(workers=there or None)
+
+
+def _talk(
+    session: "Session",
+    settings: "Settings",
+    pair: Pair,
+    places: Places,
+    system: str | None,
+    reopen: "Callable[[], Session]",
+) -> "Talk":
     from cadcpp.chat.conversation import Conversation
     from cadcpp.chat.template import Template
     from cadcpp.cli.chat.live_chat import Talk
 
     conversation = Conversation(Template(session.model), system)
-    return Talk(session, conversation, settings, lambda: screen(session.plan, session.config, pair), places.new_chat)
+    return Talk(
+        session, conversation, settings, lambda now: screen(now.plan, now.config, pair), places.new_chat, reopen
+    )
 
 
 def _run(talk: "Talk", places: Places) -> None:
