@@ -1,5 +1,6 @@
 """`cadcpp worker`: lend this machine's memory and processor to another one."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,7 +84,8 @@ def _listening(address: Address, start: "Callable[[], Front]") -> "Front":
     try:
         return start()
     except OSError as error:
-        raise ConfigError(f"cannot listen at {address}: {error.strerror or error}; choose another --listen") from None
+        why = os.strerror(error.errno) if error.errno else error
+        raise ConfigError(f"cannot listen at {address}: {why}; choose another --listen") from None
 
 
 def _cache() -> Path | None:

@@ -53,6 +53,16 @@ def greet(sock: socket.socket, address: Address) -> bool:
     return reply[4:] == MARK[:CAPS_BYTES]
 
 
+def absence(address: Address) -> str:
+    """Why a worker cannot be used at the moment, in one line; empty if it can."""
+    try:
+        with connect(address) as sock:
+            greet(sock, address)
+    except WorkerError as error:
+        return str(error)
+    return ""
+
+
 def lent_bytes(sock: socket.socket, address: Address) -> int:
     """Memory that a worker has left. Raises WorkerError."""
     try:

@@ -4,7 +4,6 @@ import contextlib
 import socket
 import threading
 import time
-from dataclasses import dataclass
 
 from cadcpp.errors import WorkerError
 from cadcpp.link.address import Address
@@ -23,18 +22,9 @@ from cadcpp.link.protocol import (
     read_length,
     reply_bytes,
 )
+from cadcpp.link.traffic import Traffic
 
 _PACKET = 64 << 10
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What went over a link so far."""
-
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    round_trips: int = 0
-    waiting_seconds: float = 0.0  # for replies
 
 
 class Link:

@@ -21,6 +21,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header, rope_of
 from cadcpp.gguf.validate import check_context, check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
+from cadcpp.link.traffic import Traffic
 from cadcpp.modes import Pin
 from cadcpp.native.context import Context, Watcher
 from cadcpp.native.model import Model
@@ -40,12 +41,12 @@ from cadcpp.residency.placement import without_blocks
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.compute_threads import ComputeThreads, thread_counts
-from cadcpp.runtime.crew import Crew
+from cadcpp.runtime.crew import Crew, crew_of
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes, same_with_all
 from cadcpp.runtime.learned_costs import LearnedCosts
 from cadcpp.runtime.learned_demand import LearnedDemand, told_hits
-from cadcpp.runtime.stages import BACKGROUND, finish
+from cadcpp.runtime.stages import BACKGROUND
 from cadcpp.system.cpu import most_threads
 from cadcpp.system.mapping import Mapping, is_shareable
 from cadcpp.system.stub import foreseen_limits
@@ -99,7 +100,7 @@ class Assembly:
         check_context(config.n_ctx, header)
         if draft_header is not None:
             check_pair(header, draft_header)
-        self.crew = self._crew()
+        self.crew = stack.enter_context(crew_of(config.workers))
         self.plan, self.tree_buffers = plan_with(self.crew, config, header, draft_header, parts.plan)
         self._threads = self._compute_threads(header)
         self._check_exact()
@@ -123,6 +124,7 @@ class Assembly:
             threads=self._threads,
             kernels=self.plan.kernels,
             streaming_limited=self.plan.limited,
+            traffic=self.crew.traffic if self.crew else Traffic,
         )
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
@@ -172,13 +174,6 @@ class Assembly:
                 "cadcpp: nothing is drafted: %s, so one row at a time is faster; exact off drafts all the same",
                 self.plan.kernels.alone_because,
             )
-
-    def _crew(self) -> Crew | None:
-        if not self.config.workers:
-            return None
-        crew = finish(lambda: Crew(self.config.workers))
-        self._stack.callback(crew.close)
-        return crew
 
     def _model(self, header: Header, **how: Any) -> Model:
         model = Model(header.path, header=header, **how)

@@ -1,13 +1,14 @@
 """The workers of one session: their links, what each computes, and whether they compute exactly."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from cadcpp.gguf.header import Header
 from cadcpp.gguf.sketch import sketch
 from cadcpp.link.address import Address
-from cadcpp.link.link import Link, Traffic
+from cadcpp.link.link import Link
+from cadcpp.link.traffic import Traffic
 from cadcpp.native.exactness import CANDIDATES, find_granularity
 from cadcpp.native.rpc import Device, Spread, check_rpc
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
@@ -52,13 +53,7 @@ class Crew:
 
     def traffic(self) -> Traffic:
         """Of all links."""
-        every = [link.traffic for link in self._links.values()]
-        return Traffic(
-            sum(t.sent_bytes for t in every),
-            sum(t.received_bytes for t in every),
-            sum(t.round_trips for t in every),
-            sum(t.waiting_seconds for t in every),
-        )
+        return Traffic.sum(link.traffic for link in self._links.values())
 
     def place(self, header: Header, n_ctx: int, rows: int) -> tuple[Share, ...]:
         """What each computes of a verifier. Raises ConfigError."""
@@ -96,3 +91,16 @@ class Crew:
         if found is None:
             return replace(mode, exact=False, reason=_NEITHER.format(share.address))
         return replace(mode, granularity=found)
+
+
+@contextmanager
+def crew_of(addresses: Sequence[Address]) -> Iterator[Crew | None]:
+    """The workers at some addresses, for a while; None for none."""
+    if not addresses:
+        yield None
+        return
+    crew = finish(lambda: Crew(addresses))
+    try:
+        yield crew
+    finally:
+        finish(crew.close)

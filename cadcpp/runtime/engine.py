@@ -11,6 +11,7 @@ import numpy as np
 
 from cadcpp.draft.base import DraftedTree, Drafter
 from cadcpp.errors import ConfigError, ContextFull
+from cadcpp.link.traffic import Traffic
 from cadcpp.native.sampler import Draw, Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.carried_text import CarriedText
@@ -66,6 +67,7 @@ class Engine:
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
     streaming_limited: str = ""  # what of streaming is not to be had, and why
+    traffic: Callable[[], Traffic] = Traffic  # with workers, so far
     carried: CarriedText = field(default_factory=CarriedText)
     threads: ComputeThreads = field(default_factory=lambda: ComputeThreads(1))
     _writes: Lock = field(default_factory=Lock)  # a round that is not over
@@ -96,6 +98,7 @@ class Engine:
             load_seconds=load_seconds,
             kernels=self.kernels,
             streaming_limited=self.streaming_limited,
+            traffic=self.traffic,
         )
 
     def steps(

@@ -25,6 +25,9 @@ class Stats:
     pinned_bytes: int = 0
     streamed_bytes_per_pass: int = 0
     layers_reported: bool | None = None  # by llama.cpp, without which streaming is slow; None: nothing is streamed
+    link_bytes: int = 0  # sent to workers and received from them
+    link_round_trips: int = 0  # replies of workers that were waited for
+    link_seconds: float = 0.0  # ... and for how long, what they compute included
     peak_rss_bytes: int = 0
     load_seconds: float = 0.0
     exact: bool = True  # whether the text is that of plain decoding, as far as this machine was tried

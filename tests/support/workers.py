@@ -1,5 +1,6 @@
 """Workers in threads of the test's process, with exactly as much memory as a test wants them to lend."""
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -35,19 +36,23 @@ class Weightless(ServerProcess):
     def resident_bytes(self) -> int:
         return 0
 
+    def stop(self) -> None:
+        """Let it hang."""
+        self._process.send_signal(signal.SIGSTOP)
+
 
 class Worker:
     """A running worker, and the servers that it started."""
 
     def __init__(self, n_bytes: int, cache: Path | None = None) -> None:
         self.ledger, self.told = Ledger(n_bytes), list[str]()
-        self.servers: list[ServerProcess] = []
+        self.servers: list[Weightless] = []
         self._cache = cache
         self.front = Front(Address("127.0.0.1", 0), self.ledger, self._start, self.told.append)
         self.address = Address("127.0.0.1", self.front.port)
         threading.Thread(target=self.front.serve, daemon=True).start()
 
-    def _start(self) -> ServerProcess:
+    def _start(self) -> Weightless:
         self.servers.append(Weightless(self._cache, 1))
         return self.servers[-1]
 

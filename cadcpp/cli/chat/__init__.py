@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,15 @@ from cadcpp.chat.transcript import Message, load
 from cadcpp.cli.chat.banner import Pair, screen
 from cadcpp.cli.chat.opening import Opening
 from cadcpp.cli.chat.state_dir import HOMELESS, Places, cache_of
-from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
+from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, make_workers, open_session
 from cadcpp.cli.renamed import Renamed
 from cadcpp.cli.terminal import is_terminal, note
 from cadcpp.errors import ConfigError
 from cadcpp.util.extras import require
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cadcpp.cli.chat.live_chat import Talk
     from cadcpp.cli.chat.settings import Settings
     from cadcpp.runtime.session import Session
@@ -64,10 +67,18 @@ def command(
     pair = model_options["model"], model_options["draft"]
     opening = Opening(pair, places, interactive=_is_interactive(), reads=not resume)
     with ExitStack() as stack:
-        session = stack.enter_context(
-            open_session(n_predict=n_predict, planned=opening.announce, meanwhile=opening.meanwhile, **model_options)
-        )
-        talk = _talk(session, settings, pair, places, system)
+
+        def start(opening: Opening = opening, **changed: Any) -> "Session":
+            options = model_options | changed
+            return stack.enter_context(
+                open_session(n_predict=n_predict, planned=opening.announce, meanwhile=opening.meanwhile, **options)
+            )
+
+        def restart(**changed: Any) -> "Session":
+            return start(Opening(pair, places, interactive=_is_interactive(), reads=False), **changed)
+
+        reopen = partial(_reopen, restart, model_options["workers"])
+        talk = _talk(start(), settings, pair, places, system, reopen)
         if earlier is not None:
             _resume(talk, *earlier, system)
         if save_kv_cache:
@@ -75,13 +86,33 @@ def command(
         _run(talk, opening)
 
 
-def _talk(session: "Session", settings: "Settings", pair: Pair, places: Places, system: str | None) -> "Talk":
+def _reopen(start: "Callable[..., Session]", workers: str | None) -> "Session":
+    """A session with the workers that answer now; the others are named, with the reason."""
+    from cadcpp.link.connection import absence
+
+    reasons = {address: absence(address) for address in make_workers(workers)}
+    for reason in filter(None, reasons.values()):
+        note(f"cadcpp: {reason}; until /reconnect this machine goes on without it")
+    there = ",".join(str(address) for address, reason in reasons.items() if not reason)
+    return start(workers=there or None)
+
+
+def _talk(
+    session: "Session",
+    settings: "Settings",
+    pair: Pair,
+    places: Places,
+    system: str | None,
+    reopen: "Callable[[], Session]",
+) -> "Talk":
     from cadcpp.chat.conversation import Conversation
     from cadcpp.chat.template import Template
     from cadcpp.cli.chat.live_chat import Talk
 
     conversation = Conversation(Template(session.model), system)
-    return Talk(session, conversation, settings, lambda: screen(session.plan, session.config, pair), places.new_chat)
+    return Talk(
+        session, conversation, settings, lambda now: screen(now.plan, now.config, pair), places.new_chat, reopen
+    )
 
 
 def _run(talk: "Talk", opening: Opening) -> None:
