@@ -19,7 +19,7 @@ class Part:
 def _cells(kind: str) -> Part:
     """A row of the table of exact kernels."""
     study = "bench/studies/exactness.py", "bench/studies/replay.py", "tests/support/trees.py"
-    return Part(kind, ("-m", "bench.studies.exactness", kind), study)
+    return Part(kind, ("-m", "bench.studies.exactness", "--small", kind), study)
 
 
 def _tests(name: str, file: str, *options: str) -> Part:
