@@ -34,7 +34,8 @@ TESTS = (
     _tests("trees", "tests/native/test_tree_batch.py"),
     _tests("staged", "tests/native/test_staged.py"),
     _tests("states", "tests/native/test_states.py", "-k", "lfm2 or qwen35"),
-    _tests("texts", _TEXTS, "-m", "slow or not slow"),
+    _tests("texts", _TEXTS, "-m", "slow or not slow", "-k", "not lfm2 and not qwen35"),
+    _tests("state-texts", _TEXTS, "-m", "slow or not slow", "-k", "lfm2 or qwen35"),
 )
 WHOLE = (*CELLS, *TESTS)
 QUICK = (
