@@ -21,17 +21,17 @@ from cadcpp.tree.granularity import Granularity
 # In the order of what they cost.
 _NUMBERS = ((1,), (2,), (2, 2), (2, 2, 16), (4,), (4, 4), (4, 4, 16), (8, 8), (16, 16, 16))
 CANDIDATES = tuple(Granularity(*numbers) for numbers in _NUMBERS)
-_N_TEXT, _N_CELLS, _TREE = 300, 512, 150
+_N_TEXT, _N_CELLS = 300, 512
 _TEXT = np.random.default_rng(1).integers(N_VOCAB, size=_N_TEXT, dtype=np.int32)
 _ALONE = 24  # rows that are computed one at a time, to compare with
-_SINGLE = (*[1] * _ALONE, _N_TEXT - _ALONE)
+_SINGLE = (*[1] * _ALONE, _N_TEXT)
 _FEW = (2, 3, 4, 7, 8)  # rows of passes that tell most wrong numbers apart, for little
-_WALKS = (  # rows of one pass after the other
-    (2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 155),
-    (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 146),
-    (32, 64, 96, 108),
-    (33, 65, 97, 105),
-    (26, 30, 34, 52, 58, 100),
+_WALKS = (  # rows of one pass after the other, until the text ends
+    (2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, _N_TEXT),
+    (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, _N_TEXT),
+    (32, 64, 96, _N_TEXT),
+    (33, 65, 97, _N_TEXT),
+    (26, 30, 34, 52, 58, _N_TEXT),
     (_N_TEXT,),
 )
 _SHAPE = ContextShape(n_cells=_N_CELLS, n_batch=_N_TEXT, n_outputs=_N_TEXT, n_seq=2)
@@ -45,6 +45,7 @@ def find_granularity(
     n_threads: int,
     spread: Spread | None = None,
     candidates: Sequence[Granularity] = CANDIDATES,
+    n_text: int = _N_TEXT,
 ) -> Granularity | None:
     """The first number of rows with which all passes agree; None if none of the candidates does.
 
@@ -53,7 +54,7 @@ def find_granularity(
     with closing(scratch_file()) as file:
         write_sketch(file.path, made)
         with closing(Model(file.path, vocabulary=False, repacked=repacked, spread=spread)) as model:
-            return next((g for g in candidates if agrees(model, g, n_threads)), None)
+            return next((g for g in candidates if agrees(model, g, n_threads, n_text)), None)
 
 
 def agrees_with_threads(made: Sketch, granularity: Granularity, *, repacked: bool, counts: Sequence[int]) -> bool:
@@ -79,43 +80,46 @@ def _threads_agree(context: Context, counts: Sequence[int]) -> bool:
     return True
 
 
-def agrees(model: Model, granularity: Granularity, n_threads: int) -> bool:
-    """Whether a text has the same logits and the same last hidden states in passes of all sizes, and in trees."""
+def agrees(model: Model, granularity: Granularity, n_threads: int, n_text: int = _N_TEXT) -> bool:
+    """Whether a text has the same logits and the same last hidden states in passes of all sizes, and in trees.
+
+    A text of fewer than 300 tokens is quicker, and leaves out the largest passes.
+    """
     with closing(Context(model, replace(_SHAPE, granularity=granularity), n_threads)) as context:
         api.llama_set_embeddings(context.handle, True)
-        if not _follows(context, _FEW, _walk(context, _SINGLE[:_ALONE])):
+        if not _follows(context, _FEW, _walk(context, _SINGLE, _ALONE)):
             return False
-        expected = _walk(context, _SINGLE)
+        expected = _walk(context, _SINGLE, n_text)
         same = (_follows(context, sizes, expected) for sizes in _WALKS)
         return all(same) and _trees_agree(context, expected) and _ends_agree(context, expected)
 
 
-def _walk(context: Context, sizes: Sequence[int]) -> Rows:
-    """Of the text's rows, [n, n_vocab + n_embd]."""
-    return np.concatenate(list(_evaluated(context, sizes)))
+def _walk(context: Context, sizes: Sequence[int], n_text: int) -> Rows:
+    """Of the text's first rows, [n_text, n_vocab + n_embd]."""
+    return np.concatenate([rows for _, rows in _evaluated(context, sizes, n_text)])
 
 
 def _follows(context: Context, sizes: Sequence[int], expected: Rows) -> bool:
     """Whether the text's rows are the expected ones; the first pass that differs is the last."""
-    found = zip(_passes(sizes), _evaluated(context, sizes), strict=True)
-    return all(np.array_equal(rows, expected[start : start + n]) for (start, n), rows in found)
+    passes = _evaluated(context, sizes, len(expected))
+    return all(np.array_equal(rows, expected[start : start + len(rows)]) for start, rows in passes)
 
 
-def _evaluated(context: Context, sizes: Sequence[int]) -> Iterator[Rows]:
-    """Of one pass after the other, [n, n_vocab + n_embd]."""
+def _evaluated(context: Context, sizes: Sequence[int], n_text: int) -> Iterator[tuple[int, Rows]]:
+    """Start and rows, [n, n_vocab + n_embd], of one pass after the other."""
     context.clear()
-    for start, n in _passes(sizes):
+    for start, n in _passes(sizes, n_text):
         context.batch.clear()
         context.batch.add(_TEXT[start : start + n], start, 0, 1, True)
         context.decode()
-        yield _results(context, n)
+        yield start, _results(context, n)
 
 
 def _ends_agree(context: Context, expected: Rows) -> bool:
     """Whether the last row of a pass is the same when it alone asks for logits, as at the end of a prompt."""
     api.llama_set_embeddings(context.handle, False)  # with them every row would ask
     context.clear()
-    for start, n in _passes(_WALKS[0]):
+    for start, n in _passes(_WALKS[0], len(expected)):
         context.batch.clear()
         context.batch.add(_TEXT[start : start + n], start, 0, 1, np.arange(n) == n - 1)
         context.decode()
@@ -127,9 +131,7 @@ def _ends_agree(context: Context, expected: Rows) -> bool:
 def _trees_agree(context: Context, expected: Rows) -> bool:
     """Whether two branches of the same tokens are the same as the text."""
     context.clear()
-    for start, n in _passes(_WALKS[0]):
-        if start + n > _TREE:
-            break
+    for start, n in _passes(_WALKS[0], len(expected) // 2):  # two branches fill a pass
         context.fork(0, 1, 0, start)
         context.batch.clear()
         for seq in (0, 1):
@@ -141,8 +143,11 @@ def _trees_agree(context: Context, expected: Rows) -> bool:
     return True
 
 
-def _passes(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    return zip(accumulate(sizes, initial=0), sizes, strict=False)
+def _passes(sizes: Sequence[int], n_text: int) -> Iterator[tuple[int, int]]:
+    """Starts and sizes of passes, until the text ends."""
+    for start, n in zip(accumulate(sizes, initial=0), sizes, strict=False):
+        if start < n_text:
+            yield start, min(n, n_text - start)
 
 
 def _results(context: Context, n: int) -> Rows:

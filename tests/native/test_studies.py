@@ -144,3 +144,8 @@ def test_control_trees_of_f16_do_not_replay_row_by_row() -> None:
     dense, _mixture = exactness.sketches(kind=1)
     found = [replays(dense, Granularity(least), repacked=False, n_threads=1) for least in (1, 2)]
     assert found == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["f16", "q4_K"])
+def test_the_small_study_finds_what_the_large_one_does(kind: str) -> None:
+    assert list(exactness.rows([kind], small=True)) == list(exactness.rows([kind]))
