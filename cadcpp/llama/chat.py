@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cadcpp.chat.messages import Message, plain_messages, with_short_ids, with_text_arguments
+from cadcpp.chat.messages import (
+    Message,
+    plain_messages,
+    takes_system,
+    with_short_ids,
+    with_text_arguments,
+    without_system,
+)
 from cadcpp.chat.tool_calls import Call, begin_of_calls, read_calls
 from cadcpp.chat.tool_grammar import (
     arguments_rule,
@@ -17,6 +24,7 @@ from cadcpp.chat.tool_grammar import (
     family_of,
     knows_tools,
     told_of_tools,
+    words_or_calls_rule,
 )
 from cadcpp.errors import CadError, ConfigError
 from cadcpp.schema.grammar import schema_grammar, schema_rule
@@ -25,7 +33,8 @@ from cadcpp.schema.rules import Rules
 
 from llama_cpp import LlamaGrammar, llama_chat_format  # isort: skip
 
-_NO_CHOICE = ("functions", "function_call", "tools", "tool_choice", "response_format", "grammar", "messages")
+_OF_PROMPT = ("functions", "function_call", "tools", "tool_choice", "messages", "chat_template_kwargs")
+_NOT_OF_COMPLETIONS = (*_OF_PROMPT, "response_format", "grammar", "logprobs", "top_logprobs")
 _ID_LETTERS = string.ascii_letters + string.digits
 
 
@@ -37,6 +46,11 @@ class Tools:
     choice: str  # "auto", "required" or "named"; of "none" there is no object
     legacy: bool = False  # asked for as functions
     several: bool = True
+
+    @property
+    def strict(self) -> bool:
+        """Whether calls that may be made have to be right."""
+        return self.choice == "auto" and any(tool["function"].get("strict") for tool in self.all)
 
     @property
     def names(self) -> list[str]:
@@ -51,7 +65,7 @@ def chat_completion(llama: Any, wanted: dict[str, Any], parallel: bool = True) -
         return _by_handler(handler, llama, wanted)
     tools = chosen_tools(wanted, parallel)
     result = _render(formatter, plain_messages(wanted["messages"]), wanted, tools)
-    call = {key: value for key, value in wanted.items() if key not in (*_NO_CHOICE, "logprobs", "top_logprobs")}
+    call = {key: value for key, value in wanted.items() if key not in _NOT_OF_COMPLETIONS}
     call["prompt"] = llama.tokenize(result.prompt.encode(), add_bos=not result.added_special, special=True)
     call["stop"] = _stops(wanted["stop"], result.stop)
     call["stopping_criteria"] = result.stopping_criteria
@@ -90,7 +104,9 @@ def _formatter_of(handler: Any) -> Any:
 
 def _by_handler(handler: Any, llama: Any, wanted: dict[str, Any]) -> Any:
     """What upstream's special handlers give, with a grammar of ours in the place of theirs."""
-    grammar = wanted["grammar"]
+    grammar, wanted = wanted["grammar"], dict(wanted)
+    if wanted.pop("chat_template_kwargs"):
+        raise ConfigError(f"chat_template_kwargs are for templates, and the chat format {llama.chat_format} has none")
     if (found := response_grammar(wanted["response_format"])) is not None:
         grammar, wanted = found, {**wanted, "response_format": None}
     return handler(llama=llama, **{**wanted, "grammar": grammar})
@@ -152,18 +168,20 @@ def response_schema(response_format: Any) -> Any:
 
 def _grammar(wanted: dict[str, Any], tools: Tools | None, formatter: Any) -> Any:
     grammar, schema = wanted["grammar"], response_schema(wanted["response_format"])
-    if tools is None or tools.choice == "auto":
-        if schema is not None and tools is not None:
-            return LlamaGrammar.from_string(_schema_or_calls(schema, tools, formatter))
+    if tools is None or (tools.choice == "auto" and schema is None and not tools.strict):
         return grammar if schema is None else LlamaGrammar.from_string(schema_grammar(schema))
+    if tools.choice == "auto" and schema is not None:
+        return LlamaGrammar.from_string(_schema_or_calls(schema, tools, formatter))
     if grammar is not None:
         raise ConfigError("tool_choice and grammar both say what to write: leave out one")
     try:
         if tools.choice == "named":
             rules = Rules()
-            return LlamaGrammar.from_string(rules.grammar(arguments_rule(rules, tools.all[0])))
-        rules = Rules()
-        rule = calls_rule(rules, family_of(_source(formatter)), tools.all, tools.several)
+            return LlamaGrammar.from_string(rules.grammar(arguments_rule(rules, tools.all[0]["function"])))
+        rules, family = Rules(), family_of(_source(formatter))
+        rule = calls_rule(rules, family, tools.all, tools.several, loose=tools.strict)
+        if tools.choice == "auto":
+            rule = words_or_calls_rule(rules, family, rule)
         return LlamaGrammar.from_string(rules.grammar(rule))
     except SchemaError as error:
         raise ConfigError(f"tools: {error}") from None
@@ -209,7 +227,16 @@ def _render(formatter: Any, messages: list[Message], wanted: dict[str, Any], too
     given = {"tools": offered, "tool_choice": choice, "functions": None, "function_call": None, "documents": None}
     if tools is not None and tools.legacy and named:
         given |= {"functions": wanted["functions"], "function_call": wanted["function_call"]}
-    return _first_that_renders(formatter, messages, given)
+    return _first_that_renders(formatter, messages, given | _template_options(wanted, given))
+
+
+def _template_options(wanted: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What a template is told besides, none of which is what it is told anyway."""
+    options = wanted.get("chat_template_kwargs") or {}
+    for name in options:
+        if name in given or name in ("messages", "bos_token", "eos_token", "raise_exception", "strftime_now"):
+            raise ConfigError(f"chat_template_kwargs has {name!r}, which templates are told anyway")
+    return options
 
 
 def _has_calls(messages: Sequence[Message]) -> bool:
@@ -217,11 +244,11 @@ def _has_calls(messages: Sequence[Message]) -> bool:
 
 
 def _first_that_renders(formatter: Any, messages: list[Message], given: dict[str, Any]) -> Any:
+    if messages[0]["role"] == "system" and not takes_system(lambda trial: formatter(messages=trial, **given)):
+        messages = without_system(messages)
     forms: list[Callable[[], list[Message]]] = [lambda: messages]
     if _has_calls(messages):
         forms.append(lambda: with_text_arguments(messages))
-    if messages[0]["role"] == "system":
-        forms.append(lambda: _without_system(messages))
     refused: Exception | None = None
     for form in forms:
         try:
@@ -235,16 +262,6 @@ def _first_that_renders(formatter: Any, messages: list[Message], given: dict[str
     raise ConfigError(f"the chat template refuses this conversation: {refused}") from refused
 
 
-def _without_system(messages: list[Message]) -> list[Message]:
-    """The system message in the first question, for a template that takes none."""
-    system, rest = messages[0]["content"], list(messages[1:])
-    for i, message in enumerate(rest):
-        if message["role"] == "user":
-            rest[i] = {**message, "content": f"{system}\n\n{message['content']}"}
-            return rest
-    return [{"role": "user", "content": system}, *rest]
-
-
 # the answer ---------------------------------------------------------------------------------------------
 
 
@@ -253,7 +270,7 @@ def _answer(llama: Any, call: dict[str, Any], tools: Tools | None) -> Any:
         return llama_chat_format._convert_completion_to_chat(llama.create_completion(**call), stream=call["stream"])
     if tools.choice == "named":
         name, made = tools.names[0], llama.create_completion(**call)
-        return llama_chat_format._convert_completion_to_chat_function(name, made, call["stream"])
+        return _named_call(name, made, call["stream"])
     with llama.showing_marks():
         made = llama.create_completion(**call)
     if call["stream"]:
@@ -262,6 +279,31 @@ def _answer(llama: Any, call: dict[str, Any], tools: Tools | None) -> Any:
     choice = whole["choices"][0]
     choice["message"], choice["finish_reason"] = _message(choice["message"]["content"], tools, choice["finish_reason"])
     return whole
+
+
+def _named_call(name: str, made: Any, stream: bool) -> Any:
+    """A call of the one tool that is named; one that was cut short says so."""
+    if not stream:
+        answer = llama_chat_format._convert_completion_to_chat_function(name, made, stream)
+        if made["choices"][0]["finish_reason"] == "length":
+            answer["choices"][0]["finish_reason"] = "length"
+        return answer
+    return _named_chunks(name, made)
+
+
+def _named_chunks(name: str, made: Iterator[Any]) -> Iterator[Any]:
+    finish = None
+
+    def watched() -> Iterator[Any]:
+        nonlocal finish
+        for chunk in made:
+            finish = chunk["choices"][0]["finish_reason"] or finish
+            yield chunk
+
+    for chunk in llama_chat_format._convert_completion_to_chat_function(name, watched(), True):
+        if chunk["choices"][0]["finish_reason"] and finish == "length":
+            chunk["choices"][0]["finish_reason"] = finish
+        yield chunk
 
 
 def _message(text: str, tools: Tools, finish: str) -> tuple[dict[str, Any], str]:
