@@ -18,6 +18,7 @@ from cadcpp.chat.messages import (
 )
 from cadcpp.chat.tool_calls import Call, begin_of_calls, read_calls
 from cadcpp.chat.tool_grammar import (
+    Family,
     arguments_rule,
     calls_rule,
     checked_tools,
@@ -43,6 +44,7 @@ class Tools:
     """What may, must or is to be called."""
 
     all: list[Any]
+    family: Family  # of the template
     choice: str  # "auto", "required" or "named"; of "none" there is no object
     legacy: bool = False  # asked for as functions
     several: bool = True
@@ -51,6 +53,11 @@ class Tools:
     def strict(self) -> bool:
         """Whether calls that may be made have to be right."""
         return self.choice == "auto" and any(tool["function"].get("strict") for tool in self.all)
+
+    @property
+    def unmarked(self) -> list[str]:
+        """Names that make a call of a reply without a mark. What strict calls may be, only their mark can tell."""
+        return [] if self.strict and self.family.begin else self.names
 
     @property
     def names(self) -> list[str]:
@@ -63,13 +70,13 @@ def chat_completion(llama: Any, wanted: dict[str, Any], parallel: bool = True) -
     formatter = _formatter_of(handler)
     if formatter is None:
         return _by_handler(handler, llama, wanted)
-    tools = chosen_tools(wanted, parallel)
+    tools = chosen_tools(wanted, family_of(_source(formatter)), parallel)
     result = _render(formatter, plain_messages(wanted["messages"]), wanted, tools)
     call = {key: value for key, value in wanted.items() if key not in _NOT_OF_COMPLETIONS}
     call["prompt"] = llama.tokenize(result.prompt.encode(), add_bos=not result.added_special, special=True)
     call["stop"] = _stops(wanted["stop"], result.stop)
     call["stopping_criteria"] = result.stopping_criteria
-    call["grammar"] = _grammar(wanted, tools, formatter)
+    call["grammar"] = _grammar(wanted, tools)
     call["logprobs"] = (wanted["top_logprobs"] or 0) if wanted["logprobs"] else None
     return _answer(llama, call, tools)
 
@@ -79,7 +86,8 @@ def chat_prompt(llama: Any, wanted: dict[str, Any]) -> str:
     formatter = _formatter_of(_handler(llama))
     if formatter is None:
         raise ConfigError(f"the chat format {llama.chat_format} makes its prompts as it goes")
-    return str(_render(formatter, plain_messages(wanted["messages"]), wanted, chosen_tools(wanted)).prompt)
+    tools = chosen_tools(wanted, family_of(_source(formatter)))
+    return str(_render(formatter, plain_messages(wanted["messages"]), wanted, tools).prompt)
 
 
 def chat_formats() -> list[str]:
@@ -115,7 +123,7 @@ def _by_handler(handler: Any, llama: Any, wanted: dict[str, Any]) -> Any:
 # what is asked for --------------------------------------------------------------------------------------
 
 
-def chosen_tools(wanted: dict[str, Any], parallel: bool = True) -> Tools | None:
+def chosen_tools(wanted: dict[str, Any], family: Family, parallel: bool = True) -> Tools | None:
     """The tools of a request, None if none may be called. Raises ConfigError."""
     given, choice, legacy = wanted["tools"], wanted["tool_choice"], False
     if given is None and wanted["functions"] is not None:
@@ -128,8 +136,8 @@ def chosen_tools(wanted: dict[str, Any], parallel: bool = True) -> Tools | None:
     if not tools:
         raise ConfigError("tool_choice asks for a tool, and tools has none")
     if choice in ("auto", "required"):
-        return Tools(tools, choice, legacy, parallel)
-    return Tools([_named(tools, choice)], "named", legacy, False)
+        return Tools(tools, family, choice, legacy, parallel)
+    return Tools([_named(tools, choice)], family, "named", legacy, False)
 
 
 def _named(tools: list[Any], choice: Any) -> Any:
@@ -166,35 +174,30 @@ def response_schema(response_format: Any) -> Any:
     return inside["schema"]
 
 
-def _grammar(wanted: dict[str, Any], tools: Tools | None, formatter: Any) -> Any:
+def _grammar(wanted: dict[str, Any], tools: Tools | None) -> Any:
+    """What a reply has to be by its format and its tools; None if it may be anything."""
     grammar, schema = wanted["grammar"], response_schema(wanted["response_format"])
-    if tools is None or (tools.choice == "auto" and schema is None and not tools.strict):
-        return grammar if schema is None else LlamaGrammar.from_string(schema_grammar(schema))
-    if tools.choice == "auto" and schema is not None:
-        return LlamaGrammar.from_string(_schema_or_calls(schema, tools, formatter))
-    if grammar is not None:
-        raise ConfigError("tool_choice and grammar both say what to write: leave out one")
+    free = tools is None or (tools.choice == "auto" and not tools.strict)
+    if grammar is not None and not (free and schema is None):
+        raise ConfigError(f"{'response_format' if free else 'tool_choice'} and grammar both say what to write")
+    if free and schema is None:
+        return grammar
+    rules = Rules()
+    reply = None if schema is None else schema_rule(rules, schema)
+    return LlamaGrammar.from_string(rules.grammar(_reply_rule(rules, tools, reply) if tools else str(reply)))
+
+
+def _reply_rule(rules: Rules, tools: Tools, reply: str | None) -> str:
+    """The rule for calls, and for what may be said in their place."""
     try:
         if tools.choice == "named":
-            rules = Rules()
-            return LlamaGrammar.from_string(rules.grammar(arguments_rule(rules, tools.all[0]["function"])))
-        rules, family = Rules(), family_of(_source(formatter))
-        rule = calls_rule(rules, family, tools.all, tools.several, loose=tools.strict)
-        if tools.choice == "auto":
-            rule = words_or_calls_rule(rules, family, rule)
-        return LlamaGrammar.from_string(rules.grammar(rule))
+            return arguments_rule(rules, tools.all[0]["function"])
+        calls = calls_rule(rules, tools.family, tools.all, tools.several, loose=tools.strict)
     except SchemaError as error:
         raise ConfigError(f"tools: {error}") from None
-
-
-def _schema_or_calls(schema: Any, tools: Tools, formatter: Any) -> str:
-    """Calls, or an answer that satisfies a schema."""
-    rules = Rules()
-    answer, calls = (
-        schema_rule(rules, schema),
-        calls_rule(rules, family_of(_source(formatter)), tools.all, tools.several),
-    )
-    return rules.grammar(rules.add(f"{answer} | {calls}"))
+    if tools.choice == "required":
+        return calls
+    return words_or_calls_rule(rules, tools.family, calls) if reply is None else rules.add(f"{reply} | {calls}")
 
 
 def _stops(given: Any, of_template: Any) -> Any:
@@ -308,7 +311,7 @@ def _named_chunks(name: str, made: Iterator[Any]) -> Iterator[Any]:
 
 def _message(text: str, tools: Tools, finish: str) -> tuple[dict[str, Any], str]:
     """What was written, as a message with its calls."""
-    reply = read_calls(text, tools.names)
+    reply = read_calls(text, tools.unmarked)
     message: dict[str, Any] = {"role": "assistant", "content": reply.content}
     if not reply.calls:
         return message, finish

@@ -15,7 +15,10 @@ logger = logging.getLogger("cadcpp.server")
 _TOO_LONG = "exceed context window"  # as upstream says it
 _WITHOUT_LOGITS = "logits_all=False"
 _BY_STATUS = {401: "invalid_api_key"}
-_PARAMS = ("messages", "tools", "tool_choice", "response_format", "grammar", "prompt", "chat_template_kwargs")  # which messages begin with
+_PARAMS = (  # which messages begin with
+    *("messages", "tools", "tool_choice", "response_format", "grammar", "prompt"),
+    "chat_template_kwargs",
+)
 
 
 class UnknownModel(ConfigError):

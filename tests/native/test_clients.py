@@ -460,9 +460,9 @@ def test_ollamas_errors_are_texts(app: Any, body: dict[str, Any]) -> None:
 
 PATHS = {
     "GET": "/v1/models /v1/models/tiny /models /props /slots /plan /metrics /api/tags /api/ps /api/version".split(),
-    "POST": "/v1/completions /v1/chat/completions /chat/completions /completion /completions /infill /tokenize /detokenize "
-    "/apply-template /extras/tokenize /extras/tokenize/count /extras/detokenize /api/chat /api/generate /api/show "
-    "/v1/embeddings /embedding /api/embed /v1/engines/x/completions".split(),
+    "POST": "/v1/completions /v1/chat/completions /chat/completions /completion /completions /infill /tokenize "
+    "/detokenize /apply-template /extras/tokenize /extras/tokenize/count /extras/detokenize /api/chat /api/generate "
+    "/api/show /v1/embeddings /embedding /api/embed /v1/engines/x/completions".split(),
 }
 
 
