@@ -19,7 +19,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header, rope_of
 from cadcpp.gguf.validate import check_context, check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
-from cadcpp.link.traffic import Traffic
+from cadcpp.link.traffic import NoWorkers
 from cadcpp.modes import Pin
 from cadcpp.native.context import Context, Watcher
 from cadcpp.native.model import Model
@@ -113,10 +113,10 @@ class Assembly:
             self._policy(draft_header),
             self._trace,
             self.tree_buffers,
-            ahead=config.pipeline and isinstance(self.pager, StreamingPager),
+            ahead=config.pipeline and (isinstance(self.pager, StreamingPager) or bool(self.plan.workers)),
             kernels=self.plan.kernels,
             streaming_limited=self.plan.limited,
-            traffic=self.crew.traffic if self.crew else Traffic,
+            workers=self.crew or NoWorkers(),
         )
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
