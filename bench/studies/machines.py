@@ -47,7 +47,7 @@ WIRES = (Wire(0.3, 1000), Wire(2.0, 300))
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.machines", description=__doc__)
     parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("--baseline-tokens", type=int, default=8, help="of llama.cpp, which takes seconds for each")
+    parser.add_argument("--baseline-tokens", type=int, default=8, help="of llama.cpp; 0: leave it out")
     parser.add_argument("--ram", type=int, default=700, help="MiB, of each machine")
     parser.add_argument("--disks", default="100,400", help="MiB/s")
     parser.add_argument("--workload", default="chat")
@@ -60,6 +60,8 @@ def main() -> None:
         for wire in WIRES:
             with _worker(options.ram) as worker, closing(wire.to(worker)) as link:
                 _tell("cadcpp, two machines", disk, wire, _ours(options, disk, link.address))
+            if not options.baseline_tokens:
+                continue
             with _worker(options.ram) as worker, closing(wire.to(worker)) as link:
                 _tell("llama.cpp's RPC, two", disk, wire, _theirs(options, disk, link.address))
 

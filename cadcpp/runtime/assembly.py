@@ -35,7 +35,7 @@ from cadcpp.residency.context_shape import ContextShape, wide_bytes
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
-from cadcpp.residency.placement import without_blocks
+from cadcpp.residency.placement import WIDEST, without_blocks
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.crew import Crew, crew_of
@@ -256,6 +256,8 @@ def plan_with(
     modes = kernel_modes(config, header, here.n_bytes)
     if crew and config.exact != "off":
         modes = crew.agree(modes, header, shares, config.threads())
+    if shares:
+        config = replace(config, n_batch=min(config.n_batch, WIDEST))
     made, tree_buffers = plan(config, here, draft, modes)
     return replace(told_limits(made, header, pager=config.pager), workers=shares), tree_buffers
 

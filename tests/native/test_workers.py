@@ -109,6 +109,18 @@ def test_what_a_pass_takes_back_is_taken_back_there_too(path: Path, draft: Path)
         assert bytes(context.save()) == bytes(saved)
 
 
+def test_large_weights_are_sent_once(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """llama.cpp asks whether a worker has a tensor if it has more than 10 MiB."""
+    path = tiny("llama", type_name="Q8_0", n_layer=1, n_embd=128, n_head=4, n_head_kv=2, n_ff=90_000)
+    sent, texts = [], []
+    for _ in range(2):
+        with worker(1 << 30, tmp_path) as there, Session(path, None, config([there], "ngram")) as session:
+            sent.append(session.engine.workers.traffic().sent_bytes)
+            texts.append(write(session, 8))
+    assert sent[0] > 3 * (10 << 20) > 20 * sent[1]
+    assert texts[0] == texts[1] == alone(path, None, "ngram")[:8]
+
+
 def test_memory_is_given_back_when_the_session_ends(path: Path, draft: Path) -> None:
     n_bytes = enough_for(path, 3, N_CTX)
     with worker(n_bytes) as there:
