@@ -7,7 +7,7 @@ NGRAM := $(MODELS)/smollm2-135m.ngram
 PARTS := wall overcommit ablation sweep staged agreement first context size
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-machines bench-memory bench-chain bench-fixed bench-soak simulate profile clean clients fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
+.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-hybrid bench-machines bench-memory bench-chain bench-fixed bench-soak simulate profile clean clients fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z][a-z -]*:.*  ## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ coverage: setup .venv/recipes  ## the lines of cadcpp/ that no test runs; fails 
 test-slow: setup  ## those that take minutes
 	$(BIN)/python -m pytest -m slow
 
-test-arm: .venv/ready  ## which kernels are exact on emulated ARM processors, and the tests of that; ARGS=--quick: a part
+test-arm: .venv/ready  ## which kernels are exact on emulated ARM processors, and the tests of that; ARGS=--quick: a part; goes on where it was ended
 	$(BIN)/python -m tests.support.arm $(ARGS)
 
 fuzz: setup  ## thousands of damaged files, opened in every way there is; ten minutes
@@ -104,6 +104,9 @@ bench-mixture: setup  ## a mixture of experts larger than memory
 
 bench-machines: setup  ## two machines on one, with a link and a disk of set speeds, as root; ten minutes
 	$(BIN)/python -m bench.studies.machines $(ARGS)
+
+bench-hybrid: setup  ## a hybrid larger than memory, with chains of drafts; some minutes
+	$(BIN)/python -m bench.studies.hybrid
 
 bench-types: setup  ## in memory by weight type, beside llama.cpp at its own defaults; half an hour
 	$(BIN)/python -m bench.studies.weight_types

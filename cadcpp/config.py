@@ -10,6 +10,7 @@ from cadcpp.link.address import Address, check_addresses
 from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
 from cadcpp.sampling.coupling import Coupling
 from cadcpp.system.cpu import choose_threads
+from cadcpp.system.cpu_load import CpuLoad
 from cadcpp.tree.limits import TreeLimits
 from cadcpp.util.checks import check
 
@@ -110,14 +111,14 @@ class SessionConfig:
             return replace(self, speculative="off", tree=replace(self.tree, max_size=1))
         return replace(self, speculative="ngram") if not draft and mode == "auto" else self
 
-    def with_threads(self) -> "SessionConfig":
-        """The settings with a number of threads. It takes a moment, to see what other programs do.
+    def with_threads(self, load: CpuLoad | None = None) -> "SessionConfig":
+        """The settings with a number of threads to begin with.
 
-        Decided once: with another number some kernels round otherwise, so that a text must not see it change.
+        It takes a moment, to see what other programs do, unless ``load`` has been looking for a while.
         """
         if self.n_threads is not None:
             return self
-        threads = choose_threads()
+        threads = choose_threads(load=load)
         return replace(self, n_threads=threads.n, threads_because=threads.why)
 
     def threads(self) -> int:

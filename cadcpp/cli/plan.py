@@ -165,3 +165,7 @@ def _remarks_on_speed(size: dict[str, str], values: dict[str, Any]) -> Iterator[
         f"Of {size['all_experts']} of experts a token uses {size['routed']}: a pass reads what its tokens are routed "
         f"to, and those used most stay in {size['experts']}."
     )
+    if values["hit_rate"] is None:
+        yield "Which ones are used most is learned while text is written; until then all are taken to be alike."
+    else:
+        yield f"By what was learned so far, {values['hit_rate']:.0%} of a token's experts are in memory."

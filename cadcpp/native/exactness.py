@@ -25,6 +25,7 @@ _N_TEXT, _N_CELLS, _TREE = 300, 512, 150
 _TEXT = np.random.default_rng(1).integers(N_VOCAB, size=_N_TEXT, dtype=np.int32)
 _ALONE = 24  # rows that are computed one at a time, to compare with
 _SINGLE = (*[1] * _ALONE, _N_TEXT - _ALONE)
+_FEW = (2, 3, 4, 7, 8)  # rows of passes that tell most wrong numbers apart, for little
 _WALKS = (  # rows of one pass after the other
     (2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 155),
     (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 146),
@@ -55,25 +56,59 @@ def find_granularity(
             return next((g for g in candidates if agrees(model, g, n_threads)), None)
 
 
+def agrees_with_threads(made: Sketch, granularity: Granularity, *, repacked: bool, counts: Sequence[int]) -> bool:
+    """Whether a text has the same logits and hidden states with any of these numbers of threads.
+
+    Passes are compared with such of the same size: where one row at a time is computed, others need not be exact.
+    """
+    with closing(scratch_file()) as file:
+        write_sketch(file.path, made)
+        with closing(Model(file.path, vocabulary=False, repacked=repacked)) as model:
+            with closing(Context(model, replace(_SHAPE, granularity=granularity), counts[0])) as context:
+                return _threads_agree(context, counts)
+
+
+def _threads_agree(context: Context, counts: Sequence[int]) -> bool:
+    api.llama_set_embeddings(context.handle, True)
+    walks = _SINGLE, *_WALKS
+    expected = [_walk(context, sizes) for sizes in walks]
+    for n in counts[1:]:
+        context.use_threads(n)
+        if not all(np.array_equal(_walk(context, walks[i]), rows) for i, rows in enumerate(expected)):
+            return False
+    return True
+
+
 def agrees(model: Model, granularity: Granularity, n_threads: int) -> bool:
     """Whether a text has the same logits and the same last hidden states in passes of all sizes, and in trees."""
     with closing(Context(model, replace(_SHAPE, granularity=granularity), n_threads)) as context:
         api.llama_set_embeddings(context.handle, True)
+        if not _follows(context, _FEW, _walk(context, _SINGLE[:_ALONE])):
+            return False
         expected = _walk(context, _SINGLE)
-        same = (np.array_equal(_walk(context, sizes), expected) for sizes in _WALKS)
+        same = (_follows(context, sizes, expected) for sizes in _WALKS)
         return all(same) and _trees_agree(context, expected) and _ends_agree(context, expected)
 
 
 def _walk(context: Context, sizes: Sequence[int]) -> Rows:
-    """Of all rows of the text, [n, n_vocab + n_embd]."""
+    """Of the text's rows, [n, n_vocab + n_embd]."""
+    return np.concatenate(list(_evaluated(context, sizes)))
+
+
+def _follows(context: Context, sizes: Sequence[int], expected: Rows) -> bool:
+    """Whether the text's rows are the expected ones; the first pass that differs is the last."""
+    found = zip(_passes(sizes), _evaluated(context, sizes), strict=True)
+    return all(np.array_equal(rows, expected[start : start + n]) for (start, n), rows in found)
+
+
+def _evaluated(context: Context, sizes: Sequence[int]) -> Iterator[Rows]:
+    """Of one pass after the other, [n, n_vocab + n_embd]."""
     context.clear()
-    found = []
     for start, n in _passes(sizes):
         context.batch.clear()
         context.batch.add(_TEXT[start : start + n], start, 0, 1, True)
         context.decode()
-        found.append(_results(context, n))
-    return np.concatenate(found)
+        yield _results(context, n)
 
 
 def _ends_agree(context: Context, expected: Rows) -> bool:

@@ -57,7 +57,11 @@ class Accounting:
         stats, now, before = self.stats, self._pager.state(), self._before
         stats.pinned_bytes, stats.layers_reported = now.pinned_bytes, now.layers_reported
         stats.stall_seconds = now.stall_seconds - before.stall_seconds
-        routed = (now.expert_bytes - before.expert_bytes) // max(now.passes - before.passes, 1)
+        stats.expert_read_bytes = now.expert_bytes - before.expert_bytes
+        stats.expert_stall_seconds = now.expert_seconds - before.expert_seconds
+        if used := now.experts_used - before.experts_used:
+            stats.expert_hit_rate = round(1 - (now.experts_read - before.experts_read) / used, 4)
+        routed = stats.expert_read_bytes // max(now.passes - before.passes, 1)
         stats.streamed_bytes_per_pass = now.pass_bytes + routed
         stats.read_bytes = read_bytes() - self._read
         if stats.passes == 1:

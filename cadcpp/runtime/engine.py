@@ -20,6 +20,7 @@ from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.tree_buffers import TreeBuffers, measured
 from cadcpp.runtime.accounting import Accounting
+from cadcpp.runtime.compute_threads import ComputeThreads
 from cadcpp.runtime.gate import Gate
 from cadcpp.runtime.round import DraftRecord, OpenRound, PassRecord, Round, RoundRecord
 from cadcpp.runtime.stages import Step, Steps, finish, in_background, run, stage
@@ -68,6 +69,7 @@ class Engine:
     streaming_limited: str = ""  # what of streaming is not to be had, and why
     workers: Workers = field(default_factory=NoWorkers)
     carried: CarriedText = field(default_factory=CarriedText)
+    threads: ComputeThreads = field(default_factory=lambda: ComputeThreads(1))
     _writes: Lock = field(default_factory=Lock)  # a round that is not over
 
     def rounds(
@@ -188,6 +190,8 @@ class Engine:
     def _begin(self, generation: Generation, stack: ExitStack) -> None:
         """Evaluate the text as far as that takes passes of its own."""
         text = generation.text
+        if self.threads.follow():
+            self.policy.verify.doubt()
         self.verifier.begin(text)
         hidden = min(hidden_rows(self.pager.state().byte_seconds), self.tree_buffers.most)
         stack.enter_context(self.verifier.wide_enough(text, max(hidden, self.tree_buffers.rows)))

@@ -1,6 +1,6 @@
 """Which kernels a verifier is computed with on this machine: tried once, then remembered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from cadcpp.errors import CadError
 from cadcpp.gguf.blocks import state_blocks, state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.gguf.sketch import Sketch, sketch
-from cadcpp.native.exactness import CANDIDATES, find_granularity
+from cadcpp.native.exactness import CANDIDATES, agrees_with_threads, find_granularity
 from cadcpp.native.repacking import repackable
 from cadcpp.native.row_cost import relative_cost
 from cadcpp.native.snapshots import keeps_snapshots
@@ -96,6 +96,22 @@ def _granularity(made: Sketch, n_threads: int, repacked: bool) -> Granularity | 
     candidates = [asdict(candidate) for candidate in CANDIDATES]
     numbers = _remembered(("rows", _REVISION, candidates, made.to_dict(), n_threads, repacked), find)
     return Granularity(*numbers) if numbers else None
+
+
+def same_with_all(header: Header, mode: KernelMode, counts: Sequence[int]) -> bool:
+    """Whether a verifier's rows are the same with any of these numbers of threads; False too where it is not known."""
+    if len(counts) < 2 or not mode.exact or mode.untried:
+        return False
+    try:
+        made = sketch(header)
+        facts = "any threads", _REVISION, made.to_dict(), list(counts), mode.repacked, astuple(mode.granularity)
+        return bool(
+            _remembered(
+                facts, lambda: agrees_with_threads(made, mode.granularity, repacked=mode.repacked, counts=counts)
+            )
+        )
+    except (CadError, OSError):
+        return False
 
 
 def _cost(made: Sketch, n_rows: int, n_threads: int) -> float:

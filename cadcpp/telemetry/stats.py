@@ -19,6 +19,9 @@ class Stats:
     read_bytes: int = 0  # fetched from storage, page faults included
     prompt_read_bytes: int = 0  # ... of them until the first text came: by all passes that the prompt took
     read_bytes_per_token: int = 0
+    expert_hit_rate: float | None = None  # share of the experts that passes used which were in memory; None: no paging
+    expert_read_bytes: int = 0  # of read_bytes
+    expert_stall_seconds: float = 0.0  # of stall_seconds
     pinned_bytes: int = 0
     streamed_bytes_per_pass: int = 0
     layers_reported: bool | None = None  # by llama.cpp, without which streaming is slow; None: nothing is streamed

@@ -82,6 +82,13 @@ def test_the_text_is_the_same_where_this_machine_streams(tiny: Callable[..., Pat
     assert text == alone(path, None, "ngram")
 
 
+def test_experts_of_a_mixture_are_where_their_layer_is(tiny: Callable[..., Path]) -> None:
+    path = tiny("mixture", n_layer=N_LAYER)
+    with worker(enough_for(path, 3, N_CTX)) as there, Session(path, None, config([there], "ngram")) as session:
+        assert session.plan.workers[0].n_blocks == 3 and len(session.plan.layout.experts) == N_LAYER - 3
+        assert write(session) == alone(path, None, "ngram")
+
+
 def test_two_workers_take_neighbouring_blocks(path: Path, draft: Path) -> None:
     n_bytes = enough_for(path, 2, N_CTX)
     with worker(n_bytes) as one, worker(n_bytes) as two, Session(path, draft, config([one, two])) as session:

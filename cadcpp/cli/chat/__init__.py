@@ -10,10 +10,9 @@ import click
 
 from cadcpp.chat.transcript import Message, load
 from cadcpp.cli.chat.banner import Pair, screen
-from cadcpp.cli.chat.reader import Lines, Pipe
+from cadcpp.cli.chat.opening import Opening
 from cadcpp.cli.chat.state_dir import HOMELESS, Places, cache_of
 from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, make_workers, open_session
-from cadcpp.cli.progress import loading
 from cadcpp.cli.renamed import Renamed
 from cadcpp.cli.terminal import is_terminal, note
 from cadcpp.errors import ConfigError
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     from cadcpp.cli.chat.live_chat import Talk
     from cadcpp.cli.chat.settings import Settings
-    from cadcpp.config import SessionConfig
-    from cadcpp.residency.memory_plan import Plan
     from cadcpp.runtime.session import Session
 
 
@@ -68,21 +65,25 @@ def command(
     places = _places()
     earlier = _earlier(places) if resume else None
     pair = model_options["model"], model_options["draft"]
+    opening = Opening(pair, places, interactive=_is_interactive(), reads=not resume)
     with ExitStack() as stack:
 
-        def start(**changed: Any) -> "Session":
-            with ExitStack() as bar:
-                options = model_options | changed
-                session = open_session(n_predict=n_predict, planned=partial(_announce, bar, pair), **options)
-            return stack.enter_context(session)
+        def start(opening: Opening = opening, **changed: Any) -> "Session":
+            options = model_options | changed
+            return stack.enter_context(
+                open_session(n_predict=n_predict, planned=opening.announce, meanwhile=opening.meanwhile, **options)
+            )
 
-        reopen = partial(_reopen, start, model_options["workers"])
+        def restart(**changed: Any) -> "Session":
+            return start(Opening(pair, places, interactive=_is_interactive(), reads=False), **changed)
+
+        reopen = partial(_reopen, restart, model_options["workers"])
         talk = _talk(start(), settings, pair, places, system, reopen)
         if earlier is not None:
             _resume(talk, *earlier, system)
         if save_kv_cache:
             stack.callback(talk.save_kv_cache)
-        _run(talk, places)
+        _run(talk, opening)
 
 
 def _reopen(start: "Callable[..., Session]", workers: str | None) -> "Session":
@@ -114,13 +115,13 @@ def _talk(
     )
 
 
-def _run(talk: "Talk", places: Places) -> None:
+def _run(talk: "Talk", opening: Opening) -> None:
     from cadcpp.cli.chat import keyboard
     from cadcpp.cli.chat.repl import Repl
 
-    lines = _lines(places)
+    lines = opening.lines
     with talk.interrupts, keyboard.silent_keyboard() if lines.interactive else nullcontext():
-        Repl(talk, lines).run()
+        Repl(talk, lines, opening.typed).run()
 
 
 def _resume(talk: "Talk", path: Path, messages: list[Message], system: str | None) -> None:
@@ -152,23 +153,3 @@ def _earlier(places: Places) -> tuple[Path, list[Message]]:
 
 def _is_interactive() -> bool:
     return is_terminal(sys.stdin) and is_terminal(sys.stderr)
-
-
-def _announce(bar: ExitStack, pair: Pair, plan: "Plan", config: "SessionConfig") -> None:
-    """Say what will run; then a bar follows how it is loaded."""
-    from cadcpp.system.memory_limits import resident_bytes
-
-    if _is_interactive():
-        note(screen(plan, config, pair))
-        weights = 0 if plan.streams else plan.layout.pinned_bytes + plan.layout.expert_bytes
-        bar.enter_context(loading(plan.draft + weights, resident_bytes))
-
-
-def _lines(places: Places) -> Lines:
-    if not _is_interactive():
-        return Pipe()
-    from cadcpp.cli.chat.commands import COMMANDS
-    from cadcpp.cli.chat.editor import Editor
-
-    note("/help lists the commands.")
-    return Editor(places.history, [command.name for command in COMMANDS])
