@@ -1,8 +1,11 @@
 """Layers on other machines: the same text, whatever is where, and no end of the process where a worker ends."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cadcpp.config import SamplingConfig, SessionConfig
@@ -10,8 +13,13 @@ from cadcpp.errors import ConfigError, WorkerError
 from cadcpp.gguf.header import read_header
 from cadcpp.link.address import Address
 from cadcpp.modes import Speculative
+from cadcpp.native.context import Context
+from cadcpp.native.model import Model
+from cadcpp.residency.context_shape import ContextShape
+from cadcpp.residency.link_cost import link_cost
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.residency.placement import without_blocks
+from cadcpp.runtime.crew import crew_of
 from cadcpp.runtime.session import Session
 from tests.support.workers import LIMITS, Worker, enough_for, needs_rpc, worker
 
@@ -126,6 +134,29 @@ def test_large_weights_are_sent_once(tiny: Callable[..., Path], tmp_path: Path) 
             texts.append(write(session, 8))
     assert sent[0] > 3 * (10 << 20) > 20 * sent[1]
     assert texts[0] == texts[1] == alone(path, None, "ngram")[:8]
+
+
+@pytest.mark.parametrize("n_rows", [1, 8, 64])
+def test_a_pass_sends_and_receives_what_is_foreseen(path: Path, n_rows: int) -> None:
+    """At most, since a second pass of as many rows need not describe itself again."""
+    header = read_header(path)
+    with worker(enough_for(path, 3, N_CTX)) as there, crew_of([there.address]) as crew:
+        assert crew is not None
+        (share,) = shares = crew.place(header, N_CTX, LIMITS.max_size)
+        spread = crew.spread(shares)
+        shape = ContextShape(n_cells=N_CTX, n_batch=64, n_outputs=64, n_seq=1)
+        with closing(Model(path, stub=True, spread=spread)) as model, closing(Context(model, shape, 1)) as context:
+            before = replace(crew.traffic())
+            context.batch.clear()
+            context.batch.add(np.arange(5, 5 + n_rows, dtype=np.int32), 0, 0, 1, True)
+            context.decode()
+            now = crew.traffic()
+        foreseen = link_cost(header, share, n_rows, N_CTX)
+        asked = 10 << 10  # of a number of rows that is new: sizes of a few results
+        sent, received = now.sent_bytes - before.sent_bytes, now.received_bytes - before.received_bytes
+        assert 0.6 * foreseen.sent_bytes < sent < foreseen.sent_bytes + 5 * asked
+        assert foreseen.received_bytes <= received < foreseen.received_bytes + 100
+        assert foreseen.round_trips <= now.round_trips - before.round_trips <= foreseen.round_trips + 5
 
 
 def test_memory_is_given_back_when_the_session_ends(path: Path, draft: Path) -> None:
