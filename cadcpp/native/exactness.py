@@ -72,10 +72,10 @@ def agrees_with_threads(made: Sketch, granularity: Granularity, *, repacked: boo
 def _threads_agree(context: Context, counts: Sequence[int]) -> bool:
     api.llama_set_embeddings(context.handle, True)
     walks = _SINGLE, *_WALKS
-    expected = [_walk(context, sizes) for sizes in walks]
+    expected = [_walk(context, sizes, _N_TEXT) for sizes in walks]
     for n in counts[1:]:
         context.use_threads(n)
-        if not all(np.array_equal(_walk(context, walks[i]), rows) for i, rows in enumerate(expected)):
+        if not all(np.array_equal(_walk(context, walks[i], _N_TEXT), rows) for i, rows in enumerate(expected)):
             return False
     return True
 
