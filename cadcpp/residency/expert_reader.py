@@ -13,7 +13,7 @@ from cadcpp.system.mapping import Mapping
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.prices import SIZES, Floats
 
-_ROWS = np.unique(np.geomspace(1, SIZES, 24).astype(np.int64)) - 1  # between which expectations are interpolated
+_ROWS = np.unique(np.geomspace(1, SIZES, 14).astype(np.int64)) - 1  # between which expectations are interpolated
 
 
 class ExpertReader:
