@@ -38,9 +38,9 @@ def main() -> None:
 
 def sources(folder: Path) -> Path:
     """llama.cpp as it is inside the package's sources, which are downloaded to a folder."""
-    package = f"llama-cpp-python=={version('llama-cpp-python')}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-    subprocess.run([*command, "-d", str(folder), package], check=True)
+    name = "llama-cpp-python"  # it alone as sources, and not what pip builds them with
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--no-binary={name}"]
+    subprocess.run([*command, "-d", str(folder), f"{name}=={version(name)}"], check=True)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         if hasattr(tarfile, "data_filter"):  # early versions of Python 3.10 and 3.11 have none
             archive.extraction_filter = tarfile.data_filter

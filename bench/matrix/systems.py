@@ -163,6 +163,7 @@ def _ours(output: dict[str, Any]) -> dict[str, Any]:
         "round_s": (output["seconds"] - output["prompt_seconds"]) / later,
         "draft_s": stats["draft_seconds"] / passes,
         "stall_s": stats["stall_seconds"] / passes,
+        "hit_rate": stats["expert_hit_rate"],
         "counts": {"pass": stats["tokens_per_pass"], "rows": stats["drafted"] + passes, **counts},
     }
 

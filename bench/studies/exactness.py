@@ -2,8 +2,8 @@
 
 python -m bench.studies.exactness [TYPE ...]          all types take a minute
 
-"any": a row has the same logits whatever number of rows a pass has. "2+": two at least. "x2": an even number. "x2, x16
-beyond 16": an even number, or if it is more than 16 a multiple of 16.
+"any": a row has the same logits whatever number of rows a pass has. "2+": two at least. "x2": an even number. "x2/16":
+even, and beyond 16 a multiple of 16.
 "never": no number that was tried; cadcpp says so then. "-": there are no such kernels here.
 What is found is tried again on trees in another model. "WRONG": it did not hold there. The exit code is 1 then.
 """
@@ -81,7 +81,7 @@ def _words(found: Granularity | None) -> str:
     if found is None:
         return "never"
     if found.multiple > 1:
-        return f"x{found.multiple}" + (f", x{found.large} beyond 16" if found.large > found.multiple else "")
+        return f"x{found.multiple}" + (f"/{found.large}" if found.large > found.multiple else "")
     return f"{found.least}+" if found.least > 1 else "any"
 
 

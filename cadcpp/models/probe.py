@@ -1,9 +1,11 @@
 """A model of a few kilobytes, to see whether llama.cpp reports what streaming rests on."""
 
 import math
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cadcpp.gguf.writer import Weights, write_model
 from cadcpp.native.context import Context
@@ -45,7 +47,7 @@ class _Diary:
     def start_pass(self) -> None:
         pass
 
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
         self.n_routers += 1
 
     def layer_done(self, layer: int) -> None:

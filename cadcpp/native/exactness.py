@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain
+from itertools import accumulate
 
 import numpy as np
 from numpy.ctypeslib import as_array
@@ -16,6 +16,7 @@ from cadcpp.gguf.state_sketch import StateSketch
 from cadcpp.native.context import Context
 from cadcpp.native.lib import api
 from cadcpp.native.model import Model
+from cadcpp.native.rpc import Spread
 from cadcpp.native.snapshots import keeps_snapshots
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.states import States
@@ -29,6 +30,7 @@ _N_TEXT, _N_CELLS, _TREE = 300, 512, 150
 _TEXT = np.random.default_rng(1).integers(N_VOCAB, size=_N_TEXT, dtype=np.int32)
 _ALONE = 24  # rows that are computed one at a time, to compare with
 _SINGLE = (*[1] * _ALONE, _N_TEXT - _ALONE)
+_FEW = (2, 3, 4, 7, 8)  # rows of passes that tell most wrong numbers apart, for little
 _WALKS = (  # rows of one pass after the other
     (2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 155),
     (4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 146),
@@ -42,12 +44,39 @@ _SNAPSHOTS, _N_STATES = 8, 128  # tokens of the text that are read with states; 
 Rows = NDArray[np.float32]
 
 
-def find_granularity(made: Sketch | StateSketch, *, repacked: bool, n_threads: int) -> Granularity | None:
-    """The least number of rows with which all passes agree; None if none of the candidates does."""
+def find_granularity(
+    made: Sketch | StateSketch,
+    *,
+    repacked: bool,
+    n_threads: int,
+    spread: Spread | None = None,
+    candidates: Sequence[Granularity] = CANDIDATES,
+) -> Granularity | None:
+    """The first number of rows with which all passes agree; None if none of the candidates does.
+
+    With ``spread`` workers compute the layers.
+    """
+    with closing(scratch_file()) as file:
+        made.write(file.path)
+        with closing(Model(file.path, vocabulary=False, repacked=repacked, spread=spread)) as model:
+            return next((g for g in candidates if agrees(model, g, n_threads)), None)
+
+
+def agrees_with_threads(
+    made: Sketch | StateSketch, granularity: Granularity, *, repacked: bool, counts: Sequence[int]
+) -> bool:
+    """Whether a text has the same logits and hidden states with any of these numbers of threads.
+
+    Passes are compared with such of the same size: where one row at a time is computed, others need not be exact.
+    """
     with closing(scratch_file()) as file:
         made.write(file.path)
         with closing(Model(file.path, vocabulary=False, repacked=repacked)) as model:
-            return next((g for g in CANDIDATES if agrees(model, g, n_threads)), None)
+            for shape in _shapes(model):
+                with closing(Context(model, replace(shape, granularity=granularity), counts[0])) as context:
+                    if not all(_Trial(context, asked).agrees_with_threads(counts) for asked in _asked(shape)):
+                        return False
+    return True
 
 
 def agrees(model: Model, granularity: Granularity, n_threads: int) -> bool:
@@ -130,11 +159,9 @@ class _Found:
     rows: Rows
     state: NDArray[np.uint8] | None
 
-    def is_like(self, other: "_Found") -> bool:
-        """To the last bit. Quantized weights after it hide what differs in a state, too."""
-        if self.state is not None and other.state is not None and not np.array_equal(self.state, other.state):
-            return False
-        return np.array_equal(self.rows, other.rows)
+    def has_state(self, state: NDArray[np.uint8] | None) -> bool:
+        """To the last bit; quantized weights after it hide what differs in a state, too."""
+        return state is None or self.state is None or np.array_equal(state, self.state)
 
 
 class _Trial:
@@ -142,26 +169,52 @@ class _Trial:
 
     def __init__(self, context: Context, asked: _Asked) -> None:
         self._context, self._asked = context, asked
+        api.llama_set_embeddings(context.handle, asked.hidden)
 
     def agrees(self, expected: dict[_Asked, _Found]) -> bool:
         """Whether all passes give what is expected, which is what those of one row gave first."""
-        context, asked = self._context, self._asked
-        api.llama_set_embeddings(context.handle, asked.hidden)
+        if not self._follows(_FEW, self._walk(_SINGLE[:_ALONE])):
+            return False
         first = self._walk(_SINGLE)
         if not np.isfinite(first.rows).all():
-            raise ModelError(f"the small {context.model.header.architecture} model computes what is no number")
-        wanted = expected.setdefault(asked, first)
-        same = (found.is_like(wanted) for found in chain([first], map(self._walk, _WALKS)))
-        trees = not asked.logits or context.shape.states is not None or self._trees_agree(wanted.rows)
-        return all(same) and trees and (not asked.logits or self._ends_agree(wanted.rows))
+            raise ModelError(f"the small {self._context.model.header.architecture} model computes what is no number")
+        wanted = expected.setdefault(self._asked, first)
+        same = np.array_equal(first.rows, wanted.rows) and all(self._follows(sizes, wanted) for sizes in _WALKS)
+        if not same or not self._asked.logits:
+            return same
+        return (bool(self._context.shape.states) or self._trees_agree(wanted.rows)) and self._ends_agree(wanted.rows)
 
-    def _walk(self, sizes: Sequence[int]) -> "_Found":
-        reading, found = _Reading(self._context), []
+    def agrees_with_threads(self, counts: Sequence[int]) -> bool:
+        """Whether other numbers of threads give what the first does."""
+        walks = _SINGLE, *_WALKS
+        expected = [self._walk(sizes) for sizes in walks]
+        for n in counts[1:]:
+            self._context.use_threads(n)
+            if not all(self._follows(walks[i], found) for i, found in enumerate(expected)):
+                return False
+        self._context.use_threads(counts[0])
+        return True
+
+    def _walk(self, sizes: Sequence[int]) -> _Found:
+        reading = _Reading(self._context)
+        rows = np.concatenate(list(self._evaluated(reading, sizes)))
+        return _Found(rows, reading.state)
+
+    def _follows(self, sizes: Sequence[int], expected: _Found) -> bool:
+        """Whether the text's rows are the expected ones; the first pass that differs is the last."""
+        reading, start = _Reading(self._context), 0
+        for rows in self._evaluated(reading, sizes):
+            if not np.array_equal(rows, expected.rows[start : start + len(rows)]):
+                return False
+            start += len(rows)
+        return start < len(expected.rows) or expected.has_state(reading.state)
+
+    def _evaluated(self, reading: _Reading, sizes: Sequence[int]) -> Iterator[Rows]:
+        """Of one pass after the other what is asked of all rows, [n, n_vocab + n_embd]."""
         for n in self._cut(sizes):
             n_rows = reading.take(n)
-            found.append(self._results(n_rows)[n_rows - n :])
+            yield self._results(n_rows)[n_rows - n :]
             reading.settle()
-        return _Found(np.concatenate(found), reading.state)
 
     def _ends_agree(self, expected: Rows) -> bool:
         """Whether the last row of a pass is the same when it alone asks for logits, as at the end of a prompt."""

@@ -23,6 +23,7 @@ class Disk:
     byte_s: float = 0.0  # of reading one byte
     stream_s: float = 0.0  # least time of a pass: all bytes that it streams
     beyond_s: Floats = field(default_factory=_nothing)  # ... more, if it had n rows and so took memory of weights, [n]
+    routed_s: Floats = field(default_factory=_nothing)  # ... beside that, for the experts that n rows use, [n]
     ahead_s: float = 0.0  # drafting time for which the disk has work all the same
 
 

@@ -147,8 +147,11 @@ class CostModel:
     def _first_size(self, state: RoundState) -> int:
         """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU manages.
 
-        Beside a short text there are TEXT_ROWS without memory of weights; for more the disk has to be slow as well.
+        Where rows read experts of their own no row is hidden behind the disk. Beside a short text there are TEXT_ROWS
+        without memory of weights; for more the disk has to be slow as well.
         """
+        if self.disk.routed_s.any():
+            return min(state.limits.max_size, _TRIAL_SIZE)
         hidden, limits = hidden_rows(self.disk.byte_s), state.limits
         size = min(max(limits.max_size, limits.max_size_streamed), max(hidden, FIRST_ROWS))
         if state.n_uncached > TEXT_ROWS or not self.disk.beyond_s.any():
@@ -169,12 +172,13 @@ class CostModel:
 
     def _n_ahead(self, limits: TreeLimits) -> int:
         """As many as there is time for, if compute waits more than it works: else both would want the same cores."""
-        waits = self.node_s > 0 and self.stall_s > 0.5 * self.disk.stream_s
+        waits = self.node_s > 0 and self.stall_s > 0.5 * self.disk.stream_s > 0
         return int(min(self.stall_s / self.node_s, 2 * limits.max_size)) if waits else 0
 
     def _round_s(self) -> Floats:
-        """Seconds of rounds whose pass has 0, 1, 2, ... rows."""
-        return np.maximum(self.verify.estimate() + self.draft_s, self.disk.stream_s + self.disk.beyond_s)
+        """Seconds of rounds whose pass has 0, 1, 2, ... rows. Nothing is computed while experts are read."""
+        streamed_s = self.disk.stream_s + self.disk.beyond_s
+        return np.maximum(self.verify.estimate() + self.draft_s, streamed_s) + self.disk.routed_s
 
     def rate(self) -> float:
         """Tokens a second of the best tree; 0 as long as there was none."""
@@ -182,7 +186,8 @@ class CostModel:
         draft_s = np.maximum(self.nodes * n, 1) * self.node_s
         disk_s = self.disk.stream_s + self.disk.beyond_s[passes] + np.maximum(draft_s - self.disk.ahead_s, 0)
         compute_s = self.verify.estimate()[passes] + draft_s
-        return float(np.max(self.tokens[1:] / np.maximum(np.maximum(disk_s, compute_s), 1e-9)))
+        seconds = np.maximum(disk_s, compute_s) + self.disk.routed_s[passes]
+        return float(np.max(self.tokens[1:] / np.maximum(seconds, 1e-9)))
 
     @property
     def _is_on_trial(self) -> bool:
@@ -199,7 +204,8 @@ class CostModel:
         return halfway and self.verify.seen_plain < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.disk.stream_s
 
     def _plain_rate(self) -> float:
-        return 1.0 / max(self.disk.stream_s, float(self.verify.estimate()[1]), 1e-9)
+        pass_s = max(self.disk.stream_s, float(self.verify.estimate()[1])) + float(self.disk.routed_s[1])
+        return 1.0 / max(pass_s, 1e-9)
 
 
 def _mean(old: float, new: float) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cadcpp.draft.base import DraftedTree, Drafter
 from cadcpp.errors import ConfigError, ContextFull
+from cadcpp.link.traffic import Traffic
 from cadcpp.native.sampler import Draw, Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.carried_text import CarriedText
@@ -19,6 +20,7 @@ from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.tree_buffers import TreeBuffers, measured
 from cadcpp.runtime.accounting import Accounting
+from cadcpp.runtime.compute_threads import ComputeThreads
 from cadcpp.runtime.gate import Gate
 from cadcpp.runtime.round import DraftRecord, OpenRound, PassRecord, Round, RoundRecord
 from cadcpp.runtime.stages import Step, Steps, finish, in_background, run, stage
@@ -65,7 +67,9 @@ class Engine:
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
     streaming_limited: str = ""  # what of streaming is not to be had, and why
+    traffic: Callable[[], Traffic] = Traffic  # with workers, so far
     carried: CarriedText = field(default_factory=CarriedText)
+    threads: ComputeThreads = field(default_factory=lambda: ComputeThreads(1))
     _writes: Lock = field(default_factory=Lock)  # a round that is not over
 
     def rounds(
@@ -94,6 +98,7 @@ class Engine:
             load_seconds=load_seconds,
             kernels=self.kernels,
             streaming_limited=self.streaming_limited,
+            traffic=self.traffic,
         )
 
     def steps(
@@ -185,6 +190,8 @@ class Engine:
     def _begin(self, generation: Generation, stack: ExitStack) -> None:
         """Evaluate the text as far as that takes passes of its own."""
         text = generation.text
+        if self.threads.follow():
+            self.policy.verify.doubt()
         self.verifier.begin(text)
         hidden = min(hidden_rows(self.pager.state().byte_seconds), self.tree_buffers.most)
         stack.enter_context(self.verifier.wide_enough(text, max(hidden, self.tree_buffers.rows)))

@@ -10,7 +10,7 @@ from cadcpp.gguf.blocks import state_blocks, state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.gguf.sketch import Sketch, sketch
 from cadcpp.gguf.state_sketch import StateSketch, state_sketch
-from cadcpp.native.exactness import CANDIDATES, find_granularity
+from cadcpp.native.exactness import CANDIDATES, agrees_with_threads, find_granularity
 from cadcpp.native.repacking import repackable
 from cadcpp.native.row_cost import relative_cost
 from cadcpp.native.snapshots import keeps_snapshots
@@ -28,9 +28,10 @@ _REVISION = 6  # of what is tried
 _CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts seldom bring back more
 
 
-def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
-    """The modes for a verifier: exact ones, if there are any."""
-    fits = header.n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
+def kernel_modes(config: SessionConfig, header: Header, n_bytes: int | None = None) -> KernelModes:
+    """The modes for a verifier: exact ones, if there are any. This machine computes ``n_bytes`` of it, if not all."""
+    n_bytes = header.n_bytes if n_bytes is None else n_bytes
+    fits = n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
     repacks, snapshots = fits and bool(repackable(header)), _snapshots(header)
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED)
@@ -80,16 +81,15 @@ def _rank(mode: KernelMode) -> tuple[bool, int]:
 
 
 def _mode(header: Header, n_threads: int, *, repacked: bool) -> KernelMode:
+    untried = ""
     try:
         found = [_granularity(sketch(header), n_threads, repacked)]
     except (CadError, OSError) as error:  # a shape that a small model cannot have, or no room for it
         return KernelMode(repacked=repacked, exact=False, reason=f"it could not be tried: {error}")
-    untried = ""
-    if state_bytes(header):
-        try:
-            found.append(_granularity(state_sketch(header), n_threads, repacked))
-        except (CadError, OSError) as error:
-            untried = f"{_STATES} ({error})"
+    try:
+        found += [_granularity(state_sketch(header), n_threads, repacked)] if state_bytes(header) else []
+    except (CadError, OSError) as error:
+        untried = f"{_STATES} ({error})"
     if None in found:
         return KernelMode(repacked=repacked, exact=False, reason=_NEITHER)
     return KernelMode(repacked=repacked, granularity=_common([g for g in found if g]), untried=untried)
@@ -103,6 +103,26 @@ def _granularity(made: Sketch | StateSketch, n_threads: int, repacked: bool) -> 
     candidates = [asdict(candidate) for candidate in CANDIDATES]
     numbers = _remembered(("rows", _REVISION, candidates, made.to_dict(), n_threads, repacked), find)
     return Granularity(*numbers) if numbers else None
+
+
+def same_with_all(header: Header, mode: KernelMode, counts: Sequence[int]) -> bool:
+    """Whether a verifier's rows are the same with any of these numbers of threads; False too where it is not known."""
+    if len(counts) < 2 or not mode.exact or mode.untried:
+        return False
+    try:
+        small = [sketch(header), *([state_sketch(header)] if state_bytes(header) else [])]
+        return all(_same_with_all(made, mode, counts) for made in small)
+    except (CadError, OSError):
+        return False
+
+
+def _same_with_all(made: Sketch | StateSketch, mode: KernelMode, counts: Sequence[int]) -> bool:
+    facts = "any threads", _REVISION, made.to_dict(), list(counts), mode.repacked, astuple(mode.granularity)
+
+    def find() -> bool:
+        return agrees_with_threads(made, mode.granularity, repacked=mode.repacked, counts=counts)
+
+    return bool(_remembered(facts, find))
 
 
 def _cost(made: Sketch, n_rows: int, n_threads: int) -> float:

@@ -65,10 +65,14 @@ class Rules:
 
     def text(self, found: Automaton) -> str:
         """The name of a rule for JSON strings whose content an automaton accepts."""
+        return self.add(rf'"\"" {self.content(found)} "\""')
+
+    def content(self, found: Automaton) -> str:
+        """The name of a rule for what an automaton accepts, spelled as in JSON strings."""
         names = [self.reserve() for _ in found.edges]
         for state, name in enumerate(names):
             self.set(name, _state(found, state, names))
-        return self.add(rf'"\"" {names[0]} "\""')
+        return names[0]
 
 
 def _without_literals(body: str) -> str:

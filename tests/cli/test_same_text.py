@@ -11,7 +11,9 @@ from cadcpp.cli import main
 from cadcpp.runtime import kernel_choice
 
 OFTEN = [("mixture", "Q8_0"), ("llama", "Q4_K")]
-SELDOM = [("mixture", "Q4_0"), *(("llama", kind) for kind in ("Q8_0", "Q4_0", "Q4_1", "F16"))]
+DENSE = [("llama", kind) for kind in ("Q8_0", "Q4_0", "Q4_1", "F16")]
+STATES = [("lfm2", "Q8_0"), ("lfm2", "Q4_0"), ("lfm2moe", "Q8_0"), ("qwen35", "Q8_0"), ("qwen35moe", "Q8_0")]
+SELDOM = [("mixture", "Q4_0"), *DENSE, *STATES]
 CELLS = [
     pytest.param(*cell, id="-".join(cell), marks=() if cell in OFTEN else pytest.mark.slow) for cell in OFTEN + SELDOM
 ]
@@ -34,7 +36,7 @@ def drafting(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 @pytest.fixture
 def write(tiny: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     def write(architecture: str, kind: str, mode: str, *options: object) -> dict[str, Any]:
-        sizes = SIZES | (HEADS if architecture == "llama" else {})
+        sizes = {} if (architecture, kind) in STATES else SIZES | (HEADS if architecture == "llama" else {})
         files = ["-m", tiny(architecture, type_name=kind, **sizes)]
         if mode == "draft":
             files += ["-d", tiny(architecture, type_name="Q8_0", noise=0.02, **sizes)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.baselines.llama_speculative import sources
 from cadcpp.system.user_dirs import cache_dir
 
-PLACE = (cache_dir() or Path(__file__).parents[2] / "build") / "arm"
+PLACE = (cache_dir() or Path(__file__).parents[3] / "build") / "arm"
 PACKAGES = "qemu-user-static debootstrap gcc-aarch64-linux-gnu g++-aarch64-linux-gnu cmake ninja-build"
 TOOLS = ("qemu-aarch64-static", "debootstrap", "aarch64-linux-gnu-g++", "cmake", "ninja")
 _SUITE, _PYTHON = "bookworm", "3.11"

@@ -1,0 +1,1 @@
+"""cadcpp on emulated ARM processors."""
