@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, ToolError
 from cadcpp.gguf.header import read_header
+from cadcpp.models.demo_mixture import make_routers
 from cadcpp.models.edit.copy_experts import copy_experts
 from cadcpp.models.routers import Routing, choices, describe, fit_router
 from cadcpp.native.activations import feed_forward_inputs
@@ -127,3 +128,12 @@ def test_neighbours_are_as_alike_as_they_are_asked_to_be() -> None:
     apart, alike = (figures(Routing(skew=3.0, alike=share, n_alike=8)) for share in (0.0, 0.8))
     assert abs(apart["lag 1"] - apart["lag 8"]) < 0.03
     assert alike["lag 1"] > alike["lag 8"] + 0.1 > apart["lag 8"]
+
+
+def test_routers_of_the_recipe_are_fitted_to_what_the_model_writes(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """The same again, for every layer one, and nothing is left behind."""
+    routers = make_routers(tiny(), 32, tmp_path)
+    assert [router.shape for router in routers] == [(32, N_EMBD)] * N_LAYER
+    assert all(np.isfinite(router).all() for router in routers) and list(tmp_path.glob("*")) == []
+    for one, other in zip(routers, make_routers(tiny(), 32, tmp_path), strict=True):
+        np.testing.assert_array_equal(one, other)
