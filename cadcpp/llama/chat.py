@@ -29,7 +29,6 @@ from cadcpp.chat.tool_grammar import (
 )
 from cadcpp.errors import CadError, ConfigError
 from cadcpp.schema.grammar import schema_grammar, schema_rule
-from cadcpp.schema.place import SchemaError
 from cadcpp.schema.rules import Rules
 
 from llama_cpp import LlamaGrammar, llama_chat_format  # isort: skip
@@ -189,12 +188,9 @@ def _grammar(wanted: dict[str, Any], tools: Tools | None) -> Any:
 
 def _reply_rule(rules: Rules, tools: Tools, reply: str | None) -> str:
     """The rule for calls, and for what may be said in their place."""
-    try:
-        if tools.choice == "named":
-            return arguments_rule(rules, tools.all[0]["function"])
-        calls = calls_rule(rules, tools.family, tools.all, tools.several, loose=tools.strict)
-    except SchemaError as error:
-        raise ConfigError(f"tools: {error}") from None
+    if tools.choice == "named":
+        return arguments_rule(rules, tools.all[0]["function"])
+    calls = calls_rule(rules, tools.family, tools.all, tools.several, loose=tools.strict)
     if tools.choice == "required":
         return calls
     return words_or_calls_rule(rules, tools.family, calls) if reply is None else rules.add(f"{reply} | {calls}")
