@@ -35,6 +35,7 @@ from llama_cpp import LlamaGrammar, llama_chat_format  # isort: skip
 
 _OF_PROMPT = ("functions", "function_call", "tools", "tool_choice", "messages", "chat_template_kwargs")
 _NOT_OF_COMPLETIONS = (*_OF_PROMPT, "response_format", "grammar", "logprobs", "top_logprobs")
+_OF_TEMPLATES = ("messages", "bos_token", "eos_token", "raise_exception", "strftime_now", "add_generation_prompt")
 _ID_LETTERS = string.ascii_letters + string.digits
 
 
@@ -233,7 +234,7 @@ def _template_options(wanted: dict[str, Any], given: dict[str, Any]) -> dict[str
     """What a template is told besides, none of which is what it is told anyway."""
     options = wanted.get("chat_template_kwargs") or {}
     for name in options:
-        if name in given or name in ("messages", "bos_token", "eos_token", "raise_exception", "strftime_now"):
+        if name in given or name in _OF_TEMPLATES:
             raise ConfigError(f"chat_template_kwargs has {name!r}, which templates are told anyway")
     return options
 
