@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import TemplateError
 from starlette.exceptions import HTTPException
 
-from cadcpp.errors import CadError, ConfigError, ContextFull, NativeError
+from cadcpp.errors import CadError, ConfigError, ContextFull, NativeError, WorkerError
 from cadcpp.server.fields import Unsupported
 
 logger = logging.getLogger("cadcpp.server")
@@ -29,7 +29,9 @@ def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
     """The HTTP status, and the value of ``error`` in the answer."""
     error = _first(error)
     status, code = _status(error)
-    if status >= 500 and not isinstance(error, HTTPException | Unsupported):
+    if isinstance(error, WorkerError):
+        logger.error("%s; start the server again", error)
+    elif status >= 500 and not isinstance(error, HTTPException | Unsupported):
         # Without the message, which may quote a user's text.
         logger.error("a request failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
     kind = "internal_server_error" if status >= 500 else "invalid_request_error"
@@ -64,6 +66,8 @@ def _status(error: BaseException) -> tuple[int, str | None]:
         return 501, "not_supported"
     if isinstance(error, ContextFull) or _TOO_LONG in str(error):
         return 400, "context_length_exceeded"
+    if isinstance(error, WorkerError):
+        return 503, "worker_lost"
     if isinstance(error, NativeError):
         return 500, None
     refused = (CadError, ValueError, AssertionError, TemplateError, RecursionError)
