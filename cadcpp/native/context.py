@@ -1,7 +1,7 @@
 """One llama.cpp context: decode batches, read logits, and the verbs of its KV cache."""
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -41,7 +41,9 @@ class Watcher(Protocol):
 
     def start_pass(self) -> None: ...
 
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None: ...
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
+        """The rows of a layer are routed to experts, [n, n_used]."""
+        ...
 
     def layer_done(self, layer: int) -> None: ...
 
@@ -287,8 +289,9 @@ class _LayerReports:
         self._n_experts, self._n_used = (model.header.number(f"expert_{s}") for s in ("count", "used_count"))
         architecture = model.header.architecture
         name = next((_OTHER_LAYER[start] for start in _OTHER_LAYER if architecture.startswith(start)), _LAYER)
-        self._layers = {name.format(i).encode(): i for i in range(model.n_layer)}
-        self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_layer if self._n_experts else 0)}
+        # What workers compute is not here to be watched, and to ask for it would cost a round trip.
+        self._layers = {name.format(i).encode(): i for i in range(model.n_here)}
+        self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_here if self._n_experts else 0)}
         self._error: BaseException | None = None
         self.on_layer: OnLayer | None = None
         self.callback = api.ggml_backend_sched_eval_callback(self._on_node)
@@ -323,5 +326,5 @@ class _LayerReports:
                 self.on_layer((layer + 1) / self._model.n_layer)
         elif name in self._routers:
             order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
-            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used].ravel().tolist())
+            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used])
         return True

@@ -29,9 +29,18 @@ def window_bytes(header: Header, pinned: int) -> int:
 
 def cache_bytes(header: Header, n_cells: int) -> int:
     """Size of one q8_0 KV cache."""
+    return int(sum(cache_heads(header)) * _head_width(header) * n_cells * _Q8_0)
+
+
+def block_cache_bytes(header: Header, n_cells: int) -> list[int]:
+    """... of each of the blocks that keep keys and values, in order; blocks that no pass computes keep none."""
+    each = [int(heads * _head_width(header) * n_cells * _Q8_0) for heads in cache_heads(header)]
+    return each + [0] * (header.number("block_count", 1) - len(each))
+
+
+def _head_width(header: Header) -> int:
     size = header.number("embedding_length") // (header.number("attention.head_count") or 1)
-    width = header.number("attention.key_length", size) + header.number("attention.value_length", size)
-    return int(sum(cache_heads(header)) * width * n_cells * _Q8_0)
+    return header.number("attention.key_length", size) + header.number("attention.value_length", size)
 
 
 def compute_bytes(header: Header, n_rows: int, n_outputs: int, n_cells: int) -> int:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cadcpp.config import SessionConfig
 from cadcpp.draft.base import Drafter, NoDrafter
@@ -21,6 +21,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header, rope_of
 from cadcpp.gguf.validate import check_context, check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
+from cadcpp.link.traffic import NoWorkers
 from cadcpp.modes import Pin
 from cadcpp.native.context import Context, Watcher
 from cadcpp.native.model import Model
@@ -36,12 +37,15 @@ from cadcpp.residency.context_shape import ContextShape, wide_bytes
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
+from cadcpp.residency.placement import WIDEST, without_blocks
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.compute_threads import ComputeThreads, thread_counts
+from cadcpp.runtime.crew import Crew, crew_of
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import kernel_modes, same_with_all
 from cadcpp.runtime.learned_costs import LearnedCosts
+from cadcpp.runtime.learned_demand import LearnedDemand, told_hits
 from cadcpp.runtime.stages import BACKGROUND
 from cadcpp.system.cpu import most_threads
 from cadcpp.system.mapping import Mapping, is_shareable
@@ -51,6 +55,9 @@ from cadcpp.tree.limits import GrowthOptions
 from cadcpp.verify.verifier import Verifier
 
 logger = logging.getLogger(__name__)
+
+
+MakePlan = Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]]
 
 
 class StartPager(Protocol):
@@ -68,7 +75,7 @@ def stream(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pi
 class Parts:
     """What may be replaced in a session, by whoever measures or adapts it."""
 
-    plan: Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]] = plan_session
+    plan: MakePlan = plan_session
     pager: StartPager = stream
     growth: GrowthOptions = field(default_factory=GrowthOptions)
     drafter: Drafter | None = None  # in place of what the settings ask for
@@ -93,8 +100,8 @@ class Assembly:
         check_context(config.n_ctx, header)
         if draft_header is not None:
             check_pair(header, draft_header)
-        self.plan, self.tree_buffers = parts.plan(config, header, draft_header, kernel_modes(config, header))
-        self.plan = told_limits(self.plan, header, pager=config.pager)
+        self.crew = stack.enter_context(crew_of(config.workers))
+        self.plan, self.tree_buffers = plan_with(self.crew, config, header, draft_header, parts.plan)
         self._threads = self._compute_threads(header)
         self._check_exact()
         if planned is not None:
@@ -113,10 +120,11 @@ class Assembly:
             self._policy(draft_header),
             self._trace,
             self.tree_buffers,
-            ahead=config.pipeline and isinstance(self.pager, StreamingPager),
+            ahead=config.pipeline and (isinstance(self.pager, StreamingPager) or bool(self.plan.workers)),
             threads=self._threads,
             kernels=self.plan.kernels,
             streaming_limited=self.plan.limited,
+            workers=self.crew or NoWorkers(),
         )
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
@@ -140,7 +148,9 @@ class Assembly:
     def _load_verifier(self, header: Header) -> Model:
         # Where only a stub can be mapped over, it is needed without a pager too.
         stub = self.plan.streams and (self.config.pager or not all(is_shareable(part.path) for part in header.parts))
-        model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked)
+        stub = stub or bool(self.plan.workers) and not self.plan.kernels.repacked  # else all would be read at once
+        spread = self.crew.spread(self.plan.workers) if self.crew else None
+        model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked, spread=spread)
         if stub and model.limited != self.plan.limited:  # what could not be foreseen
             self.plan = replace(self.plan, limited=model.limited)
         if self.plan.limited:
@@ -165,7 +175,7 @@ class Assembly:
                 self.plan.kernels.alone_because,
             )
 
-    def _model(self, header: Header, **how: bool) -> Model:
+    def _model(self, header: Header, **how: Any) -> Model:
         model = Model(header.path, header=header, **how)
         self._stack.callback(model.close)
         return model
@@ -225,7 +235,8 @@ class Assembly:
             return AdaptiveFallback()
         if self.config.fallback == "none":
             return FixedSize()
-        cost = PassCost(granularity=self.plan.kernels.granularity)
+        # What fills up a pass on a mixture is routed as its first row, and reads and multiplies no other experts.
+        cost = PassCost() if self.plan.layout.experts else PassCost(granularity=self.plan.kernels.granularity)
         policy = DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
         if not self.plan.streams and self.config.speculative != "off":
             self._start_from_learned(policy, draft)
@@ -235,7 +246,8 @@ class Assembly:
         """In memory rows are dear, and a short reply would pay for trying what was tried before."""
         config = self.config
         settings = config.speculative, config.n_threads, config.pipeline, self.plan.kernels.name
-        costs = LearnedCosts(self.model.header, draft, *settings)
+        elsewhere = [(share.address, share.n_blocks) for share in self.plan.workers]
+        costs = LearnedCosts(self.model.header, draft, *settings, *elsewhere)
         costs.recall(policy)
         self._stack.callback(self._keep_costs, costs, policy)
 
@@ -257,6 +269,10 @@ class Assembly:
             self.model.mapping, self.plan, self._trace, ahead=self.config.pipeline, pin=self.config.pin
         )
         self._stack.callback(pager.close)
+        if isinstance(pager, StreamingPager) and self.plan.layout.experts:
+            learned = LearnedDemand(self.model.header)
+            learned.recall(pager.demand)
+            self._stack.callback(learned.keep, pager.demand)
         return pager
 
 
@@ -265,6 +281,27 @@ def _close_loaded(loading: Future[Model]) -> None:
     wait((loading,))
     if not loading.exception():
         loading.result().close()
+
+
+def plan_with(
+    crew: Crew | None,
+    config: SessionConfig,
+    header: Header,
+    draft: Header | None,
+    plan: MakePlan = plan_session,
+) -> tuple[Plan, TreeBuffers]:
+    """A plan for what workers leave to this machine, with what they compute."""
+    rows = max(config.tree.max_size, config.tree.max_size_streamed)
+    shares = crew.place(header, config.n_ctx, rows) if crew else ()
+    here = without_blocks(header, shares[0].first) if shares else header
+    modes = kernel_modes(config, header, here.n_bytes)
+    if crew and config.exact != "off":
+        modes = crew.agree(modes, header, shares, config.threads())
+    if shares:
+        config = replace(config, n_batch=min(config.n_batch, WIDEST))
+    made, tree_buffers = plan(config, here, draft, modes)
+    told = told_hits(told_limits(made, header, pager=config.pager), header)
+    return replace(told, workers=shares), tree_buffers
 
 
 def told_limits(plan: Plan, header: Header, *, pager: bool = True) -> Plan:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.arm import outcome, table
-from tests.support.arm.__main__ import work_off
+from tests.support.arm.__main__ import Task, work_off
 from tests.support.arm.outcome import kept, run
 from tests.support.arm.parts import CELLS, QUICK, WHOLE, Part
 from tests.support.arm.processors import PROCESSORS, Processor
@@ -25,6 +25,10 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cell.py").write_text(f"print({ROW!r})")
 
 
+def work(task: Task, *, again: bool = False) -> list[int]:
+    return work_off([task], again=again, n_jobs=1)
+
+
 def part(code: int = 0) -> Part:
     return Part("part", ("-c", f"open('runs', 'a').write('x'); exit({code})"), ("cell.py",))
 
@@ -38,11 +42,11 @@ def test_what_passed_is_run_again_only_if_asked_for_or_if_its_files_change(
     tmp_path: Path, runs: Callable[[], int]
 ) -> None:
     task = PROCESSORS[0], part()
-    assert work_off([task], again=False) == [0] and work_off([task], again=False) == [0] and runs() == 1
-    work_off([task], again=True)
+    assert work(task) == [0] and work(task) == [0] and runs() == 1
+    work(task, again=True)
     assert runs() == 2
     (tmp_path / "cell.py").write_text("other")
-    work_off([task], again=False)
+    work(task)
     assert runs() == 3
 
 
@@ -53,7 +57,7 @@ def test_what_is_kept_is_of_one_processor() -> None:
 
 def test_what_failed_is_run_again_and_fails_again(runs: Callable[[], int]) -> None:
     task = PROCESSORS[0], part(code=3)
-    assert [work_off([task], again=False) for _ in range(2)] == [[3], [3]] and runs() == 2
+    assert [work(task), work(task)] == [[3], [3]] and runs() == 2
 
 
 def test_the_table_has_what_parts_said_and_gaps_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,11 @@
 """cadcpp's own code and tests on emulated ARM processors; prints which kernels are exact on each.
 
-python -m tests.support.arm [--quick] [--again] [--optional] [PROCESSOR ...] [PART ...]
+python -m tests.support.arm [--quick] [--again] [--jobs N] [--optional] [PROCESSOR ...] [PART ...]
 
 A part is a type of weights, or a group of tests. One that passed is not run again until something changes that it
-depends on, so a run that was ended goes on with the same command. As many run at a time as there are cores.
---quick takes a few of them, on one processor. --again runs them whatever is known.
+depends on, so a run that was ended goes on with the same command.
+--quick takes a few of them, on one processor. --again runs them whatever is known. --jobs: as
+many at a time, by default as there are cores.
 --optional says so where tools are missing, and is content. Nothing here says how fast anything is.
 """
 
@@ -28,7 +29,7 @@ def main() -> None:
         print(f"not run: {', '.join(missing)} not found (apt install {PACKAGES})")
         sys.exit(not options.optional)
     try:
-        codes = work_off(_tasks(options.names, options.quick), again=options.again)
+        codes = work_off(_tasks(options.names, options.quick), again=options.again, n_jobs=options.jobs)
     except KeyboardInterrupt:
         sys.exit("\nended; the same command goes on")
     print("", *lines(), sep="\n")
@@ -39,6 +40,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.support.arm")
     for name in ("--quick", "--again", "--optional"):
         parser.add_argument(name, action="store_true")
+    parser.add_argument("--jobs", type=int, metavar="N", default=len(os.sched_getaffinity(0)))
     parser.add_argument("names", nargs="*", metavar="PROCESSOR or PART")
     options = parser.parse_args()
     parts = QUICK if options.quick else WHOLE
@@ -55,11 +57,11 @@ def _tasks(names: Sequence[str], quick: bool) -> list[Task]:
     return [(processor, part) for processor in wanted for part in [p for p in parts if p.name in names] or parts]
 
 
-def work_off(tasks: Sequence[Task], *, again: bool) -> list[int]:
-    """Run them, as many at a time as there are cores; prints what each says, and gives their exit codes."""
+def work_off(tasks: Sequence[Task], *, again: bool, n_jobs: int) -> list[int]:
+    """Run them, ``n_jobs`` at a time; prints what each says, and gives their exit codes."""
     for processor, _ in tasks:
         processor.environment()  # made, if it is not there, by one thread
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(n_jobs) as pool:
         outcomes = pool.map(lambda task: (not again and kept(*task)) or run(*task), tasks)
         return [_show(*task, outcome) for task, outcome in zip(tasks, outcomes, strict=True)]
 

@@ -32,11 +32,11 @@ def kept(processor: Processor, part: Part) -> Outcome | None:
 
 
 def run(processor: Processor, part: Part) -> Outcome:
-    """At the lowest priority, with nothing remembered of other runs."""
-    start = time.monotonic()
+    """With nothing remembered of other runs."""
+    path, start = _path(processor, part), time.monotonic()  # of the files as they are now
     done = _python(processor, part.arguments)
     if not done.returncode:
-        _keep(_path(processor, part), done.stdout)
+        _keep(path, done.stdout)
     return Outcome(abs(done.returncode), done.stdout, time.monotonic() - start)
 
 
@@ -46,7 +46,7 @@ def _python(processor: Processor, arguments: Iterable[str]) -> "subprocess.Compl
     with tempfile.TemporaryDirectory() as cache:
         own = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": cache}
         return subprocess.run(
-            ["nice", "-n", "19", *processor.python(), *arguments],
+            [*processor.python(), *arguments],
             env={**os.environ, **environment, **own},
             cwd=ROOT,
             stdout=subprocess.PIPE,
