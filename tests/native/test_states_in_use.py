@@ -207,23 +207,22 @@ def disturb(llama: Llama, seed: int, prompt: list[int]) -> None:
             with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
                 patch.setattr(Context, "decode", lambda context, on_layer=None: pressed(context, on_layer))
                 ids(llama, text, 40, temp=0.0)
-        case _:  # a task that is cancelled at some chunk
+        case _:  # a task that is cancelled
             asyncio.run(cancel(llama, text, n))
 
 
 async def cancel(llama: Llama, text: list[int], n: int) -> None:
-    async def read() -> None:
-        stream = AsyncLlama(llama).create_completion(text, max_tokens=400, temperature=0.0, stream=True)
-        async for _ in stream:
-            seen.release()
-
-    seen, task = asyncio.Semaphore(0), asyncio.ensure_future(read())
-    task.add_done_callback(lambda _: [seen.release() for _ in range(n)])  # a text may end before
+    """Ends a call after a few of its rounds."""
+    seen, loop = asyncio.Semaphore(0), asyncio.get_running_loop()
+    llama.on_round = lambda _round: loop.call_soon_threadsafe(seen.release)  # type: ignore[assignment, misc]
+    task = asyncio.ensure_future(AsyncLlama(llama).call(ids, llama, text, 60, temp=0.0))
+    task.add_done_callback(lambda _: [seen.release() for _ in range(n)])  # it may end before
     for _ in range(n):
         await seen.acquire()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+    llama.on_round = None
 
 
 def give_up(llama: Llama, plain: Llama, seeds: Sequence[int]) -> None:
@@ -303,7 +302,7 @@ def texts(
             for prompt in prompts
             for sampling in (GREEDY, DRAWN)
         ]
-        assert not limited or session.pager.state().passes > 0 < session.pager.state().read_bytes
+        assert not limited or session.pager.state().streamed_bytes > 0
     return found
 
 
