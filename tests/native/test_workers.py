@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,7 +193,13 @@ def test_a_worker_that_dies_ends_the_reply_and_nothing_else(path: Path, draft: P
 
 def test_the_class_takes_workers(path: Path) -> None:
     def text(workers: str | list[str]) -> tuple[str, int]:
-        options = {"n_ctx": N_CTX, "n_threads": 1, "fallback": "none", "max_tree_size": 8, "verbose": False}
+        options: dict[str, Any] = {
+            "n_ctx": N_CTX,
+            "n_threads": 1,
+            "fallback": "none",
+            "max_tree_size": 8,
+            "verbose": False,
+        }
         with Llama(str(path), workers=workers, **options) as llama:
             assert llama.plan is not None
             done = llama("abc", max_tokens=24, temperature=0)
