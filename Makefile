@@ -4,7 +4,7 @@ MODELS := $(or $(CADCPP_MODELS),models)
 VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
-PARTS := wall overcommit ablation sweep staged agreement first context size
+PARTS := wall neighbours overcommit ablation sweep staged agreement first context size
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
 .PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-hybrid bench-machines bench-memory bench-chain bench-fixed bench-soak simulate profile clean clients fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.gguf.writer import Weights, write_llama
+from cadcpp.gguf.writer import Weights, write_model
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
@@ -74,4 +74,4 @@ def unreported() -> list[str]:
 def write_probe(path: Path) -> None:
     """Write the model: a mixture of the llama architecture, of which all weights are 0."""
     zeros = {name: Weights(_F32, shape, bytes(4 * math.prod(shape))) for name, shape in _SHAPES.items()}
-    write_llama(path, _SETTINGS, {f"{name}.weight": weights for name, weights in zeros.items()})
+    write_model(path, "llama", _SETTINGS, {f"{name}.weight": weights for name, weights in zeros.items()})

@@ -143,7 +143,8 @@ class CostModel:
     def _size(self, state: RoundState) -> int:
         """Nodes that a tree may have; more than usual where so many rows would still wait for the disk."""
         limits = state.limits
-        size = min(limits.max_size, _TRIAL_SIZE) if self.patience > _PROBE and self.trials > 0 else limits.max_size
+        careful = self.trials > 0 and (self.patience > _PROBE or self.disk.routed_s.any())
+        size = min(limits.max_size, _TRIAL_SIZE) if careful else limits.max_size
         wide_s = self.verify.estimate()[state.n_uncached - 1 + limits.max_size_streamed] + self.draft_s
         return limits.max_size_streamed if limits.max_size_streamed > size and wide_s < self.disk.stream_s else size
 

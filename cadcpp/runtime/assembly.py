@@ -235,7 +235,8 @@ class Assembly:
             return AdaptiveFallback()
         if self.config.fallback == "none":
             return FixedSize()
-        cost = PassCost(granularity=self.plan.kernels.granularity)
+        # What fills up a pass on a mixture is routed as its first row, and reads and multiplies no other experts.
+        cost = PassCost() if self.plan.layout.experts else PassCost(granularity=self.plan.kernels.granularity)
         policy = DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
         if not self.plan.streams and self.config.speculative != "off":
             self._start_from_learned(policy, draft)
