@@ -186,6 +186,8 @@ def test_a_worker_that_dies_ends_the_reply_and_nothing_else(path: Path, draft: P
                 shown += chunk.tokens
         with pytest.raises(WorkerError):
             write(session)
+        with pytest.raises(WorkerError):
+            session.engine.verifier.cache.context.save()
     assert shown
     with worker(enough_for(path, 3, N_CTX)) as other, Session(path, draft, config([other])) as session:
         assert write(session, 100, 0.0)[: len(shown)] == shown
