@@ -63,6 +63,7 @@ class Context:
         self._stack, self._life = ExitStack(), Lifetime(f"the session on {model.path}")
         self._handle = api.llama_init_from_model(model.handle, self._params())
         if not self._handle:
+            model.check_workers()  # a worker that is lost has no memory either
             raise NativeError(f"llama.cpp made no context for {model.path}: {last_error('out of memory?')}")
         self._stack.callback(api.llama_free, self._handle)
         self._empty_logits()
@@ -238,7 +239,9 @@ class Context:
         """What sequence 0 holds, in llama.cpp's own form."""
         n = api.llama_state_seq_get_size(self.handle, 0)
         buffer = (ctypes.c_uint8 * n)()
-        return memoryview(buffer)[: api.llama_state_seq_get_data(self.handle, buffer, n, 0)]
+        n_saved = api.llama_state_seq_get_data(self.handle, buffer, n, 0)
+        self.model.check_workers()  # of what a lost worker holds there are zeros
+        return memoryview(buffer)[:n_saved]
 
     def restore(self, data: memoryview | bytes) -> None:
         """Make sequence 0 hold what was saved."""
