@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cadcpp.config import SamplingConfig
+from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.base import Drafter
 from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.errors import NativeError
@@ -17,9 +18,12 @@ from cadcpp.native.context import Context, Stopped
 from cadcpp.native.lib import api, listening
 from cadcpp.native.model import Model
 from cadcpp.ngram.predictor import NgramPredictor
+from cadcpp.residency import states
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.states import States
 from cadcpp.runtime.engine import Engine
+from cadcpp.runtime.session import Session
+from cadcpp.tree.limits import limit_tree
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.verifier import Verifier
 from tests.native.test_states import SNAPSHOTS, Interrupted, greedy, is_trunk, write
@@ -104,6 +108,21 @@ def test_trees_of_a_draft_without_states_become_chains(rig: Rig, winners: list[i
     assert winners
 
 
+@pytest.mark.parametrize("architecture", ["lfm2", "lfm2moe"])
+def test_a_session_has_as_many_chains_as_its_plan(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, winners: list[int], architecture: str
+) -> None:
+    monkeypatch.setattr(states, "_OF_KEPT", 1)  # a tiny model's states are not small beside its weights
+    config = SessionConfig(n_ctx=256, n_threads=1, fallback="none", tree=limit_tree(ROWS))
+    texts = []
+    for mode in ("off", "draft"):
+        with Session(tiny(architecture), tiny("llama", seed=3), replace(config, speculative=mode)) as session:  # type: ignore[arg-type]
+            assert session.plan.verifier_shape.n_seq > 1 and session.plan.kernels.exact
+            chunks = session.stream(random_text(1, 40), DRAWN, 2 * N)
+            texts.append([token for chunk in chunks for token in chunk.tokens])
+    assert texts[0] == texts[1] and winners
+
+
 @pytest.mark.parametrize("n_right", range(6))
 @pytest.mark.parametrize("winner", range(CHAINS))
 def test_any_chain_may_be_right_for_any_length(rig: Rig, n_right: int, winner: int) -> None:
@@ -172,8 +191,8 @@ def test_buffers_for_states_are_planned(
     """As llama.cpp's log has them."""
     path, said = tiny(architecture), list[str]()
     with closing(Model(path, vocabulary=False)) as model:
-        states = States(n_chains=n_chains, n_snapshots=n_snapshots)
-        shape = ContextShape(n_cells=256, n_batch=64, n_outputs=16, n_seq=n_chains, states=states)
+        kept = States(n_chains=n_chains, n_snapshots=n_snapshots)
+        shape = ContextShape(n_cells=256, n_batch=64, n_outputs=16, n_seq=n_chains, states=kept)
         with listening(said.append), closing(Context(model, shape, 1)):
             planned = shape.buffer_bytes(model.header) - 4 * shape.outputs * model.n_vocab  # of what is no output
     found = [match for line in said if (match := re.search(r"CPU compute buffer size is +([\d.]+) MiB", line))]
