@@ -4,10 +4,10 @@ MODELS := $(or $(CADCPP_MODELS),models)
 VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
-PARTS := wall overcommit ablation sweep staged agreement first context size
+PARTS := wall neighbours overcommit ablation sweep staged agreement first context size
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-hybrid bench-memory bench-chain bench-fixed bench-soak simulate profile clean clients fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
+.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-hybrid bench-machines bench-memory bench-chain bench-fixed bench-soak simulate profile clean clients fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z][a-z -]*:.*  ## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ bench-acceptance: setup  ## tokens a pass, by kind of text; exact
 
 bench-mixture: setup  ## a mixture of experts larger than memory
 	$(BIN)/python -m bench.studies.mixture_of_experts
+
+bench-machines: setup  ## two machines on one, with a link and a disk of set speeds, as root; ten minutes
+	$(BIN)/python -m bench.studies.machines $(ARGS)
 
 bench-hybrid: setup  ## a hybrid larger than memory, with chains of drafts; some minutes
 	$(BIN)/python -m bench.studies.hybrid

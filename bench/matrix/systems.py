@@ -58,6 +58,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # of `cadcpp generate`, by the kind of 
 }
 SAMPLINGS = {
     "greedy": ("--temp", "0"),
+    "T0.8": ("--temp", "0.8", "--seed", "1"),
     "top-k": ("--temp", "1", "--top-k", "50", "--top-p", "1", "--min-p", "0", "--seed", "1"),
 }
 _PYTHON = [sys.executable, "-m"]

@@ -1,12 +1,13 @@
 """Which experts a mixture's tokens are routed to, and what caches of several kinds would have read for them.
 
-    python -m bench.studies.expert_routes [--model FILE] [--tokens 256] [--share 25 50 75]
+    python -m bench.studies.expert_routes [--model FILE] [--tokens 96] [--share 25 50 75]
 
-The text is written in half of the memory that the model needs, and greedily; which experts are in memory changes none
-of it. Caches begin empty, and are judged by the second half of the text.
+The texts are written one after the other in half of the memory that the model needs, and greedily; which experts are in
+memory changes none of them. Caches begin empty, and are judged by the second half of the texts.
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.matrix.cell import prompt
+from bench.matrix.workloads import CASES
 from bench.measure import record
 from bench.studies import expert_replay
 from bench.studies.expert_replay import Routing
@@ -41,13 +43,13 @@ def budget(header: Header, share: float, n_ctx: int = N_CTX) -> int:
     return whole.fixed + whole.layout.pinned_bytes + int(share * whole.layout.expert_bytes)
 
 
-def routing(model: Path, text: str, n: int, share: float = 0.5) -> Routing:
-    """What ``n`` tokens that the model writes after a prompt are routed to, [n - 1, n_layers, n_used]."""
-    chosen: list[NDArray[np.int32]] = []
+def routing(model: Path, prompts: Sequence[str], n: int, share: float = 0.5) -> list[Routing]:
+    """What ``n`` tokens that the model writes after each prompt are routed to, [n - 1, n_layers, n_used]."""
+    chosen: list[list[NDArray[np.int32]]] = []  # of each text, layer after layer
 
     class Recorder(StreamingPager):
         def experts_chosen(self, layer: int, rows: NDArray[np.int32]) -> None:
-            chosen.append(rows.copy())
+            chosen[-1].append(rows.copy())
             super().experts_chosen(layer, rows)
 
     def start(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pin: Pin) -> Pager:
@@ -56,10 +58,16 @@ def routing(model: Path, text: str, n: int, share: float = 0.5) -> Routing:
     header = read_header(model)
     config = SessionConfig(n_ctx=N_CTX, ram=budget(header, share), speculative="off")
     with Session(model, None, config, parts=Parts(pager=start)) as session:
-        ids = session.model.tokenize(text, add_special=True, parse_special=True)
-        for _ in session.stream(ids, SamplingConfig(temperature=0.0), n):
-            pass
+        for text in prompts:
+            chosen.append([])
+            for _ in session.stream(session.model.tokenize(text), SamplingConfig(temperature=0.0), n):
+                pass
     n_layers = len(lay_out(header, 0).experts)
+    return [_of_single_rows(text, n_layers) for text in chosen]
+
+
+def _of_single_rows(chosen: list[NDArray[np.int32]], n_layers: int) -> Routing:
+    """What passes over one token chose, [n, n_layers, n_used]."""
     passes = (chosen[i : i + n_layers] for i in range(0, len(chosen), n_layers))
     return np.stack([np.stack([rows[0] for rows in layers]) for layers in passes if _is_one_row(layers[0])])
 
@@ -69,10 +77,9 @@ def _is_one_row(rows: NDArray[np.int32]) -> bool:
     return bool((rows == rows[0]).all())
 
 
-def figures(found: Routing, n_experts: int) -> dict[str, float]:
-    """What choices look like, over all layers and in the first, by texts of 128 tokens."""
-    texts = np.array_split(found, max(len(found) // 128, 1))
-    each = [[describe(text[:, layer], n_experts) for text in texts] for layer in range(found.shape[1])]
+def figures(texts: Sequence[Routing], n_experts: int) -> dict[str, float]:
+    """What choices look like in a text, over all layers and in the first."""
+    each = [[describe(text[:, layer], n_experts) for text in texts] for layer in range(texts[0].shape[1])]
     names = each[0][0]
     mean = {name: float(np.mean([[one[name] for one in layer] for layer in each])) for name in names}
     first = {f"{name}, first layer": float(np.mean([one[name] for one in each[0]])) for name in names}
@@ -94,19 +101,18 @@ def compare(found: Routing, n_experts: int, share: float) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.expert_routes", description=__doc__)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--share", type=int, nargs="+", default=[25, 50, 75])
-    parser.add_argument("--case", nargs="+", default=["chat", "code"])
+    parser.add_argument("--case", nargs="+", default=sorted(CASES), choices=sorted(CASES))
     options = parser.parse_args()
     model = options.model or demo_mixture(record.models())
     n_experts = read_header(model).number("expert_count")
-    for case in options.case:
-        found = routing(model, prompt(case), options.tokens)
-        print(f"{case}: " + ", ".join(f"{name} {value:.3g}" for name, value in figures(found, n_experts).items()))
-        for share in options.share:
-            reads = compare(found, n_experts, share / 100)
-            record.append("expert-routes", {"model": model.name, "case": case, "share": share, "reads": reads})
-            print(f"{share:>4}%: " + ", ".join(f"{name} {value:.2f}" for name, value in reads.items()))
+    texts = routing(model, [prompt(case) for case in options.case], options.tokens)
+    print(", ".join(f"{name} {value:.3g}" for name, value in figures(texts, n_experts).items()))
+    for share in options.share:
+        reads = compare(np.concatenate(texts), n_experts, share / 100)
+        record.append("expert-routes", {"model": model.name, "cases": options.case, "share": share, "reads": reads})
+        print(f"{share:>4}%: " + ", ".join(f"{name} {value:.2f}" for name, value in reads.items()))
 
 
 if __name__ == "__main__":

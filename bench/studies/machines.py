@@ -47,6 +47,7 @@ WIRES = (Wire(0.3, 1000), Wire(2.0, 300))
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.machines", description=__doc__)
     parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--baseline-tokens", type=int, default=8, help="of llama.cpp; 0: leave it out")
     parser.add_argument("--ram", type=int, default=700, help="MiB, of each machine")
     parser.add_argument("--disks", default="100,400", help="MiB/s")
     parser.add_argument("--workload", default="chat")
@@ -59,6 +60,8 @@ def main() -> None:
         for wire in WIRES:
             with _worker(options.ram) as worker, closing(wire.to(worker)) as link:
                 _tell("cadcpp, two machines", disk, wire, _ours(options, disk, link.address))
+            if not options.baseline_tokens:
+                continue
             with _worker(options.ram) as worker, closing(wire.to(worker)) as link:
                 _tell("llama.cpp's RPC, two", disk, wire, _theirs(options, disk, link.address))
 
@@ -91,7 +94,7 @@ def _ours(options: argparse.Namespace, disk: int, worker: Address | None) -> dic
         "s_per_token": 1 / done["tokens_per_second"],
         "link_bytes_per_token": stats["link_bytes"] // n,
         "round_trips_per_token": stats["link_round_trips"] / n,
-        "read_bytes_per_token": stats["read_bytes_per_token"],
+        "read_bytes_per_token": (stats["read_bytes"] - stats["prompt_read_bytes"]) // (n - 1),
         "load_seconds": stats["load_seconds"],
         "tokens_per_pass": stats["tokens_per_pass"],
     }
@@ -104,7 +107,8 @@ def _theirs(options: argparse.Namespace, disk: int, worker: Address) -> dict[str
     told = subprocess.run([*plan, *sizes, "--workers", str(worker)], capture_output=True, text=True, check=True)
     (share,) = json.loads(told.stdout)["workers"]
     n_layer = read_header(models.verifier()).number("block_count")
-    command = [sys.executable, "-m", "bench.baselines.rpc", "-m", str(models.verifier()), "-n", str(options.tokens)]
+    command = [sys.executable, "-m", "bench.baselines.rpc", "-m", str(models.verifier())]
+    command += ["-n", str(options.baseline_tokens)]
     where = ["--worker", str(worker), "--first", str(share["first"]), "--layers", str(n_layer), "--ctx", str(_CTX)]
     done = _run(options, disk, [*command, *where, "-p", prompt(options.workload)])
     return {**done, "s_per_token": done.pop("seconds_per_token"), "first_layer": share["first"]}

@@ -1,7 +1,8 @@
 """A mixture of experts larger than memory (cgroup): plain llama.cpp, cadcpp without drafts, and with a draft.
 
 The kernel counts what is read. The model has the shape of Qwen3-30B-A3B and writes SmolLM2's text (see
-`cadcpp.models.demo_mixture`). Budgets are for everything, of which the models' own file is given a share.
+`cadcpp.models.demo_mixture`). Budgets are for everything, a share of the model's file. Plain llama.cpp is told not to
+repack weights: at its defaults it copies all of a Q4_0 model, which no such budget has room for.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def _line(name: str, runs: list[dict[str, Any]]) -> str:
 def command(name: str, model: Path, place: Place, case: str, n: int) -> list[str]:
     shared = ["-m", str(model), "-p", prompt(case), "-n", str(n), "--ctx", str(_CTX)]
     if name == PLAIN:
-        return [sys.executable, "-m", "bench.baselines.plain", *shared]
+        return [sys.executable, "-m", "bench.baselines.plain", *shared, "--same-settings"]
     drafted = ["-d", str(models.draft())] if name == DRAFTED else ["--speculative", "off"]
     ours = ["--temp", "0", "--json", "--ram", f"{place.ram}MiB", *drafted]
     return [sys.executable, "-m", "cadcpp", "generate", *shared, *ours]

@@ -37,6 +37,7 @@ class Link:
     def __init__(self, address: Address) -> None:
         """Raises WorkerError if nothing that can be used listens there."""
         self.address, self.traffic, self.lost = address, Traffic(), ""
+        self.waits = False  # for a reply
         with connect(address) as sock:
             tells = greet(sock, address)
             self.lent_bytes = lent_bytes(sock, address)
@@ -126,12 +127,14 @@ class Link:
         """A reply, None if there is none."""
         if self.lost or worker is None:
             return None
-        start = time.perf_counter()
+        start, self.waits = time.perf_counter(), True
         try:
             data = self._wait(worker, n_bytes)
         except (OSError, Broken) as error:
             self._lose(reason(error))
             return None
+        finally:
+            self.waits = False
         self.traffic.received_bytes += n_bytes
         self.traffic.round_trips += 1
         self.traffic.waiting_seconds += time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(slots=True)
@@ -28,3 +29,25 @@ class Traffic:
             whole.round_trips += part.round_trips
             whole.waiting_seconds += part.waiting_seconds
         return whole
+
+
+class Workers(Protocol):
+    """Machines that compute a part of each pass."""
+
+    def traffic(self) -> Traffic:
+        """With all of them so far."""
+        ...
+
+    def compute(self) -> bool:
+        """Whether a pass waits for one of them now."""
+        ...
+
+
+class NoWorkers:
+    """This machine computes everything."""
+
+    def traffic(self) -> Traffic:
+        return Traffic()
+
+    def compute(self) -> bool:
+        return False

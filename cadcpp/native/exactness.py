@@ -26,7 +26,7 @@ from cadcpp.tree.granularity import Granularity
 # In the order of what they cost.
 _NUMBERS = ((1,), (2,), (2, 2), (2, 2, 16), (4,), (4, 4), (4, 4, 16), (8, 8), (16, 16, 16))
 CANDIDATES = tuple(Granularity(*numbers) for numbers in _NUMBERS)
-_N_TEXT, _N_CELLS, _TREE = 300, 512, 150
+_N_TEXT, _N_CELLS = 300, 512
 _TEXT = np.random.default_rng(1).integers(N_VOCAB, size=_N_TEXT, dtype=np.int32)
 _ALONE = 24  # rows that are computed one at a time, to compare with
 _SINGLE = (*[1] * _ALONE, _N_TEXT - _ALONE)
@@ -51,6 +51,7 @@ def find_granularity(
     n_threads: int,
     spread: Spread | None = None,
     candidates: Sequence[Granularity] = CANDIDATES,
+    n_text: int = _N_TEXT,
 ) -> Granularity | None:
     """The first number of rows with which all passes agree; None if none of the candidates does.
 
@@ -59,7 +60,7 @@ def find_granularity(
     with closing(scratch_file()) as file:
         made.write(file.path)
         with closing(Model(file.path, vocabulary=False, repacked=repacked, spread=spread)) as model:
-            return next((g for g in candidates if agrees(model, g, n_threads)), None)
+            return next((g for g in candidates if agrees(model, g, n_threads, n_text)), None)
 
 
 def agrees_with_threads(
@@ -79,15 +80,16 @@ def agrees_with_threads(
     return True
 
 
-def agrees(model: Model, granularity: Granularity, n_threads: int) -> bool:
+def agrees(model: Model, granularity: Granularity, n_threads: int, n_text: int = _N_TEXT) -> bool:
     """Whether a text has the same logits and the same last hidden states in passes of all sizes, and in trees.
 
-    With states, it has to have them whether or not llama.cpp keeps snapshots.
+    With states, it has to have them whether or not llama.cpp keeps snapshots. A text of fewer than 300 tokens is
+    quicker, and leaves out the largest passes.
     """
     expected: dict[_Asked, _Found] = {}
     for shape in _shapes(model):
         with closing(Context(model, replace(shape, granularity=granularity), n_threads)) as context:
-            if not all(_Trial(context, asked).agrees(expected) for asked in _asked(shape)):
+            if not all(_Trial(context, asked, n_text).agrees(expected) for asked in _asked(shape)):
                 return False
     return True
 
@@ -168,8 +170,9 @@ class _Found:
 class _Trial:
     """One context, tried in several ways."""
 
-    def __init__(self, context: Context, asked: _Asked) -> None:
+    def __init__(self, context: Context, asked: _Asked, n_text: int = _N_TEXT) -> None:
         self._context, self._asked = context, asked
+        self._n_text = min(n_text, _N_STATES) if context.shape.states else n_text
         api.llama_set_embeddings(context.handle, asked.hidden)
 
     def agrees(self, expected: dict[_Asked, _Found]) -> bool:
@@ -234,7 +237,7 @@ class _Trial:
         context.clear()
         for n in _WALKS[0]:
             n = context.shape.granularity.length(2, n) if context.shape.states else n
-            if start + n > min(_TREE, len(expected)):
+            if start + n > len(expected) // 2:  # two branches fill a pass
                 break
             context.fork(0, 1, 0, start)
             context.batch.clear()
@@ -249,8 +252,7 @@ class _Trial:
 
     def _cut(self, sizes: Sequence[int]) -> Iterator[int]:
         """Of passes as many rows as the text is taken to have."""
-        most = _N_STATES if self._context.shape.states else _N_TEXT
-        return (min(n, most - start) for start, n in _passes(sizes) if start < most)
+        return (min(n, self._n_text - start) for start, n in _passes(sizes) if start < self._n_text)
 
     def _results(self, n: int) -> Rows:
         """Of the first ``n`` rows."""

@@ -73,6 +73,7 @@ class Observation:
     draft_s: float
     compute_s: float  # of the verify pass, waiting for the disk not included
     stall_s: float = 0.0  # ... of that waiting
+    elsewhere_s: float = 0.0  # of compute_s, what workers computed or their links took
     alternative: TokenTree | None = None  # what the text alone would have drafted, where that was asked for
 
 

@@ -36,6 +36,7 @@ class CostModel:
     draft_s: float = 0.0
     disk: Disk = field(default_factory=Disk)
     stall_s: float = 0.0
+    elsewhere_s: float = 0.0  # of a pass, while which only workers compute
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
     early_estimate: bool = True  # whether node_s, draft_s, nodes are of a first or cold round; the next replaces them
@@ -88,6 +89,7 @@ class CostModel:
         elif not self.verify.known:
             self.verify.guess(seen.n_rows, seen.compute_s)
         self.stall_s = _mean(self.stall_s, seen.stall_s)
+        self.elsewhere_s = _mean(self.elsewhere_s, seen.elsewhere_s)
         if seen.n_evaluated == 0:
             self.plain_rounds += 1
             return
@@ -106,6 +108,7 @@ class CostModel:
     def miss(self, seen: Observation) -> None:
         """Learn from a round that another drafter's tree was used in."""
         self.stall_s = _mean(self.stall_s, seen.stall_s)
+        self.elsewhere_s = _mean(self.elsewhere_s, seen.elsewhere_s)
         self.plain_rounds += 1
 
     def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32]) -> None:
@@ -140,7 +143,8 @@ class CostModel:
     def _size(self, state: RoundState) -> int:
         """Nodes that a tree may have; more than usual where so many rows would still wait for the disk."""
         limits = state.limits
-        size = min(limits.max_size, _TRIAL_SIZE) if self.patience > _PROBE and self.trials > 0 else limits.max_size
+        careful = self.trials > 0 and (self.patience > _PROBE or self.disk.routed_s.any())
+        size = min(limits.max_size, _TRIAL_SIZE) if careful else limits.max_size
         wide_s = self.verify.estimate()[state.n_uncached - 1 + limits.max_size_streamed] + self.draft_s
         return limits.max_size_streamed if limits.max_size_streamed > size and wide_s < self.disk.stream_s else size
 
@@ -171,9 +175,12 @@ class CostModel:
         )
 
     def _n_ahead(self, limits: TreeLimits) -> int:
-        """As many as there is time for, if compute waits more than it works: else both would want the same cores."""
-        waits = self.node_s > 0 and self.stall_s > 0.5 * self.disk.stream_s > 0
-        return int(min(self.stall_s / self.node_s, 2 * limits.max_size)) if waits else 0
+        """As many as there is time for, if compute waits more than it works: else both would want the same cores.
+
+        While workers compute, this machine's cores are free in any case.
+        """
+        stall_s = self.stall_s if self.stall_s > 0.5 * self.disk.stream_s > 0 else 0.0
+        return int(min((stall_s + self.elsewhere_s) / self.node_s, 2 * limits.max_size)) if self.node_s > 0 else 0
 
     def _round_s(self) -> Floats:
         """Seconds of rounds whose pass has 0, 1, 2, ... rows. Nothing is computed while experts are read."""

@@ -64,7 +64,7 @@ class ExpertCache:
         """A layer is computed: what must go, the coldest first."""
         if layer not in self._rank or self._used <= self._keep:
             return []
-        heat = np.where(self._resident, self.demand.rate, np.inf)
+        heat = np.where(self._resident, self.demand.heat, np.inf)
         heat[self._rank[layer], self._new] *= _NEWCOMER
         dropped: list[Extent] = []
         while self._used > self._keep:

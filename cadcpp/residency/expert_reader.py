@@ -13,7 +13,10 @@ from cadcpp.system.mapping import Mapping
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.prices import SIZES, Floats
 
-_ROWS = np.unique(np.geomspace(1, SIZES, 24).astype(np.int64)) - 1  # between which expectations are interpolated
+_ROWS = np.unique(np.geomspace(1, SIZES, 14).astype(np.int64)) - 1  # between which expectations are interpolated
+
+
+_BYTE_S = 2e-9  # of reading a byte, before any was read
 
 
 class ExpertReader:
@@ -27,9 +30,9 @@ class ExpertReader:
         self.seconds = 0.0  # that compute waited for them
 
     def expected_seconds(self) -> Floats:
-        """What passes of 0, 1, 2, ... rows will wait for experts, as far as both were measured, [SIZES]."""
+        """What passes of 0, 1, 2, ... rows will wait for experts, as far as that was measured, [SIZES]."""
         n_bytes = self.cache.expected_bytes(_ROWS)
-        return np.asarray(self.byte_seconds * np.interp(np.arange(SIZES), _ROWS, n_bytes))
+        return np.asarray((self._speed.byte_seconds or _BYTE_S) * np.interp(np.arange(SIZES), _ROWS, n_bytes))
 
     def read(self, layer: int, chosen: NDArray[np.integer]) -> None:
         """Read those of the experts that a layer's rows use, [n, n_used], that are not in memory. Raises ModelError.
@@ -61,11 +64,6 @@ class ExpertReader:
         """A layer is computed: drop the experts for which there is no room."""
         for extent in self.cache.evict(layer):
             self._mapping.drop(extent.part, extent.start, extent.stop)
-
-    @property
-    def byte_seconds(self) -> float:
-        """Of reading one byte of experts, as measured; 0 before the first."""
-        return self._speed.byte_seconds
 
     def _fetch(self, chunks: list[Extent]) -> None:
         for chunk in chunks:

@@ -13,7 +13,7 @@ from cadcpp.residency.expert_cache import kept_bytes
 from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.layout import Layout, lay_out
-from cadcpp.residency.placement import Share
+from cadcpp.residency.placement import WIDEST, Share
 from cadcpp.residency.states import States, draft_states, verifier_states
 from cadcpp.tree.prices import TEXT_ROWS, Floats
 
@@ -83,8 +83,8 @@ class Plan:
 
     def wide_shape(self, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape:
         """Of a short-lived context for a text that does not fit into a pass; the pinned part makes room for it."""
-        room = self.layout.pinned_bytes // 2
-        return wide_shape(self.verifier_shape, header, min(n_rows, _WIDEST), n_cells, rows, room)
+        room, widest = self.layout.pinned_bytes // 2, WIDEST if self.workers else _WIDEST
+        return wide_shape(self.verifier_shape, header, min(n_rows, widest), n_cells, rows, room)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -10,7 +10,7 @@ from cadcpp.gguf.header import Header
 from cadcpp.residency.footprint import block_cache_bytes, compute_bytes, whole_cells
 
 _MARGIN = 16 << 20  # of a worker: what the allocator and the kernel hold back
-_WIDEST = 512  # rows of one pass over a text, beside which the usual context stays
+WIDEST = 128  # rows of text in a pass with workers: memory for more is better used for layers, which are streamed else
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def place_layers(header: Header, offers: Sequence[Offer], n_ctx: int, rows: int)
     weights, largest = _block_weights(header)
     n_cells = whole_cells(n_ctx)
     caches = block_cache_bytes(header, n_cells)
-    compute = compute_bytes(header, rows + _WIDEST, 0, n_cells) + compute_bytes(header, rows, 0, n_cells) + _MARGIN
+    compute = compute_bytes(header, rows + WIDEST, 0, n_cells) + compute_bytes(header, rows, 0, n_cells) + _MARGIN
     shares: list[Share] = []
     stop = len(weights)
     for offer in reversed(offers):

@@ -21,7 +21,6 @@ from cadcpp.residency.read_queue import ReadQueue
 from cadcpp.system.mapping import Mapping
 from cadcpp.system.memory_limits import give_back, is_limited, lockable_bytes, spare_bytes
 from cadcpp.telemetry.trace import Trace
-from cadcpp.tree.prices import Floats
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class StreamingPager:
         self._looked = time.monotonic()
         kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes))
         self._experts = ExpertReader(mapping, kept, trace)
-        self._routed_seconds: Floats | None = None
+        self._routed_seconds = self._experts.expected_seconds() if layout.experts else None
         self._cursor = CursorCheck(layers=layout.n_layers > 1, routers=bool(layout.experts))
         self._streamed, self._pinned = _chunks(layout.streamed), PinnedSet(_chunks(layout.pinned))
         queue = ReadQueue(self._order, layout.n_layers, self._window_room(), ahead=ahead)

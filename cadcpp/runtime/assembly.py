@@ -21,7 +21,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header, rope_of
 from cadcpp.gguf.validate import check_context, check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
-from cadcpp.link.traffic import Traffic
+from cadcpp.link.traffic import NoWorkers
 from cadcpp.modes import Pin
 from cadcpp.native.context import Context, Watcher
 from cadcpp.native.model import Model
@@ -37,7 +37,7 @@ from cadcpp.residency.context_shape import ContextShape, wide_bytes
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
-from cadcpp.residency.placement import without_blocks
+from cadcpp.residency.placement import WIDEST, without_blocks
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.compute_threads import ComputeThreads, thread_counts
@@ -120,11 +120,11 @@ class Assembly:
             self._policy(draft_header),
             self._trace,
             self.tree_buffers,
-            ahead=config.pipeline and isinstance(self.pager, StreamingPager),
+            ahead=config.pipeline and (isinstance(self.pager, StreamingPager) or bool(self.plan.workers)),
             threads=self._threads,
             kernels=self.plan.kernels,
             streaming_limited=self.plan.limited,
-            traffic=self.crew.traffic if self.crew else Traffic,
+            workers=self.crew or NoWorkers(),
         )
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
@@ -235,7 +235,8 @@ class Assembly:
             return AdaptiveFallback()
         if self.config.fallback == "none":
             return FixedSize()
-        cost = PassCost(granularity=self.plan.kernels.granularity)
+        # What fills up a pass on a mixture is routed as its first row, and reads and multiplies no other experts.
+        cost = PassCost() if self.plan.layout.experts else PassCost(granularity=self.plan.kernels.granularity)
         policy = DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
         if not self.plan.streams and self.config.speculative != "off":
             self._start_from_learned(policy, draft)
@@ -296,6 +297,8 @@ def plan_with(
     modes = kernel_modes(config, header, here.n_bytes)
     if crew and config.exact != "off":
         modes = crew.agree(modes, header, shares, config.threads())
+    if shares:
+        config = replace(config, n_batch=min(config.n_batch, WIDEST))
     made, tree_buffers = plan(config, here, draft, modes)
     told = told_hits(told_limits(made, header, pager=config.pager), header)
     return replace(told, workers=shares), tree_buffers

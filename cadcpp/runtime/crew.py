@@ -55,6 +55,10 @@ class Crew:
         """Of all links."""
         return Traffic.sum(link.traffic for link in self._links.values())
 
+    def compute(self) -> bool:
+        """Whether a pass waits for one of them now."""
+        return any(link.waits for link in self._links.values())
+
     def place(self, header: Header, n_ctx: int, rows: int) -> tuple[Share, ...]:
         """What each computes of a verifier. Raises ConfigError."""
         return place_layers(header, self._offers, n_ctx, rows)

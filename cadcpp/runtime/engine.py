@@ -11,7 +11,7 @@ import numpy as np
 
 from cadcpp.draft.base import DraftedTree, Drafter
 from cadcpp.errors import ConfigError, ContextFull
-from cadcpp.link.traffic import Traffic
+from cadcpp.link.traffic import NoWorkers, Workers
 from cadcpp.native.sampler import Draw, Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.carried_text import CarriedText
@@ -63,11 +63,11 @@ class Engine:
     policy: Policy = field(default_factory=FixedSize)
     trace: Trace | None = None
     tree_buffers: TreeBuffers = field(default_factory=TreeBuffers)  # how wide passes may be
-    ahead: bool = False  # whether to draft on while a pass waits for the disk
+    ahead: bool = False  # whether to draft on while a pass waits for the disk or for workers
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
     streaming_limited: str = ""  # what of streaming is not to be had, and why
-    traffic: Callable[[], Traffic] = Traffic  # with workers, so far
+    workers: Workers = field(default_factory=NoWorkers)
     carried: CarriedText = field(default_factory=CarriedText)
     threads: ComputeThreads = field(default_factory=lambda: ComputeThreads(1))
     _writes: Lock = field(default_factory=Lock)  # a round that is not over
@@ -98,7 +98,7 @@ class Engine:
             load_seconds=load_seconds,
             kernels=self.kernels,
             streaming_limited=self.streaming_limited,
-            traffic=self.traffic,
+            traffic=self.workers.traffic,
         )
 
     def steps(
@@ -251,13 +251,15 @@ class Engine:
 
     def _evaluate(self, generation: Generation, draft: DraftRecord) -> tuple[Callable[[int], int], PassRecord]:
         start, stalled = time.perf_counter(), self.pager.state().stall_seconds
+        before_s = self.workers.traffic().waiting_seconds
         with in_background(self._draft_ahead, draft.n_ahead) if self.ahead and draft.n_ahead else nullcontext():
             choose = self.verifier.evaluate(generation.text, draft.drafted.tree, generation.draw, generation.progress)
         stop, stall_s = time.perf_counter(), self.pager.state().stall_seconds - stalled
-        return choose, PassRecord(start=start, stop=stop, stall_s=stall_s)
+        elsewhere_s = self.workers.traffic().waiting_seconds - before_s
+        return choose, PassRecord(start=start, stop=stop, stall_s=stall_s, elsewhere_s=elsewhere_s)
 
     def _draft_ahead(self, over: Callable[[], bool], n: int) -> None:
-        self.drafter.ahead(Gate(self.pager, over, self.trace), n)
+        self.drafter.ahead(Gate(self.pager, self.workers, over, self.trace), n)
 
     def _close(
         self, generation: Generation, draft: DraftRecord, verify: PassRecord, accepted: Accepted, whole: bool

@@ -110,7 +110,9 @@ def same_with_all(header: Header, mode: KernelMode, counts: Sequence[int]) -> bo
     if len(counts) < 2 or not mode.exact or mode.untried:
         return False
     try:
-        small = [sketch(header), *([state_sketch(header)] if state_bytes(header) else [])]
+        small: list[Sketch | StateSketch] = [sketch(header)]
+        if state_bytes(header):
+            small.append(state_sketch(header))
         return all(_same_with_all(made, mode, counts) for made in small)
     except (CadError, OSError):
         return False

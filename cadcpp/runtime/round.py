@@ -44,6 +44,7 @@ class PassRecord:
     start: float
     stop: float
     stall_s: float  # waiting for streamed weights
+    elsewhere_s: float = 0.0  # waiting for workers
 
     @property
     def seconds(self) -> float:
@@ -76,6 +77,7 @@ class RoundRecord:
             draft_s=draft.stop - draft.begun,
             compute_s=self.verify.seconds - self.verify.stall_s,
             stall_s=self.verify.stall_s,
+            elsewhere_s=self.verify.elsewhere_s,
             alternative=drafted.alternative,
         )
 

@@ -100,12 +100,12 @@ def test_control_rounding_that_depends_on_threads_is_seen(
 ) -> None:
     made = sketch(read_header(tiny("llama", type_name="Q8_0", n_embd=256, n_ff=512, n_head=4, n_head_kv=2)))
     assert exactness.agrees_with_threads(made, Granularity(), repacked=False, counts=COUNTS)
-    results = exactness._results
+    logits = Context.logits
 
     def rounded_by_threads(context: Context, n: int) -> NDArray[np.float32]:
-        return np.nextafter(results(context, n), np.float32(context.n_threads - 1))
+        return np.nextafter(logits(context, n), np.float32(context.n_threads - 1))
 
-    monkeypatch.setattr(exactness, "_results", rounded_by_threads)
+    monkeypatch.setattr(Context, "logits", rounded_by_threads)
     assert not exactness.agrees_with_threads(made, Granularity(), repacked=False, counts=COUNTS)
 
 

@@ -1,8 +1,11 @@
 """Layers on other machines: the same text, whatever is where, and no end of the process where a worker ends."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cadcpp.config import SamplingConfig, SessionConfig
@@ -10,8 +13,13 @@ from cadcpp.errors import ConfigError, WorkerError
 from cadcpp.gguf.header import read_header
 from cadcpp.link.address import Address
 from cadcpp.modes import Speculative
+from cadcpp.native.context import Context
+from cadcpp.native.model import Model
+from cadcpp.residency.context_shape import ContextShape
+from cadcpp.residency.link_cost import link_cost
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.residency.placement import without_blocks
+from cadcpp.runtime.crew import crew_of
 from cadcpp.runtime.session import Session
 from tests.support.workers import LIMITS, Worker, enough_for, needs_rpc, worker
 
@@ -82,6 +90,13 @@ def test_the_text_is_the_same_where_this_machine_streams(tiny: Callable[..., Pat
     assert text == alone(path, None, "ngram")
 
 
+def test_experts_of_a_mixture_are_where_their_layer_is(tiny: Callable[..., Path]) -> None:
+    path = tiny("mixture", n_layer=N_LAYER)
+    with worker(enough_for(path, 3, N_CTX)) as there, Session(path, None, config([there], "ngram")) as session:
+        assert session.plan.workers[0].n_blocks == 3 and len(session.plan.layout.experts) == N_LAYER - 3
+        assert write(session) == alone(path, None, "ngram")
+
+
 def test_two_workers_take_neighbouring_blocks(path: Path, draft: Path) -> None:
     n_bytes = enough_for(path, 2, N_CTX)
     with worker(n_bytes) as one, worker(n_bytes) as two, Session(path, draft, config([one, two])) as session:
@@ -107,6 +122,41 @@ def test_what_a_pass_takes_back_is_taken_back_there_too(path: Path, draft: Path)
         context.clear()
         context.restore(saved)
         assert bytes(context.save()) == bytes(saved)
+
+
+def test_large_weights_are_sent_once(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """llama.cpp asks whether a worker has a tensor if it has more than 10 MiB."""
+    path = tiny("llama", type_name="Q8_0", n_layer=1, n_embd=128, n_head=4, n_head_kv=2, n_ff=90_000)
+    sent, texts = [], []
+    for _ in range(2):
+        with worker(1 << 30, tmp_path) as there, Session(path, None, config([there], "ngram")) as session:
+            sent.append(session.engine.workers.traffic().sent_bytes)
+            texts.append(write(session, 8))
+    assert sent[0] > 3 * (10 << 20) > 20 * sent[1]
+    assert texts[0] == texts[1] == alone(path, None, "ngram")[:8]
+
+
+@pytest.mark.parametrize("n_rows", [1, 8, 64])
+def test_a_pass_sends_and_receives_what_is_foreseen(path: Path, n_rows: int) -> None:
+    """At most, since a second pass of as many rows need not describe itself again."""
+    header = read_header(path)
+    with worker(enough_for(path, 3, N_CTX)) as there, crew_of([there.address]) as crew:
+        assert crew is not None
+        (share,) = shares = crew.place(header, N_CTX, LIMITS.max_size)
+        spread = crew.spread(shares)
+        shape = ContextShape(n_cells=N_CTX, n_batch=64, n_outputs=64, n_seq=1)
+        with closing(Model(path, stub=True, spread=spread)) as model, closing(Context(model, shape, 1)) as context:
+            before = replace(crew.traffic())
+            context.batch.clear()
+            context.batch.add(np.arange(5, 5 + n_rows, dtype=np.int32), 0, 0, 1, True)
+            context.decode()
+            now = crew.traffic()
+        foreseen = link_cost(header, share, n_rows, N_CTX)
+        asked = 10 << 10  # of a number of rows that is new: sizes of a few results
+        sent, received = now.sent_bytes - before.sent_bytes, now.received_bytes - before.received_bytes
+        assert 0.6 * foreseen.sent_bytes < sent < foreseen.sent_bytes + 5 * asked
+        assert foreseen.received_bytes <= received < foreseen.received_bytes + 100
+        assert foreseen.round_trips <= now.round_trips - before.round_trips <= foreseen.round_trips + 5
 
 
 def test_memory_is_given_back_when_the_session_ends(path: Path, draft: Path) -> None:

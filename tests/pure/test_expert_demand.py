@@ -63,13 +63,14 @@ def test_many_rows_count_for_more_than_one() -> None:
     one, many = demand(), demand()
     one.observe(0, np.array([[1, 2, 3, 4]]))
     many.observe(0, np.tile([1, 2, 3, 4], (100, 1)))
-    assert one.rate[0, 1] < 0.1 and many.rate[0, 1] > 0.85
+    assert one.heat[0, 1] < 0.15 and many.heat[0, 1] > 0.8
 
 
 def test_the_hit_rate_is_that_of_the_likeliest() -> None:
     seen = demand(2)
-    seen.rate[:] = 0.0
-    seen.rate[0, :4], seen.rate[1, 0] = 0.5, 1.0
+    for rate in (seen.rate, seen.lately):
+        rate[:] = 0.0
+        rate[0, :4], rate[1, 0] = 0.5, 1.0
     sizes = np.array([10, 20])
     assert [seen.hit_rate(sizes, room) for room in (0, 20, 40, 60, 1280)] == [
         0,

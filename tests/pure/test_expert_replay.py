@@ -1,5 +1,7 @@
 """What ways of choosing which experts stay would have read, on routings that can be counted by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,22 @@ def test_a_popularity_that_shifts_is_followed() -> None:
     routing = skewed()
     own, ever = (cache(routing, 32, 32)[120:].sum() for cache in (expert_replay.own, expert_replay.frequent))
     assert own < ever
+
+
+@pytest.fixture(scope="module")
+def recorded() -> expert_replay.Routing:
+    """Five layers of the made mixture of 128 experts, six texts one after the other: [434, 5, 8]."""
+    with np.load(Path(__file__).with_name("recorded_routing.npz")) as file:
+        return np.asarray(file["chosen"], np.int64)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_on_a_recorded_routing_the_own_cache_reads_least_of_all_that_do_not_know_the_future(
+    recorded: expert_replay.Routing, share: float
+) -> None:
+    half, room = len(recorded) // 2, int(share * 5 * 128)
+    reads = {cache: cache(recorded, 128, room)[half:].sum() for cache in CACHES}
+    best = reads.pop(expert_replay.optimum)
+    own = reads.pop(expert_replay.own)
+    print({c.__name__: r / best for c, r in reads.items()}, own / best)
+    assert best < own < min(reads.values())

@@ -33,10 +33,10 @@ def kept(processor: Processor, part: Part) -> Outcome | None:
 
 def run(processor: Processor, part: Part) -> Outcome:
     """With nothing remembered of other runs."""
-    start = time.monotonic()
+    path, start = _path(processor, part), time.monotonic()  # of the files as they are now
     done = _python(processor, part.arguments)
     if not done.returncode:
-        _keep(_path(processor, part), done.stdout)
+        _keep(path, done.stdout)
     return Outcome(abs(done.returncode), done.stdout, time.monotonic() - start)
 
 

@@ -19,7 +19,7 @@ class Part:
 def _cells(kind: str) -> Part:
     """A row of the table of exact kernels."""
     study = "bench/studies/exactness.py", "bench/studies/replay.py", "tests/support/trees.py"
-    return Part(kind, ("-m", "bench.studies.exactness", kind), study)
+    return Part(kind, ("-m", "bench.studies.exactness", "--small", kind), study)
 
 
 def _tests(name: str, file: str, *options: str) -> Part:
@@ -34,7 +34,8 @@ TESTS = (
     _tests("trees", "tests/native/test_tree_batch.py"),
     _tests("staged", "tests/native/test_staged.py"),
     _tests("states", "tests/native/test_states.py", "-k", "lfm2 or qwen35"),
-    _tests("texts", _TEXTS, "-m", "slow or not slow"),
+    _tests("texts", _TEXTS, "-m", "slow or not slow", "-k", "not lfm2 and not qwen35"),
+    _tests("state-texts", _TEXTS, "-m", "slow or not slow", "-k", "lfm2 or qwen35"),
 )
 WHOLE = (*CELLS, *TESTS)
 QUICK = (
