@@ -15,7 +15,7 @@ from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.errors import NativeError
 from cadcpp.kv.state_cache import StateCache
 from cadcpp.native.context import Context, Stopped
-from cadcpp.native.lib import api, listening
+from cadcpp.native.lib import api, listening, quiet
 from cadcpp.native.model import Model
 from cadcpp.ngram.predictor import NgramPredictor
 from cadcpp.residency import states
@@ -190,6 +190,7 @@ def test_buffers_for_states_are_planned(
 ) -> None:
     """As llama.cpp's log has them."""
     path, said = tiny(architecture), list[str]()
+    quiet()  # another module may have taken llama.cpp's log
     with closing(Model(path, vocabulary=False)) as model:
         kept = States(n_chains=n_chains, n_snapshots=n_snapshots)
         shape = ContextShape(n_cells=256, n_batch=64, n_outputs=16, n_seq=n_chains, states=kept)
