@@ -88,7 +88,7 @@ class Batch:
         n_outputs = int(np.count_nonzero(self.output[: self.n]))
         seqs = (self._seq[: self.n] - np.uint64(self._ids.ctypes.data)).astype(np.int64) // 4
         lengths = np.bincount(seqs)
-        length = granularity.length(np.count_nonzero(lengths), int(lengths.max()))
+        length = granularity.length(int(np.count_nonzero(lengths)), int(lengths.max()))
         for seq in np.flatnonzero(lengths).tolist():
             rows = np.flatnonzero(seqs == seq)
             missing, last = length - len(rows), int(rows[-1])
