@@ -51,10 +51,11 @@ def _compare(place: Place, case: str, verifier: Path, drafts: dict[str, Path], n
             sys.exit(f"{name} failed: {found['error']}")
         planned = _planned(command) if "cadcpp" in command else None
         record.append("hybrid", {"place": place.key, "case": case, "system": name, "planned": planned, **found})
-        plain_s, written = plain_s or found["s_per_token"], written or (found["tokens"] if planned else [])
+        plain_s = plain_s or found["s_per_token"]
         print(_line(place, case, name, found, plain_s, planned), flush=True)
         if planned and found["tokens"][: len(written)] != written[: len(found["tokens"])]:
             sys.exit(f"{name} wrote another text than without drafts")
+        written = max(written, found["tokens"] if planned else [], key=len)
 
 
 def commands(place: Place, text: str, verifier: Path, drafts: dict[str, Path], n: int) -> dict[str, list[str]]:

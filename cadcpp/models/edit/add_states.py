@@ -140,7 +140,8 @@ class _Llama:
 def _times(factor: float, data: Any) -> Any:
     import numpy as np
 
-    return (data.astype(np.float32) * np.float32(factor)).clip(-2 * _LARGEST, 2 * _LARGEST).astype(data.dtype)
+    with np.errstate(over="ignore"):  # what is infinite then is refused
+        return (data.astype(np.float32) * np.float32(factor)).astype(data.dtype)
 
 
 def _repeated(n: int, data: Any) -> Any:

@@ -13,6 +13,7 @@ from cadcpp.models.edit.rewrite import Kind, NewTensor, open_gguf, rewrite, stor
 from cadcpp.util.files import new_file
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
+_NOT_BY_LAYER = re.compile(r"tokenizer\.|[^.]+\.rope\.")  # arrays that may be as long as there are layers
 _OUTPUTS = ("attn_output", "ffn_down", "ssm_out", "shortconv.out_proj")  # what a layer adds passes through these
 
 
@@ -52,7 +53,7 @@ def drop_layers(src: Path, dst: Path, layers: Collection[int]) -> None:
     changed: dict[str, object] = {f"{architecture}.block_count": len(kept), f"{architecture}.nextn_predict_layers": 0}
     for name, field in reader.fields.items():
         values = field.contents()
-        if isinstance(values, list) and len(values) == n_layer and not name.startswith("tokenizer."):
+        if isinstance(values, list) and len(values) == n_layer and not _NOT_BY_LAYER.match(name):
             changed[name] = [values[layer] for layer in kept]
     tensors = [
         NewTensor(tensor, name, stored_shape(tensor), partial(getattr, tensor, "data"))
@@ -66,7 +67,7 @@ def drop_layers(src: Path, dst: Path, layers: Collection[int]) -> None:
 def _kind(header: Header, kept: list[int]) -> Kind:
     """Which layers have a state is said one by one, where it was every so many of them."""
     states = state_blocks(header)
-    by_number = {"attention.recurrent_layers": [layer in states for layer in kept]}
+    by_number = {"attention.recurrent_layers": [int(layer in states) for layer in kept]}
     return Kind(header.architecture, by_number if header.number("full_attention_interval") else {})
 
 
