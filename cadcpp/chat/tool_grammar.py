@@ -13,6 +13,7 @@ from cadcpp.schema.automaton import Automaton, automaton
 from cadcpp.schema.charset import SPACE, CharSet
 from cadcpp.schema.grammar import schema_rule
 from cadcpp.schema.language import ALL, Chars, both, concat, either, negate, repeat, text
+from cadcpp.schema.place import SchemaError
 from cadcpp.schema.rules import Rules, choice, literal
 
 _MOST_CALLS = 8  # in one reply; a greedy model may repeat itself
@@ -123,7 +124,7 @@ def _words_without_calls(bare: bool) -> Automaton:
 def calls_rule(rules: Rules, family: Family, tools: Sequence[Any], several: bool, loose: bool = False) -> str:
     """The rule for calls of any of ``tools``; if ``loose``, arguments of those that are not strict are any.
 
-    Raises SchemaError.
+    Raises ConfigError.
     """
     calls = []
     for function in (tool["function"] for tool in tools):
@@ -137,9 +138,11 @@ def calls_rule(rules: Rules, family: Family, tools: Sequence[Any], several: bool
 
 
 def arguments_rule(rules: Rules, function: Any) -> str:
-    """The rule of a function's arguments. Raises SchemaError."""
-    schema = function.get("parameters")
-    return schema_rule(rules, schema if schema else {"type": "object", "properties": {}})
+    """The rule of a function's arguments. Raises ConfigError."""
+    try:
+        return schema_rule(rules, function.get("parameters") or {"type": "object", "properties": {}})
+    except SchemaError as error:
+        raise ConfigError(f"tools: {function['name']}: {error}") from None
 
 
 def checked_tools(tools: Any) -> list[Any]:

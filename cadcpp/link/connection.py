@@ -11,6 +11,7 @@ START_S = 90.0  # ... to start a server, from a slow card
 SILENCE_S = 300.0  # ... to reply, where it is not one that says meanwhile that it works
 BEAT_S = 2.0  # how often such a one says so
 BEATS = 10  # of which so many may be missing
+_ONCE_MORE_S = 1.0
 # After 10 s without a word the kernel asks every 5 s whether the other machine is there; after 6 times it is not.
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 6), ("TCP_USER_TIMEOUT", 40_000))
 
@@ -74,6 +75,16 @@ def lent_bytes(sock: socket.socket, address: Address) -> int:
 def unreachable(address: Address, error: OSError) -> WorkerError:
     """What an error of connecting means."""
     return WorkerError(f"no worker at {address} ({reason(error)}): start `cadcpp worker` there, and check the address")
+
+
+def wait_for_data(sock: socket.socket, seconds: float) -> None:
+    """Raises TimeoutError if nothing comes; not if it came while this machine slept, or this process was stopped."""
+    sock.settimeout(seconds)
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        sock.settimeout(_ONCE_MORE_S)
+        sock.recv(1, socket.MSG_PEEK)
 
 
 def reason(error: Exception) -> str:

@@ -26,6 +26,12 @@ from cadcpp.link.protocol import (
     send_reply,
 )
 
+_PAYLOADS = {  # of requests that are read as a whole, bytes
+    Command.GET_DEVICE_MEMORY: 4,
+    Command.ALLOC_BUFFER: 12,
+    Command.FREE_BUFFER: 8,
+    Command.HELLO: CAPS_BYTES,
+}
 GUEST = "guest"  # what threads that serve a client are called
 _SIZE, _POINTER, _TWO = struct.Struct("<4xQ"), struct.Struct("<Q"), struct.Struct("<QQ")
 
@@ -135,6 +141,8 @@ class _Guest:
     def _serve(self) -> None:
         while (found := read_head(self.client)) is not None:
             command, n_bytes = found
+            if n_bytes != _PAYLOADS.get(command, n_bytes):
+                raise Broken(f"its {command.name} has {n_bytes} bytes")
             match command:
                 case Command.GET_DEVICE_MEMORY:
                     read_exactly(self.client, n_bytes)

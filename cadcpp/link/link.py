@@ -7,7 +7,18 @@ import time
 
 from cadcpp.errors import WorkerError
 from cadcpp.link.address import Address
-from cadcpp.link.connection import BEAT_S, BEATS, SILENCE_S, connect, greet, lent_bytes, prepare, reason
+from cadcpp.link.connection import (
+    BEAT_S,
+    BEATS,
+    SILENCE_S,
+    START_S,
+    connect,
+    greet,
+    lent_bytes,
+    prepare,
+    reason,
+    wait_for_data,
+)
 from cadcpp.link.protocol import (
     ALIVE,
     MARK,
@@ -118,18 +129,18 @@ class Link:
             self._reply(client, worker, command, expected)
 
     def _reply(self, client: socket.socket, worker: socket.socket | None, command: Command, n_bytes: int) -> None:
-        data = self._receive(worker, n_bytes)
+        data = self._receive(worker, n_bytes, START_S if command == Command.HELLO else self._patience_s)
         if command == Command.HELLO or data is None:  # whose marks are none of llama.cpp's business
             data = empty_reply(command, n_bytes)
         client.sendall(length(n_bytes) + data)
 
-    def _receive(self, worker: socket.socket | None, n_bytes: int) -> bytes | None:
+    def _receive(self, worker: socket.socket | None, n_bytes: int, patience_s: float) -> bytes | None:
         """A reply, None if there is none."""
         if self.lost or worker is None:
             return None
         start, self.waits = time.perf_counter(), True
         try:
-            data = self._wait(worker, n_bytes)
+            data = self._wait(worker, n_bytes, patience_s)
         except (OSError, Broken) as error:
             self._lose(reason(error))
             return None
@@ -140,10 +151,12 @@ class Link:
         self.traffic.waiting_seconds += time.perf_counter() - start
         return data
 
-    def _wait(self, worker: socket.socket, n_bytes: int) -> bytes:
-        worker.settimeout(self._patience_s)
+    @staticmethod
+    def _wait(worker: socket.socket, n_bytes: int, patience_s: float) -> bytes:
+        wait_for_data(worker, patience_s)
         while (found := read_length(worker)) == ALIVE:
-            pass
+            wait_for_data(worker, patience_s)
+        worker.settimeout(SILENCE_S)
         if found != n_bytes:
             raise Broken(f"it answered with {found} bytes instead of {n_bytes}")
         return read_exactly(worker, n_bytes)

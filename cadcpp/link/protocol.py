@@ -67,7 +67,7 @@ class Broken(Exception):
 def reply_bytes(command: Command, payload_end: bytes) -> int | None:
     """Length of the reply to a command, of whose payload the last 8 bytes are given; None if there is none."""
     if command == Command.GET_TENSOR:
-        return int(_LENGTH.unpack(payload_end)[0])
+        return int.from_bytes(payload_end, "little")
     return _REPLIES.get(command)
 
 

@@ -29,13 +29,13 @@ from cadcpp.chat.tool_grammar import (
 )
 from cadcpp.errors import CadError, ConfigError
 from cadcpp.schema.grammar import schema_grammar, schema_rule
-from cadcpp.schema.place import SchemaError
 from cadcpp.schema.rules import Rules
 
 from llama_cpp import LlamaGrammar, llama_chat_format  # isort: skip
 
 _OF_PROMPT = ("functions", "function_call", "tools", "tool_choice", "messages", "chat_template_kwargs")
 _NOT_OF_COMPLETIONS = (*_OF_PROMPT, "response_format", "grammar", "logprobs", "top_logprobs")
+_OF_TEMPLATES = ("messages", "bos_token", "eos_token", "raise_exception", "strftime_now", "add_generation_prompt")
 _ID_LETTERS = string.ascii_letters + string.digits
 
 
@@ -189,12 +189,9 @@ def _grammar(wanted: dict[str, Any], tools: Tools | None) -> Any:
 
 def _reply_rule(rules: Rules, tools: Tools, reply: str | None) -> str:
     """The rule for calls, and for what may be said in their place."""
-    try:
-        if tools.choice == "named":
-            return arguments_rule(rules, tools.all[0]["function"])
-        calls = calls_rule(rules, tools.family, tools.all, tools.several, loose=tools.strict)
-    except SchemaError as error:
-        raise ConfigError(f"tools: {error}") from None
+    if tools.choice == "named":
+        return arguments_rule(rules, tools.all[0]["function"])
+    calls = calls_rule(rules, tools.family, tools.all, tools.several, loose=tools.strict)
     if tools.choice == "required":
         return calls
     return words_or_calls_rule(rules, tools.family, calls) if reply is None else rules.add(f"{reply} | {calls}")
@@ -237,7 +234,7 @@ def _template_options(wanted: dict[str, Any], given: dict[str, Any]) -> dict[str
     """What a template is told besides, none of which is what it is told anyway."""
     options = wanted.get("chat_template_kwargs") or {}
     for name in options:
-        if name in given or name in ("messages", "bos_token", "eos_token", "raise_exception", "strftime_now"):
+        if name in given or name in _OF_TEMPLATES:
             raise ConfigError(f"chat_template_kwargs has {name!r}, which templates are told anyway")
     return options
 

@@ -63,6 +63,7 @@ class Context:
         self._stack, self._life = ExitStack(), Lifetime(f"the session on {model.path}")
         self._handle = api.llama_init_from_model(model.handle, self._params())
         if not self._handle:
+            model.check_workers()  # a worker that is lost has no memory either
             raise NativeError(f"llama.cpp made no context for {model.path}: {last_error('out of memory?')}")
         self._stack.callback(api.llama_free, self._handle)
         self._empty_logits()
@@ -230,20 +231,26 @@ class Context:
         if not api.llama_memory_seq_rm(self.memory, seq, start, -1):
             raise NativeError(f"llama.cpp cannot roll sequence {seq} back to position {start} on {self.model.path}")
 
+    def drop_start(self, seq: int, stop: int) -> None:
+        """Take sequence ``seq`` off all cells up to position ``stop``; a state that it has stays."""
+        api.llama_memory_seq_rm(self.memory, seq, 0, stop)
+
     def copy_to(self, other: "Context") -> None:
         """Make sequence 0 of another context on the same model hold what it holds here, bit for bit."""
         other.restore(self.save())
 
-    def save(self) -> memoryview:
-        """What sequence 0 holds, in llama.cpp's own form."""
-        n = api.llama_state_seq_get_size(self.handle, 0)
+    def save(self, seq: int = 0) -> memoryview:
+        """What a sequence holds, in llama.cpp's own form."""
+        n = api.llama_state_seq_get_size(self.handle, seq)
         buffer = (ctypes.c_uint8 * n)()
-        return memoryview(buffer)[: api.llama_state_seq_get_data(self.handle, buffer, n, 0)]
+        n_saved = api.llama_state_seq_get_data(self.handle, buffer, n, seq)
+        self.model.check_workers()  # of what a lost worker holds there are zeros
+        return memoryview(buffer)[:n_saved]
 
-    def restore(self, data: memoryview | bytes) -> None:
-        """Make sequence 0 hold what was saved."""
+    def restore(self, data: memoryview | bytes, seq: int = 0) -> None:
+        """Make a sequence hold what was saved."""
         view = np.frombuffer(data, np.uint8)
-        if len(view) == 0 or api.llama_state_seq_set_data(self.handle, _bytes(view), len(view), 0) == 0:
+        if len(view) == 0 or api.llama_state_seq_set_data(self.handle, _bytes(view), len(view), seq) == 0:
             raise NativeError(f"llama.cpp could not restore {len(view)} bytes of KV cache: {last_error('no room?')}")
 
     def save_state(self, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:

@@ -99,7 +99,8 @@ def _shapes(model: Model) -> Iterator[ContextShape]:
         yield _SHAPE
         return
     for n_snapshots in (0, _SNAPSHOTS) if keeps_snapshots(model.header) else (0,):
-        yield replace(_SHAPE, n_seq=1, states=States(n_snapshots=n_snapshots))
+        n_seq = 2 if n_snapshots else 1  # there are no several chains without
+        yield replace(_SHAPE, n_seq=n_seq, states=States(n_chains=n_seq, n_snapshots=n_snapshots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ class _Trial:
         same = np.array_equal(first.rows, wanted.rows) and all(self._follows(sizes, wanted) for sizes in _WALKS)
         if not same or not self._asked.logits:
             return same
-        return (bool(self._context.shape.states) or self._trees_agree(wanted.rows)) and self._ends_agree(wanted.rows)
+        return (self._context.shape.n_seq == 1 or self._trees_agree(wanted.rows)) and self._ends_agree(wanted.rows)
 
     def agrees_with_threads(self, counts: Sequence[int]) -> bool:
         """Whether other numbers of threads give what the first does."""
@@ -231,10 +232,11 @@ class _Trial:
         return True
 
     def _trees_agree(self, expected: Rows) -> bool:
-        """Whether two branches of the same tokens are the same as the text."""
-        context = self._context
+        """Whether two branches of the same tokens are the same as the text; with states they are two chains."""
+        context, start = self._context, 0
         context.clear()
-        for start, n in _passes(_WALKS[0]):
+        for n in _WALKS[0]:
+            n = context.shape.granularity.length(2, n) if context.shape.states else n
             if start + n > len(expected) // 2:  # two branches fill a pass
                 break
             context.fork(0, 1, 0, start)
@@ -245,6 +247,7 @@ class _Trial:
             if not np.array_equal(self._results(2 * n), np.tile(expected[start : start + n], (2, 1))):
                 return False
             context.trim(1, 0)
+            start += n
         return True
 
     def _cut(self, sizes: Sequence[int]) -> Iterator[int]:

@@ -79,6 +79,10 @@ class Model:
         Raises WorkerError if a worker that computes a part of it is lost.
         """
         self._guard.check()
+        self.check_workers()
+
+    def check_workers(self) -> None:
+        """Raises WorkerError if a worker that computes a part of it is lost."""
         if self._spread is not None:
             self._spread.check()
 

@@ -210,6 +210,7 @@ class Engine:
         record = DraftRecord(
             drafted=drafted,
             n_uncached=text.n_uncached,
+            n_rows=self.verifier.n_rows(text, drafted.tree),
             n_decodes=self.drafter.n_decodes,
             n_ahead=budget.n_ahead if budget else 0,
             start=start,
@@ -240,7 +241,7 @@ class Engine:
         if budget is None:
             return DraftedTree(tree=TokenTree.root(ids[-1]))
         drafted = self.drafter.grow(ids, replace(budget, coupling=coupling and coupling.after(ids)))
-        return drafted if budget.n_chains is None else replace(drafted, tree=drafted.tree.chain())
+        return replace(drafted, tree=self.verifier.fit(generation.text, drafted.tree, budget))
 
     def _reserve(self, n_rows: int, n_outputs: int) -> None:
         """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""

@@ -6,51 +6,30 @@ the grammar takes one. What it cannot say is a SchemaError.
 
 import json
 from collections.abc import Callable
-from math import ceil, floor, isfinite
 from typing import Any
 
 from cadcpp.schema.automaton import TooLarge, automaton
+from cadcpp.schema.keywords import (
+    OF_TYPE,
+    TYPES,
+    allowed_types,
+    checked,
+    countable_values,
+    fits,
+    listed_values,
+    other_types,
+    restricts,
+    types_said,
+)
 from cadcpp.schema.language import ALL, Language, both, either, negate, text
-from cadcpp.schema.merge import is_number, merged, same, types_of
+from cadcpp.schema.merge import merged, same
 from cadcpp.schema.multiples import number_rule
 from cadcpp.schema.pattern import PatternError, pattern
 from cadcpp.schema.place import Place, Schema, SchemaError
 from cadcpp.schema.rules import Rules, choice, literal
 from cadcpp.schema.strings import says, string_language
 
-_OF_TYPE = {
-    "object": "properties required additionalProperties propertyNames patternProperties minProperties maxProperties "
-    "unevaluatedProperties",
-    "array": "items prefixItems minItems maxItems uniqueItems additionalItems unevaluatedItems",
-    "string": "minLength maxLength pattern format allPatterns allFormats notTexts contentEncoding contentMediaType",
-    "number": "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf",
-}
-_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-_UNSAID = (  # keywords that restrict values in ways that a grammar does not follow
-    "if then else dependentRequired dependentSchemas dependencies contains minContains maxContains "
-    "$dynamicRef $recursiveRef contentSchema"
-).split()
-_SHAPES: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("properties", "patternProperties", "$defs", "definitions"), lambda value: isinstance(value, dict)),
-    **dict.fromkeys(("enum", "anyOf", "oneOf", "allOf", "prefixItems"), lambda value: isinstance(value, list)),
-    "required": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-    "type": lambda value: all(isinstance(each, str) for each in (value if isinstance(value, list) else [value])),
-    "items": lambda value: isinstance(value, bool | dict | list),
-    **dict.fromkeys(("additionalProperties", "propertyNames"), lambda value: isinstance(value, bool | dict)),
-    **dict.fromkeys(("pattern", "format", "$ref"), lambda value: isinstance(value, str)),
-    **dict.fromkeys(("minimum", "maximum"), lambda value: is_number(value) and isfinite(value)),
-    **dict.fromkeys(
-        ("exclusiveMinimum", "exclusiveMaximum"),
-        lambda value: isinstance(value, bool) or (is_number(value) and isfinite(value)),
-    ),
-    "multipleOf": lambda value: is_number(value) and isfinite(value) and value > 0,
-    **dict.fromkeys(
-        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
-        lambda value: is_number(value) and isfinite(value) and value >= 0 and value == int(value),
-    ),
-}
 _LONGEST = 1500  # repetitions; llama.cpp takes 2000
-_MOST_IN_SET = 64  # values of which some are written, each once
 _MOST_LETTERS = 600  # of words in a list that are followed together, which llama.cpp is faster with
 _SHORTER = (1000, 300, 100, 30)  # letters, of texts that are followed letter by letter
 
@@ -85,7 +64,7 @@ class _Converter:
             return "value" if schema else None
         if not isinstance(schema, dict):
             raise SchemaError(place, "is no schema")
-        schema = _checked(schema, place)
+        schema = checked(schema, place)
         rest = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
         if "$ref" in rest:
             return self._reference(rest, place)
@@ -102,7 +81,7 @@ class _Converter:
 
     def _reference(self, schema: dict[str, Any], place: Place) -> str | None:
         ref = schema["$ref"]
-        beside = {key: value for key, value in schema.items() if key != "$ref" and _restricts(key)}
+        beside = {key: value for key, value in schema.items() if key != "$ref" and restricts(key)}
         target = self.resolve(ref, place)
         if ref in self._open:
             raise SchemaError(place.at("$ref"), f"{ref} refers to itself without end")
@@ -141,7 +120,7 @@ class _Converter:
         parts = schema[key]
         if not parts:
             raise SchemaError(place.at(key), "is empty")
-        beside = {name: value for name, value in schema.items() if name != key and _restricts(name)}
+        beside = {name: value for name, value in schema.items() if name != key and restricts(name)}
         if key == "allOf":
             whole: Schema = beside or True
             for i, part in enumerate(parts):
@@ -168,16 +147,16 @@ class _Converter:
         """What a schema allows without what its ``not`` allows."""
         inner = self._followed(schema["not"], place.at("not"))
         rest = {key: value for key, value in schema.items() if key != "not"}
-        said = {key for key in inner if _restricts(key)} if isinstance(inner, dict) else set[str]()
-        listed = _values(inner) if isinstance(inner, dict) else None
+        said = {key for key in inner if restricts(key)} if isinstance(inner, dict) else set[str]()
+        listed = listed_values(inner) if isinstance(inner, dict) else None
         if inner is False:
             return self.rule(rest, place)
         if not said:
             return None
-        if said == {"type"} and (left := _other_types(inner["type"])):
+        if said == {"type"} and (left := other_types(inner["type"])):
             return self.rule(merged(rest, {"type": left}, place), place)
         if listed is not None and said <= {"type", "const", "enum"}:
-            values = _values(rest)
+            values = listed_values(rest)
             if values is not None:
                 kept = [value for value in values if not any(same(value, other) for other in listed)]
                 return self.rule({**rest, "enum": kept}, place)
@@ -189,11 +168,11 @@ class _Converter:
         """A schema without a reference of its own."""
         seen = set[str]()
         while isinstance(schema, dict) and "$ref" in schema:
-            ref = _checked(schema, place)["$ref"]
+            ref = checked(schema, place)["$ref"]
             if ref in seen:
                 raise SchemaError(place.at("$ref"), f"{ref} refers to itself without end")
             seen.add(ref)
-            beside = {key: value for key, value in schema.items() if key != "$ref" and _restricts(key)}
+            beside = {key: value for key, value in schema.items() if key != "$ref" and restricts(key)}
             schema = merged(self.resolve(ref, place), beside, place)
         return schema
 
@@ -217,16 +196,16 @@ class _Converter:
         """Properties by which no value satisfies both, if they are there; None if that cannot be seen."""
         if not (isinstance(a, dict) and isinstance(b, dict)):
             return [] if a is False or b is False else None
-        values = [_values(each) for each in (a, b)]
+        values = [listed_values(each) for each in (a, b)]
         if values[0] is not None and values[1] is not None:
             return None if any(same(x, y) for x in values[0] for y in values[1]) else []
-        kinds = [_kinds(each) for each in (a, b)]
+        kinds = [types_said(each) for each in (a, b)]
         if kinds[0] and kinds[1] and not kinds[0] & kinds[1]:
             return []
         mine, theirs = a.get("properties", {}), b.get("properties", {})
         for name in (name for name in mine if name in theirs):
             parts = [self._followed(each[name], Place()) for each in (mine, theirs)]
-            values = [_values(each) if isinstance(each, dict) else None for each in parts]
+            values = [listed_values(each) if isinstance(each, dict) else None for each in parts]
             if values[0] is not None and values[1] is not None:
                 if not any(same(x, y) for x in values[0] for y in values[1]):
                     return [name]
@@ -242,11 +221,11 @@ class _Converter:
         values = [schema["const"]] if "const" in schema else list(schema["enum"])
         if "const" in schema and "enum" in schema:
             values = [value for value in values if any(same(value, other) for other in schema["enum"])]
-        rest = {key: value for key, value in schema.items() if key not in ("const", "enum") and _restricts(key)}
+        rest = {key: value for key, value in schema.items() if key not in ("const", "enum") and restricts(key)}
         for key in ("anyOf", "oneOf", "multipleOf"):
             if key in rest:
                 raise SchemaError(place.at(key), "stands beside values that are listed")
-        fitting = [value for value in values if _fits(value, rest, place)]
+        fitting = [value for value in values if fits(value, rest, place)]
         if not fitting:
             return None
         words = [value for value in fitting if isinstance(value, str)]
@@ -255,10 +234,10 @@ class _Converter:
         return choice([literal(json.dumps(value, ensure_ascii=False)) for value in fitting])
 
     def _typed(self, schema: dict[str, Any], place: Place) -> str | None:
-        kinds = [kind for kind in _TYPES if kind in _allowed(schema, place)]
+        kinds = [kind for kind in TYPES if kind in allowed_types(schema, place)]
         if "number" in kinds and "integer" in kinds:
             kinds.remove("integer")
-        if not any(key in schema for keys in _OF_TYPE.values() for key in keys.split()) and "type" not in schema:
+        if not any(key in schema for keys in OF_TYPE.values() for key in keys.split()) and "type" not in schema:
             return "value"
         makers: dict[str, Callable[[dict[str, Any], Place], str | None]] = {
             "null": lambda *_: "null",
@@ -338,7 +317,7 @@ class _Converter:
     def _set(self, schema: dict[str, Any], least: int, most: int | None, place: Place) -> str | None:
         """Different values, each from a list of possible ones, in the order of that list."""
         followed = self._followed(schema.get("items", True), place.at("items"))
-        values = _countable(followed) if isinstance(followed, dict) else None
+        values = countable_values(followed) if isinstance(followed, dict) else None
         if values is None or schema.get("prefixItems"):
             raise SchemaError(place.at("uniqueItems"), "compares values, which a grammar cannot")
         different = [value for i, value in enumerate(values) if not any(same(value, other) for other in values[:i])]
@@ -416,12 +395,12 @@ class _Converter:
             return ALL
         if not isinstance(schema, dict):
             return both((text("a"), text("b")))
-        schema = _checked(schema, place)
+        schema = checked(schema, place)
         for key in schema:
-            if _restricts(key) and key not in ("type", "enum", "const", "anyOf", "allOf", *_OF_TYPE["string"].split()):
+            if restricts(key) and key not in ("type", "enum", "const", "anyOf", "allOf", *OF_TYPE["string"].split()):
                 raise SchemaError(place.at(key), "says of names what no grammar can say")
         parts = [string_language(schema, place)]
-        listed = _values(schema)
+        listed = listed_values(schema)
         if listed is not None:
             parts.append(either(text(value) for value in listed if isinstance(value, str)))
         for key, join in (("anyOf", either), ("allOf", both)):
@@ -537,111 +516,3 @@ def _listed(first: list[str], item: str, least: int, most: int | None) -> str:
         if i >= least and i:
             body = f"({body})?"
     return f"{body} ws " if least or not first else f"({body} ws)? "
-
-
-_CHECKS: dict[str, Callable[[Any, Any], bool]] = {  # of values that are listed; whether one satisfies a keyword
-    "minimum": lambda value, bound: not is_number(value) or value >= bound,
-    "maximum": lambda value, bound: not is_number(value) or value <= bound,
-    "exclusiveMinimum": lambda value, bound: not is_number(value) or value > bound,
-    "exclusiveMaximum": lambda value, bound: not is_number(value) or value < bound,
-    "minLength": lambda value, n: not isinstance(value, str) or len(value) >= n,
-    "maxLength": lambda value, n: not isinstance(value, str) or len(value) <= n,
-}
-
-
-def _fits(value: Any, schema: dict[str, Any], place: Place) -> bool:
-    """Whether a listed value satisfies what stands beside the list."""
-    if "type" in schema and not _kinds_of(value) & types_of(schema["type"]):
-        return False
-    for key, bound in schema.items():
-        if isinstance(value, dict) and key in _OF_TYPE["object"].split():
-            raise SchemaError(place.at(key), "stands beside values that are listed")
-        if isinstance(value, list) and key in _OF_TYPE["array"].split():
-            raise SchemaError(place.at(key), "stands beside values that are listed")
-        if key in _CHECKS and not _CHECKS[key](value, bound):
-            return False
-    if isinstance(value, str) and says(schema):
-        return automaton(both((string_language(schema, place), text(value)))) is not None
-    return True
-
-
-def _kinds_of(value: Any) -> set[str]:
-    if isinstance(value, bool):
-        return {"boolean"}
-    if is_number(value):
-        return {"number", "integer"} if value == int(value) else {"number"}
-    kinds: dict[type, str] = {str: "string", list: "array", dict: "object", type(None): "null"}
-    return {kinds[type(value)]}
-
-
-def _values(schema: dict[str, Any]) -> list[Any] | None:
-    """The values that a schema lists; None if it lists none."""
-    if "const" in schema:
-        return [schema["const"]]
-    return list(schema["enum"]) if isinstance(schema.get("enum"), list) else None
-
-
-def _countable(schema: dict[str, Any]) -> list[Any] | None:
-    """All values of a schema that has few; None if it has many, or says more of them."""
-    said = {key for key in schema if _restricts(key)}
-    if said == {"type"} and schema["type"] == "boolean":
-        return [False, True]
-    if said == {"type", "minimum", "maximum"} and schema["type"] == "integer":
-        low, high = ceil(schema["minimum"]), floor(schema["maximum"])
-        return list(range(low, high + 1)) if high - low < _MOST_IN_SET else None
-    return _values(schema)
-
-
-def _kinds(schema: dict[str, Any]) -> set[str] | None:
-    """The types that values of a schema have, numbers being of one; None if it says nothing of that."""
-    values = _values(schema)
-    if values is not None:
-        found = set[str]().union(*map(_kinds_of, values))
-    elif "type" in schema:
-        found = types_of(schema["type"])
-    else:
-        return None
-    return {"number" if kind == "integer" else kind for kind in found}
-
-
-def _other_types(kind: Any) -> list[str]:
-    """All types but these; none if numbers would be left that are not whole."""
-    these = types_of(kind)
-    if "integer" in these and "number" not in these:
-        return []
-    return [each for each in _TYPES if each not in these and not (each == "integer" and "number" in these)]
-
-
-def _allowed(schema: dict[str, Any], place: Place) -> set[str]:
-    """The types of which a value may be."""
-    if "type" in schema:
-        found = types_of(schema["type"])
-        if unknown := found - set(_TYPES):
-            raise SchemaError(place.at("type"), f"is {sorted(unknown)[0]!r}, which no type is called")
-        return found
-    return {kind for kind, keys in _OF_TYPE.items() if any(key in schema for key in keys.split())}
-
-
-def _restricts(key: str) -> bool:
-    """Whether a keyword says which values are right."""
-    known = (key in keys.split() for keys in _OF_TYPE.values())
-    return key in ("type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "not") or any(known)
-
-
-def _checked(schema: dict[str, Any], place: Place) -> dict[str, Any]:
-    """A schema of whose keywords all can be followed."""
-    for key in _UNSAID:
-        if key in schema and not _says_nothing(key, schema[key]):
-            raise SchemaError(place.at(key), "is beyond what a grammar can say")
-    for key, is_right in _SHAPES.items():
-        if key in schema and not is_right(schema[key]):
-            raise SchemaError(place.at(key), "has a value that this keyword cannot have")
-    if schema.get("additionalItems", True) is not True and not isinstance(schema.get("items"), list):
-        schema = {key: value for key, value in schema.items() if key != "additionalItems"}
-    return schema
-
-
-def _says_nothing(key: str, value: Any) -> bool:
-    if key == "contentSchema":
-        return value in (True, {})
-    return key in ("then", "else", "dependentRequired", "dependentSchemas", "dependencies") and not value

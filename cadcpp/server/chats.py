@@ -82,7 +82,7 @@ def _wanted(fields: Fields) -> dict[str, Any]:
     """What chats have and completions do not."""
     limit = fields.integer("max_completion_tokens", 1)
     if limit is None:
-        limit = fields.integer("max_tokens", -1)
+        limit = fields.renamed({"n_predict": "max_tokens"}).integer("max_tokens", -1)
         if limit == 0:
             raise fields.bad("max_tokens", "must be at least 1, got 0")
     logprobs, top = fields.flag("logprobs"), fields.integer("top_logprobs", 0, 20)

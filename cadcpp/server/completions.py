@@ -22,6 +22,9 @@ class Completion:
         served.check_name(fields)
         self._served = served
         self.stream = fields.flag("stream")
+        for name in ("response_format", "json_schema", "tools"):
+            if name in fields:
+                raise fields.bad(name, "is for chats")
         self._usage = include_usage(fields, self.stream)
         self._prompts = with_suffix(fields, served, prompts(fields, served))
         self._n = choices(fields)

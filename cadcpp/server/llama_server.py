@@ -96,7 +96,7 @@ class NativeCompletion:
         self.stream = fields.flag("stream")
         self._prompt = self._one_prompt(fields)
         self._begun = time.perf_counter()
-        limit = fields.integer("n_predict", -2)
+        limit = fields.renamed({"max_tokens": "n_predict"}).integer("n_predict", -2)
         limit = -1 if limit is None else limit
         self._limit = limit
         if fields.get("image_data"):

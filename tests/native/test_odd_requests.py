@@ -227,6 +227,13 @@ def test_a_text_that_must_not_end(app: Any, llama: Llama) -> None:
     assert answer["tokens_predicted"] == 40 and answer["stop_type"] == "limit"
 
 
+def test_limits_by_their_other_names(app: Any) -> None:
+    by_other = {name: value for name, value in NATIVE.items() if name != "n_predict"} | {"max_tokens": 6}
+    assert said(app, "/completion", by_other) == said(app, "/completion", NATIVE)
+    body = {name: value for name, value in chat().items() if name != "max_tokens"} | {"n_predict": 6}
+    assert said(app, "/v1/chat/completions", body) == said(app, "/v1/chat/completions", chat())
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_call_that_is_cut_short_says_so(app: Any, choice: Any, stream: bool) -> None:
@@ -263,6 +270,11 @@ REFUSED_CHATS: dict[str, tuple[dict[str, Any], str]] = {
     "no prompt for the assistant": ({"add_generation_prompt": False}, "add_generation_prompt"),
     "an echo": ({"echo": True}, "echo"),
     "options of the template": ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+    "a part of the template": ({"chat_template_kwargs": {"add_generation_prompt": False}}, "chat_template_kwargs"),
+    "a format and a grammar": (
+        {"response_format": {"type": "json_object"}, "grammar": 'root ::= "a"'},
+        "response_format",
+    ),
     "options that are none": ({"chat_template_kwargs": []}, "chat_template_kwargs"),
     "two formats": ({"json_schema": {}, "response_format": {"type": "json_object"}}, "json_schema"),
     "a schema that is none": ({"json_schema": {"type": "x"}}, "response_format"),
@@ -322,6 +334,8 @@ def test_a_chat_that_is_refused(app: Any, more: dict[str, Any], param: str, stre
         ("/api/generate", {"prompt": "Hi", "raw": True, "system": "x"}, "system"),
         ("/api/generate", {"prompt": ["Hi"]}, "prompt"),
         ("/v1/completions", {"prompt": "a", "suffix": "b"}, "suffix"),
+        ("/v1/completions", {"prompt": "a", "response_format": {"type": "json_object"}}, "response_format"),
+        ("/v1/completions", {"prompt": "a", "tools": [TOOL]}, "tools"),
         ("/completion", {**NATIVE, "n_probs": 3}, "n_probs"),
         ("/completion", {**NATIVE, "post_sampling_probs": True}, "post_sampling_probs"),
         ("/completion", {**NATIVE, "image_data": [{"data": "x"}]}, "image_data"),

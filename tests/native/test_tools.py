@@ -137,10 +137,10 @@ def test_calls_and_results_go_into_the_prompt(pair: Any) -> None:
         ({"tools": [{"type": "function", "function": {}}]}, r"tools\[0\]"),
         (
             {
-                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}],
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"if": {}}}}],
                 "tool_choice": "required",
             },
-            "tools: .*#/not",
+            "tools: f: .*#/if",
         ),
         ({"response_format": {"type": "json_object", "schema": {"type": "x"}}}, "#/type"),
     ],

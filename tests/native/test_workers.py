@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cadcpp import Llama
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.errors import ConfigError, WorkerError
 from cadcpp.gguf.header import read_header
@@ -184,9 +186,30 @@ def test_a_worker_that_dies_ends_the_reply_and_nothing_else(path: Path, draft: P
                 shown += chunk.tokens
         with pytest.raises(WorkerError):
             write(session)
+        with pytest.raises(WorkerError):
+            session.engine.verifier.cache.context.save()
     assert shown
     with worker(enough_for(path, 3, N_CTX)) as other, Session(path, draft, config([other])) as session:
         assert write(session, 100, 0.0)[: len(shown)] == shown
+
+
+def test_the_class_takes_workers(path: Path) -> None:
+    def text(workers: str | list[str]) -> tuple[str, int]:
+        options: dict[str, Any] = {
+            "n_ctx": N_CTX,
+            "n_threads": 1,
+            "fallback": "none",
+            "max_tree_size": 8,
+            "verbose": False,
+        }
+        with Llama(str(path), workers=workers, **options) as llama:
+            assert llama.plan is not None
+            done = llama("abc", max_tokens=24, temperature=0)
+            return done["choices"][0]["text"], sum(share.n_blocks for share in llama.plan.workers)
+
+    with worker(enough_for(path, 4, N_CTX)) as there:
+        (with_one, n_there), (alone, n_alone) = text(str(there.address)), text([])
+    assert with_one == alone and (n_there, n_alone) == (4, 0)
 
 
 def test_a_worker_that_is_not_there_is_an_error_in_one_line(path: Path) -> None:

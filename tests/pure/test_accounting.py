@@ -18,7 +18,14 @@ def record(n_decodes: int = 2, n_emitted: int = 3, tree: TokenTree = TREE, n_pag
     """A tree of four nodes of which two were right: 0.3 s of drafting, 0.2 of them after a text was read."""
     drafted = DraftedTree(tree=tree, n_evaluated=5, n_kept=1)
     draft = DraftRecord(
-        drafted=drafted, n_uncached=7, n_decodes=n_decodes, n_ahead=0, start=10.0, begun=10.1, stop=10.3
+        drafted=drafted,
+        n_uncached=7,
+        n_rows=6 + len(tree),
+        n_decodes=n_decodes,
+        n_ahead=0,
+        start=10.0,
+        begun=10.1,
+        stop=10.3,
     )
     verify = PassRecord(start=11.0, stop=12.0, stall_s=0.4)
     accepted = Accepted([0, 1, 2] if len(tree) > 1 else [0], 9)

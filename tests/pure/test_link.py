@@ -277,7 +277,11 @@ def test_a_client_that_knows_is_told_that_it_works(fake: Fake, front: Front, mon
         link.check()
 
 
-def test_what_is_no_command_ends_the_client(front: Front) -> None:
+@pytest.mark.parametrize(
+    "request_head",
+    [b"\xfe" + bytes(8), head(Command.ALLOC_BUFFER, 2**64 - 1), head(Command.HELLO, 0), head(Command.FREE_BUFFER, 9)],
+)
+def test_what_is_no_request_ends_the_client(front: Front, request_head: bytes) -> None:
     with client_of_front(front) as client:
-        client.sendall(head(Command.HELLO, 0).replace(bytes([Command.HELLO]), b"\xfe"))
+        client.sendall(request_head)
         assert client.recv(1) == b""

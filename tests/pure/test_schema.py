@@ -236,6 +236,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({"properties": []}, "#/properties has a value"),
     ({"type": "integer", "minimum": "x"}, "#/minimum has a value"),
     ({"type": "object", "required": [5]}, "#/required has a value"),
+    ({"enum": [1e999]}, "#/enum has a value"),
+    (obj(a={"const": [float("nan")]}), "#/properties/a/const has a value"),
     ({"multipleOf": 0}, "#/multipleOf has a value"),
     ({"type": "object", "minProperties": 3}, "#/minProperties counts"),
     ([], "is no schema"),

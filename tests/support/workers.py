@@ -1,9 +1,10 @@
 """Workers in threads of the test's process, with exactly as much memory as a test wants them to lend."""
 
 import signal
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,41 @@ class Worker:
         """End every server, in the middle of whatever it does."""
         for server in self.servers:
             server.close()
+
+
+class Wire:
+    """Hands on to a worker in both directions, until so many bytes have passed; then it breaks for good."""
+
+    def __init__(self, target: Address, n_bytes: float) -> None:
+        self._target, self._n_bytes, self.passed = target, n_bytes, 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Address(*self._listener.getsockname())
+        self._open = [self._listener]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        for sock in self._open:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection((self._target.host, self._target.port))
+                self._open += [client, server]
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(4096):
+                self.passed += len(piece)
+                if self.passed >= self._n_bytes:
+                    self.close()
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -60,6 +60,8 @@ class Talk:
             save_cache(self.session.engine.verifier.cache, path)
         except OSError as error:
             note(f"cadcpp: cannot write {path}: {error.strerror}; the next chat will read this one again")
+        except WorkerError as error:
+            note(f"cadcpp: {error}; the next chat will read this one again")
 
     def begin(self, conversation: "Conversation") -> None:
         """Go on with another conversation, in a transcript of its own."""
