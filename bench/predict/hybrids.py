@@ -36,9 +36,10 @@ def main() -> None:
     print(f" {low} | {high} | gain |\n|{'---|' * 11}")
     with TemporaryDirectory() as folder:
         for verifier, draft in PAIRS.items():
-            headers = [read_header(write(name, Path(folder))) if name else None for name in (verifier, draft)]
+            header = read_header(write(verifier, Path(folder)))
+            smaller = read_header(write(draft, Path(folder))) if draft else None
             for n_gb in MEMORY_GB:
-                print(line(verifier, *headers, n_gb))
+                print(line(verifier, header, smaller, n_gb))
 
 
 def line(name: str, verifier: Header, draft: Header | None, n_gb: int) -> str:

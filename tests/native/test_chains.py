@@ -116,7 +116,7 @@ def test_a_session_has_as_many_chains_as_its_plan(
     config = SessionConfig(n_ctx=256, n_threads=1, fallback="none", tree=limit_tree(ROWS))
     texts = []
     for mode in ("off", "draft"):
-        with Session(tiny(architecture), tiny("llama", seed=3), replace(config, speculative=mode)) as session:  # type: ignore[arg-type]
+        with Session(tiny(architecture), tiny("llama", seed=3), replace(config, speculative=mode)) as session:
             assert session.plan.verifier_shape.n_seq > 1 and session.plan.kernels.exact
             chunks = session.stream(random_text(1, 40), DRAWN, 2 * N)
             texts.append([token for chunk in chunks for token in chunk.tokens])

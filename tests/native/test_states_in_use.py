@@ -196,7 +196,7 @@ def disturb(llama: Llama, seed: int, prompt: list[int]) -> None:
         case 0:  # a stream that nobody reads to its end
             stream = llama.create_completion(text, max_tokens=40, temperature=0.0, stream=True)
             list(islice(stream, n))
-            stream.close()  # type: ignore[union-attr]
+            stream.close()
         case 1:
             broken = Broken(n, NativeError("llama_decode", -3), bool(rng.integers(2)))
             with pytest.MonkeyPatch.context() as patch, pytest.raises(NativeError):
@@ -211,12 +211,17 @@ def disturb(llama: Llama, seed: int, prompt: list[int]) -> None:
             asyncio.run(cancel(llama, text, n))
 
 
+def release(semaphore: asyncio.Semaphore, n: int) -> None:
+    for _ in range(n):
+        semaphore.release()
+
+
 async def cancel(llama: Llama, text: list[int], n: int) -> None:
     """Ends a call after a few of its rounds."""
     seen, loop = asyncio.Semaphore(0), asyncio.get_running_loop()
-    llama.on_round = lambda _round: loop.call_soon_threadsafe(seen.release)  # type: ignore[assignment, misc]
+    llama.on_round = lambda _round: loop.call_soon_threadsafe(seen.release)  # type: ignore[assignment]
     task = asyncio.ensure_future(AsyncLlama(llama).call(ids, llama, text, 60, temp=0.0))
-    task.add_done_callback(lambda _: [seen.release() for _ in range(n)])  # it may end before
+    task.add_done_callback(lambda _: release(seen, n))  # it may end before
     for _ in range(n):
         await seen.acquire()
     task.cancel()
@@ -251,7 +256,7 @@ def test_the_server_answers_the_same_after_those_who_left(llama: Llama, plain: L
     from tests.support.asgi import Client
 
     app, reference = make_app(llama, "tiny"), make_app(plain, "tiny")
-    long = {"prompt": "the cat and the dog", "max_tokens": 400, "min_tokens": 400, "stream": True}
+    long: dict[str, Any] = {"prompt": "the cat and the dog", "max_tokens": 400, "min_tokens": 400, "stream": True}
 
     async def leave_after(n: int) -> None:
         seen, loop = asyncio.Semaphore(0), asyncio.get_running_loop()
@@ -261,7 +266,7 @@ def test_the_server_answers_the_same_after_those_who_left(llama: Llama, plain: L
 
         llama.on_round = count
         client = Client(app, **long)
-        client.done.add_done_callback(lambda _: [seen.release() for _ in range(n)])  # a text may end before
+        client.done.add_done_callback(lambda _: release(seen, n))  # a text may end before
         for _ in range(n):
             await seen.acquire()
         client.leave()
@@ -271,7 +276,12 @@ def test_the_server_answers_the_same_after_those_who_left(llama: Llama, plain: L
     async def main() -> None:
         for n, temperature in enumerate((0.0, 0.0, 0.9, 0.9), 1):
             await leave_after(2 * n)
-            request = {"prompt": "the sea and the sand", "max_tokens": 24, "temperature": temperature, "seed": 3}
+            request: dict[str, Any] = {
+                "prompt": "the sea and the sand",
+                "max_tokens": 24,
+                "temperature": temperature,
+                "seed": 3,
+            }
             mine, other = await Client(app, **request).answer(), await Client(reference, **request).answer()
             assert mine["choices"] == other["choices"] and mine["usage"] == other["usage"]
 

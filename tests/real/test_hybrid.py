@@ -10,6 +10,7 @@ from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import read_header
 from cadcpp.models.demo import DemoPair, hybrid_verifier
 from cadcpp.models.draft_quality import agreement, write_texts
+from cadcpp.modes import Speculative
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.runtime.session import Session
 from cadcpp.tree.limits import limit_tree
@@ -39,7 +40,7 @@ def test_chains_of_drafts_change_no_text(hybrid: Path, demo: DemoPair, limited: 
     headers = read_header(hybrid), read_header(demo.draft)
     ram = make_plan(*headers, ram=1 << 40, n_ctx=512, rows=64).fixed + (headers[0].n_bytes // 2 if limited else 1 << 30)
 
-    def write(speculative: str) -> tuple[list[list[int]], int]:
+    def write(speculative: Speculative) -> tuple[list[list[int]], int]:
         config = SessionConfig(
             n_ctx=512, n_threads=1, ram=ram, speculative=speculative, fallback="none", tree=limit_tree(12)
         )
