@@ -129,7 +129,7 @@ def test_what_was_shown_before_a_worker_died_is_kept(path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_link_that_breaks_anywhere_loses_nothing(path: Path) -> None:
-    """After any of the bytes of a session's whole life, 50 times."""
+    """After any of the bytes of a session's whole life, 12 times."""
     rng = np.random.default_rng(11)
     with worker(enough_for(path, 3, N_CTX)) as there:
         with closing(Wire(there.address, math.inf)) as wire:
@@ -137,14 +137,14 @@ def test_a_link_that_breaks_anywhere_loses_nothing(path: Path) -> None:
             n_bytes = wire.passed
         assert error is None and len(whole) == 60
         broken = 0
-        for cut in rng.integers(1, n_bytes, 50):
+        for cut in rng.integers(1, n_bytes, 12):
             there.settle()
             with closing(Wire(there.address, cut)) as wire:
                 shown, error = _shown_through(wire, path)
             assert shown == whole[: len(shown)]
             assert error is None or f"worker {wire.address} is lost" in error or "does not answer" in error
             broken += error is not None
-    assert broken > 40
+    assert broken > 8
 
 
 def _shown_through(wire: Wire, path: Path) -> tuple[list[int], str | None]:
