@@ -27,8 +27,8 @@ from cadcpp.tree.limits import TreeLimits
 
 GREEDY = SamplingConfig(temperature=0.0)
 DRAWN = {
-    "T 0.8": SamplingConfig(seed=1),
-    "T 1, k 50": SamplingConfig(temperature=1.0, top_k=50, top_p=1.0, min_p=0.0, seed=1),
+    "T 0.8": SamplingConfig(),
+    "T 1, k 50": SamplingConfig(temperature=1.0, top_k=50, top_p=1.0, min_p=0.0),
 }
 SAMPLINGS = {"greedy": GREEDY} | {
     f"{name}, {sampler}": replace(drawn, sampler=sampler)
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=120)
     parser.add_argument("--sampling", nargs="+", choices=SAMPLINGS, default=list(SAMPLINGS))
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--seed", nargs="+", type=int, default=[1], help="of what is drawn; a line for each")
     parser.add_argument("--speculative", choices=get_args(Speculative), default="auto")
     options = parser.parse_args()
     if options.type:
@@ -63,14 +64,16 @@ def main() -> None:
         models.make(options.verifier)
     sizes = [int(rows) for rows in options.rows.split(",")]
     table = {
-        f"{rows}: {name}": measure(
+        f"{rows}: {name}, {seed}": measure(
             *(options.verifier, options.draft, rows, options.tokens),
             sampling=name,
+            seed=seed,
             cases=options.case,
             mode=options.speculative,
         )
         for rows in sizes
         for name in options.sampling
+        for seed in (options.seed[:1] if name == "greedy" else options.seed)
     }
     show(table)
 
@@ -82,17 +85,25 @@ def measure(
     n: int,
     *,
     sampling: str = "greedy",
+    seed: int = 1,
     cases: Iterable[str] = CASES,
     mode: Speculative = "auto",
 ) -> dict[str, Result]:
     """One generation per case."""
     config = SessionConfig(n_ctx=1024, tree=TreeLimits(max_size=rows), fallback="none", speculative=mode)
-    settings = {"verifier": verifier.name, "draft": draft.name, "rows": rows, "n": n, "sampling": sampling}
+    settings = {
+        "verifier": verifier.name,
+        "draft": draft.name,
+        "rows": rows,
+        "n": n,
+        "sampling": sampling,
+        "seed": seed,
+    }
     share, found = read_header(draft).n_bytes / read_header(verifier).n_bytes, {}
     with Session(verifier, draft, config) as session:
         for name in cases:
             prompt, stats = Conversation(Template(session.model)).ask(CASES[name]), Stats()
-            chunks = session.stream(prompt, SAMPLINGS[sampling], n, stats=stats)
+            chunks = session.stream(prompt, replace(SAMPLINGS[sampling], seed=seed), n, stats=stats)
             tokens = [token for chunk in chunks for token in chunk.tokens]
             touched = (stats.passes + share * stats.draft_decodes) / max(len(tokens), 1)
             found[name] = Result(stats, fresh(tokens), touched)
