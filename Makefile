@@ -4,10 +4,10 @@ MODELS := $(or $(CADCPP_MODELS),models)
 VERIFIER := $(MODELS)/smollm2-135m-wide-1.2GB-Q8_0.gguf
 DRAFT := $(MODELS)/smollm2-135m-draft-Q2_K.gguf
 NGRAM := $(MODELS)/smollm2-135m.ngram
-PARTS := wall overcommit ablation sweep staged agreement first context size
+PARTS := wall neighbours overcommit ablation sweep staged agreement first context size
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-memory bench-chain bench-fixed bench-soak simulate profile clean clients fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
+.PHONY: help setup chat chat-limited chat-wall ngram test test-arm test-fast test-slow coverage lint type bench bench-types bench-mixture bench-hybrid bench-machines bench-memory bench-chain bench-fixed bench-soak simulate profile clean clients fuzz bench-quick bench-report bench-acceptance $(PARTS:%=bench-%)
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z][a-z -]*:.*  ## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ setup: .venv/ready $(VERIFIER) $(DRAFT)  ## everything that the other targets ne
 # The first time this builds llama.cpp, which takes some minutes; pip keeps the result. It is a lean one, so it is kept
 # apart from pip's own cache: other projects may want the rest. One that is there already is as good.
 CMAKE_ARGS ?= -DCMAKE_PROJECT_llama_cpp_INCLUDE='$(CURDIR)/.ci/lean_llama.cmake'
-LEAN_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cadcpp/pip
+LEAN_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cadcpp/lean
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	if ! $(BIN)/pip cache list llama_cpp_python 2>&1 | grep -q llama_cpp_python-; then \
@@ -101,6 +101,12 @@ bench-acceptance: setup  ## tokens a pass, by kind of text; exact
 
 bench-mixture: setup  ## a mixture of experts larger than memory
 	$(BIN)/python -m bench.studies.mixture_of_experts
+
+bench-machines: setup  ## two machines on one, with a link and a disk of set speeds, as root; ten minutes
+	$(BIN)/python -m bench.studies.machines $(ARGS)
+
+bench-hybrid: setup  ## a hybrid larger than memory, with chains of drafts; some minutes
+	$(BIN)/python -m bench.studies.hybrid
 
 bench-types: setup  ## in memory by weight type, beside llama.cpp at its own defaults; half an hour
 	$(BIN)/python -m bench.studies.weight_types

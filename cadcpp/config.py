@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import get_args
 
 from cadcpp.errors import ConfigError
+from cadcpp.link.address import Address, check_addresses
 from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
 from cadcpp.sampling.coupling import Coupling
 from cadcpp.system.cpu import choose_threads
+from cadcpp.system.cpu_load import CpuLoad
 from cadcpp.tree.limits import TreeLimits
 from cadcpp.util.checks import check
 
@@ -83,11 +85,13 @@ class SessionConfig:
     trace: Path | None = None  # where to write a trace
     fallback: Fallback = "cost"  # what decides the size of a tree; none: it is fixed
     rope: tuple[float, float] = (0.0, 0.0)  # the verifier's frequency base and scale; 0: those of its file
+    workers: tuple[Address, ...] = ()  # other machines, which compute the last layers
     exact: Exact = "auto"  # strict: refuse a verifier that speculation may change the text of; off: do not look
 
     def __post_init__(self) -> None:
         check(self.n_ctx >= 2, "ctx", self.n_ctx, "at least 2")
         check(self.n_batch >= 1, "batch", self.n_batch, "at least 1")
+        check_addresses(self.workers)
         check(self.ram is None or self.ram >= 1, "ram", self.ram, "at least 1 byte")
         check(
             self.n_threads is None or 1 <= self.n_threads <= MAX_THREADS,
@@ -107,14 +111,14 @@ class SessionConfig:
             return replace(self, speculative="off", tree=replace(self.tree, max_size=1))
         return replace(self, speculative="ngram") if not draft and mode == "auto" else self
 
-    def with_threads(self) -> "SessionConfig":
-        """The settings with a number of threads. It takes a moment, to see what other programs do.
+    def with_threads(self, load: CpuLoad | None = None) -> "SessionConfig":
+        """The settings with a number of threads to begin with.
 
-        Decided once: with another number some kernels round otherwise, so that a text must not see it change.
+        It takes a moment, to see what other programs do, unless ``load`` has been looking for a while.
         """
         if self.n_threads is not None:
             return self
-        threads = choose_threads()
+        threads = choose_threads(load=load)
         return replace(self, n_threads=threads.n, threads_because=threads.why)
 
     def threads(self) -> int:

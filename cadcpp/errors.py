@@ -8,6 +8,7 @@ CadError
 ├── NativeError (RuntimeError) llama.cpp refused a call
 │   └── ClosedError            something was used after it was closed, or in a forked child of its process
 ├── ContextFull (RuntimeError) the text no longer fits the context
+├── WorkerError (RuntimeError) a worker on another machine cannot be used, or is lost
 └── ToolError                  making or fetching a file failed
 
 A message says what, which value, and what to do about it, in one line.
@@ -44,6 +45,10 @@ class ClosedError(NativeError):
 
 class ContextFull(CadError, RuntimeError):
     """The text no longer fits the context."""
+
+
+class WorkerError(CadError, RuntimeError):
+    """A worker on another machine cannot be used, or is lost."""
 
 
 class ToolError(CadError):

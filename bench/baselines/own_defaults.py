@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cadcpp.gguf.header import read_header
-from cadcpp.gguf.sketch import sketch, write_sketch
+from cadcpp.gguf.sketch import sketch
 
 _CPUINFO = Path("/proc/cpuinfo")
 _N_ROWS = 64
@@ -44,7 +44,7 @@ def main() -> None:
     from llama_cpp import llama_cpp as api
 
     with TemporaryDirectory() as folder:
-        write_sketch(small := Path(folder) / "small.gguf", sketch(read_header(Path(sys.argv[1]))))
+        sketch(read_header(Path(sys.argv[1]))).write(small := Path(folder) / "small.gguf")
         model = api.llama_model_load_from_file(str(small).encode(), api.llama_model_default_params())
         context = api.llama_init_from_model(model, api.llama_context_default_params())
         tokens = (api.llama_token * _N_ROWS)()

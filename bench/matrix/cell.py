@@ -8,7 +8,7 @@ nothing counts what is read.
 
 import resource
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from bench.matrix.systems import CHAIN, Task, command, is_steady, models_of, nam
 from bench.matrix.workloads import CASES, COPIES, in_template, long_prompt
 from bench.measure import record
 from bench.measure.energy import Meter
+from bench.measure.machine_speed import machine_speed
 from bench.measure.memory_wall import Limits, why_not
+from bench.measure.neighbours import beside
 
 MIB = 1 << 20
 _TIMEOUT_S = 1200.0  # 8192 tokens of context take more than 400 s to read
@@ -66,11 +68,12 @@ class Cell:
     draft: str = models.USUAL_DRAFT
     size: str = models.USUAL_SIZE  # of the verifier, or its weight type
     sampling: str = "greedy"
+    beside: str = ""  # what else runs, of bench.measure.neighbours
     repeats: int = 1
 
     @property
     def id(self) -> str:
-        usual = {self.draft: models.USUAL_DRAFT, self.size: models.USUAL_SIZE, self.sampling: "greedy"}
+        usual = {self.draft: models.USUAL_DRAFT, self.size: models.USUAL_SIZE, self.sampling: "greedy", self.beside: ""}
         return "/".join([self.place.key, self.workload, self.kind, *(k for k, v in usual.items() if k != v)])
 
     @property
@@ -120,8 +123,10 @@ class Cell:
         for path in self.files:
             models.make(path)
         sizes = dict(zip(("verifier_bytes", "draft_bytes"), (f.stat().st_size for f in self.files), strict=True))
-        argv = command(self.kind, self.task)
-        return self.record(argv, sizes | measure(self.place.limits, argv, self.files[0]))
+        argv, speed = command(self.kind, self.task), machine_speed()
+        with beside(self.beside, command(self.kind, replace(self.task, ram=None))):
+            found = measure(self.place.limits, argv, self.files[0])
+        return self.record(argv, sizes | found | {"machine": speed})
 
     def record(self, argv: list[str], found: dict[str, Any]) -> dict[str, Any]:
         settings = {"id": self.id, **asdict(self), "place": self.place.key, "steady": self.steady}

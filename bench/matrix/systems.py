@@ -58,6 +58,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # of `cadcpp generate`, by the kind of 
 }
 SAMPLINGS = {
     "greedy": ("--temp", "0"),
+    "T0.8": ("--temp", "0.8", "--seed", "1"),
     "top-k": ("--temp", "1", "--top-k", "50", "--top-p", "1", "--min-p", "0", "--seed", "1"),
 }
 _PYTHON = [sys.executable, "-m"]
@@ -163,6 +164,7 @@ def _ours(output: dict[str, Any]) -> dict[str, Any]:
         "round_s": (output["seconds"] - output["prompt_seconds"]) / later,
         "draft_s": stats["draft_seconds"] / passes,
         "stall_s": stats["stall_seconds"] / passes,
+        "hit_rate": stats["expert_hit_rate"],
         "counts": {"pass": stats["tokens_per_pass"], "rows": stats["drafted"] + passes, **counts},
     }
 

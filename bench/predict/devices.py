@@ -91,7 +91,8 @@ class Architecture:
     tied: bool  # whether the output weights are the embeddings, in the file (Qwen2.5's have them twice)
 
 
-# The catalogue's dense models. Its mixtures are left out: what a tree reads of one depends on its routing.
+# The catalogue's dense models that are in pairs. Its mixtures are left out: what a tree reads of one depends on its
+# routing. Hybrids are in published.py.
 ARCHITECTURES = {
     "smollm2-135m": Architecture(30, 576, 9, 3, 64, 1536, 49152, True),
     "smollm2-1.7b": Architecture(24, 2048, 32, 32, 64, 8192, 49152, True),
@@ -108,6 +109,8 @@ ARCHITECTURES = {
     "llama-3.2-3b": Architecture(28, 3072, 24, 8, 128, 8192, 128256, True),
     "llama-3.1-8b": Architecture(32, 4096, 32, 8, 128, 14336, 128256, False),
     "llama-3.3-70b": Architecture(80, 8192, 64, 8, 128, 28672, 128256, False),
+    "ministral-3-3b": Architecture(26, 3072, 32, 8, 128, 9216, 131072, True),
+    "ministral-3-14b": Architecture(40, 5120, 32, 8, 128, 16384, 131072, False),
     "gemma-3-270m": Architecture(18, 640, 4, 1, 256, 2048, 262144, True),
     "gemma-3-1b": Architecture(26, 1152, 4, 1, 256, 6912, 262144, True),
     "gemma-3-4b": Architecture(34, 2560, 8, 4, 256, 10240, 262208, True),

@@ -18,6 +18,7 @@ from cadcpp.gguf.header import Header, Part, Tensor
 from cadcpp.models.catalog import Entry
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.pass_cost import PassCost
+from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.layout import CHUNK, lay_out
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.tree_buffers import expected, plan_session
@@ -50,19 +51,32 @@ class Forecast:
         return 1 / replace(self.model, tokens=expected).rate()
 
 
-def forecast(verifier: Header, draft: Header, device: Device, agreement: float, n_ctx: int) -> Forecast:
-    """Raises ConfigError where too little memory is left for the verifier."""
+def forecast(
+    verifier: Header,
+    draft: Header | None,
+    device: Device,
+    agreement: float,
+    n_ctx: int,
+    kernels: KernelModes = KernelModes(),  # noqa: B008 - frozen
+) -> Forecast:
+    """What to expect; of plain decoding alone if there is no draft.
+
+    Raises ConfigError where too little memory is left for the verifier.
+    """
     config = SessionConfig(ram=device.ram, n_ctx=n_ctx, tree=limit_tree(None))
-    plan, tree_buffers = plan_session(config, verifier, draft)
-    alone, _ = plan_session(replace(config, tree=TreeLimits(max_size=1)), verifier, None)
-    (base_s, row_s), (draft_s, draft_row_s) = pass_s(verifier, device), pass_s(draft, device)
+    plan, tree_buffers = plan_session(config, verifier, draft, kernels)
+    alone, _ = plan_session(replace(config, tree=TreeLimits(max_size=1)), verifier, None, kernels)
+    (base_s, row_s), (draft_s, draft_row_s) = (pass_s(h, device) if h else (0.0, 0.0) for h in (verifier, draft))
+    states = plan.verifier_shape.states
     model = CostModel(
         verify=costs(base_s, row_s),
-        node_s=draft_s / _WIDTH + draft_row_s,
+        node_s=draft_s if states else draft_s / _WIDTH + draft_row_s,
         nodes=1.0,
         disk=expected(plan, tree_buffers, byte_s(device)),
     )
-    model.expect(*tree(agreement, tree_buffers.most))
+    length = 1 + (states.n_snapshots if states and states.n_snapshots else tree_buffers.most)
+    if draft:
+        model.expect(*(chain(agreement, length) if states else tree(agreement, tree_buffers.most)))
     mapped = verifier.n_bytes * byte_s(device) if alone.streams else 0.0
     return Forecast(plan, max(mapped, base_s), max(alone.read_bytes * byte_s(device), base_s), model)
 
@@ -102,6 +116,15 @@ def tree(agreement: float, n: int = MAX_ROWS) -> tuple[NDArray[np.float32], NDAr
             heapq.heappush(waiting, (p * share, depth + 1))
     probability, depths = zip(*nodes, strict=True)
     return np.log(np.array(probability, np.float32)), np.array(depths, np.int32)
+
+
+def chain(agreement: float, n: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The same of a chain, the only shape that a verifier with a recurrent state checks.
+
+    Text that is evaluated again where there are no snapshots is left out.
+    """
+    depths = np.arange(n, dtype=np.int32)
+    return (depths * np.log(agreement)).astype(np.float32), depths
 
 
 def header_of(entry: Entry, a: Architecture) -> Header:

@@ -116,20 +116,21 @@ def show_devices() -> None:
     print("# Predictions, not measurements\n")
     print(
         "Seconds per token for the catalogue's pairs, with 4096 tokens of context. How often a draft agrees with its\n"
-        f"verifier was not measured: {low} and {high} are assumed. Mixtures of experts are left out. The gain is over\n"
-        "llama.cpp with a memory-mapped file, which is taken to read all of a file that does not fit for every token."
+        f"verifier was not measured: {low} and {high} are assumed. Mixtures of experts are left out; hybrids are in\n"
+        "`python -m bench.predict.hybrids`. The gain is over llama.cpp with a memory-mapped file, which is taken to\n"
+        "read all of a file that does not fit for every token."
     )
     for device in DEVICES:
         print(f"\n## {device.name}: predicted\n\n{device.source}.\n")
         print(f"| verifier | size | read a pass | llama.cpp, mapped | cadcpp, no draft | {low} | {high} | gain |")
         print("|---|---|---|---|---|---|---|---|")
         for name, pair in pairs().items():
-            if {name, pair.draft.name} <= set(ARCHITECTURES):
+            if pair.draft and {name, pair.draft.name} <= set(ARCHITECTURES):
                 print(_line(name, pair, device))
 
 
 def _line(name: str, pair: Pair, device: Device) -> str:
-    verifier, draft = (header_of(entry, ARCHITECTURES[entry.name]) for entry in (pair.verifier, pair.draft))
+    draft, verifier = (header_of(entry, ARCHITECTURES[entry.name]) for entry in pair.models)
     size = f"| {name} | {verifier.n_bytes / 1e9:.1f} GB |"
     try:
         casts = [forecast(verifier, draft, device, share, 4096) for share in RANGE]

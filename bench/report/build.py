@@ -84,7 +84,8 @@ def about(run: Run) -> list[str]:
         " that starts with cold caches. Plain llama.cpp runs at its own defaults; texts are compared with llama.cpp"
         " configured like cadcpp, called same settings. Seconds a token leave out the first pass, which reads the"
         " prompt. `±` is half of the range over the runs of a cell, where it ran more than once. Greedy unless it says"
-        " otherwise. A cell is repeated with `python -m bench.repeat ID` (as root, if it has a limit); its record has"
+        " otherwise. `machine` is what all cores hashed in the second before, in MB: where it is alike, cells are"
+        " comparable. A cell is repeated with `python -m bench.repeat ID` (as root, if it has a limit); its record has"
         " the full command.",
         "",
     ]

@@ -11,6 +11,7 @@ RENDER: dict[str, Callable[[Run, Section], Part]] = {
     "wall": speed.limited,
     "overcommit": speed.overcommit,
     "ram": speed.in_memory,
+    "neighbours": speed.neighbours,
     "ablation": speed.ablation,
     "sweep": drafting.sweep,
     "staged": drafting.staged,

@@ -1,9 +1,10 @@
 """Sections on speed: with a memory limit, in memory, by overcommit, and what each technique is worth."""
 
 from bench.matrix.cell import MEMORY, Cell
-from bench.matrix.grid import AS_IS, MEDIUM, VERIFIER_MIB, Section, cell
+from bench.matrix.grid import AS_IS, DRAWN, MEDIUM, VERIFIER_MIB, Section, cell
 from bench.matrix.systems import CHAIN, LOOKUP, NAMES, OURS, PLAIN
 from bench.matrix.workloads import CASES
+from bench.measure.neighbours import NAMES as neighbour_names
 from bench.measure.results import Run
 from bench.report.charts import Chart
 from bench.report.part import DISKS, SPEED, Part, over, ratios
@@ -15,9 +16,14 @@ def headline(run: Run) -> list[str]:
     """The table that the README has: seconds a token with a memory limit."""
     cases = [case for case in CASES if any(median(run, cell(place, case, OURS)) for place in DISKS)]
     rows = [[NAMES[kind], *_seconds(run, kind)] for kind in (PLAIN, LOOKUP, CHAIN)]
-    rows += [[f"**cadcpp**: {case}", *(_with_ratio(run, cell(place, case, OURS)) for place in DISKS)] for case in cases]
-    means = [mean(ratio(run, cell(place, case, OURS)) for case in cases) for place in DISKS]
-    rows.append(["mean (geometric)", *map(times, means)])
+    for name, sampling in (("greedy", "greedy"), ("temperature 0.8", DRAWN)):
+        ours = {(place, case): cell(place, case, OURS, sampling=sampling) for place in DISKS for case in cases}
+        if not any(median(run, found) for found in ours.values()):
+            continue
+        for case in cases:
+            rows.append([f"**cadcpp**: {case}, {name}", *(_with_ratio(run, ours[place, case]) for place in DISKS)])
+        means = [mean(ratio(run, ours[place, case]) for case in cases) for place in DISKS]
+        rows.append([f"mean (geometric), {name}", *map(times, means)])
     return table(["seconds per token", "disk as it is", "400 MiB/s", "100 MiB/s"], rows)
 
 
@@ -77,6 +83,19 @@ def in_memory(run: Run, section: Section) -> Part:
     for kind in kinds:
         if found := ranged(ratio(run, c) for c in section.cells if c.kind == kind):
             part.say(f"{NAMES[kind]}: {times(found[0])} plain llama.cpp ({times(found[1])} to {times(found[2])}).")
+    return part
+
+
+def neighbours(run: Run, section: Section) -> Part:
+    """Each beside the same neighbour."""
+    part = Part()
+    plights = dict.fromkeys((c.place, c.beside) for c in section.cells)
+    rows = []
+    for place, other in plights:
+        base, ours = (cell(place, "chat", kind, beside=other) for kind in (PLAIN, OURS))
+        seconds = [number(median(run, found)) for found in (base, ours)]
+        rows.append([place, neighbour_names.get(other, "alone"), *seconds, times(ratio(run, ours))])
+    part.lines += table(["chat, s a token", "", NAMES[PLAIN], NAMES[OURS], "x"], rows)
     return part
 
 

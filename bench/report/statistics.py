@@ -22,9 +22,11 @@ def point(run: Run, cell: Cell, key: str = "s_per_token", factor: float = 1.0) -
 
 
 def plain_of(cell: Cell) -> Cell:
-    """Plain decoding of the same text in the same place; with a sampler, that of cadcpp."""
-    kind = {"greedy": PLAIN}.get(cell.sampling, "off")
-    return replace(cell, kind="first-plain" if cell.kind == "first" else kind, draft=models.USUAL_DRAFT)
+    """Plain decoding in the same place and plight, whose speed no sampler changes; for counts of decodes cadcpp's."""
+    if cell.sampling == "top-k":
+        return replace(cell, kind="off", draft=models.USUAL_DRAFT)
+    kind = "first-plain" if cell.kind == "first" else PLAIN
+    return replace(cell, kind=kind, draft=models.USUAL_DRAFT, sampling="greedy")
 
 
 def ratio(run: Run, cell: Cell, base: Cell | None = None) -> float | None:

@@ -9,7 +9,7 @@ from bench.report.statistics import over_others, plain_of, ratio
 PYTHON = "python -m bench.repeat"
 _COLUMNS = (
     ("place", "workload", "system", "s/token", "x plain", "x llama.cpp's speculation", "tokens a pass", "rows a pass")
-    + ("MB read a token", "CPU s a token", "peak MiB", "runs", "text", f"`{PYTHON}`")
+    + ("MB read a token", "CPU s a token", "peak MiB", "machine", "runs", "text", f"`{PYTHON}`")
 )  # fmt: skip
 
 
@@ -69,6 +69,7 @@ def _cell_row(run: Run, cell: Cell, differing: dict[str, str]) -> list[object]:
         megabytes(result.median("read_per_token")) if cell.place.ram else "",
         number(result.median("cpu_per_token")),
         number(peak / (1 << 20)) if peak else "",
+        number(result.median("machine")),
         len(result.good),
         _text(differing.get(cell.id)),
         repeat,

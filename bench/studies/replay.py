@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.gguf.sketch import N_VOCAB, Sketch, write_sketch
+from cadcpp.gguf.sketch import N_VOCAB, Sketch
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
@@ -25,7 +25,7 @@ _PATHS = 8  # of a tree, that are computed again
 def replays(made: Sketch, granularity: Granularity, *, repacked: bool, n_threads: int) -> bool:
     """Whether all trees do in a model like the sketch, to the last bit."""
     with tempfile.TemporaryDirectory() as folder:
-        write_sketch(path := Path(folder) / "model.gguf", made)
+        made.write(path := Path(folder) / "model.gguf")
         shape = ContextShape(n_cells=256, n_batch=128, n_outputs=64, n_seq=64, granularity=granularity)
         with (
             closing(Model(path, vocabulary=False, repacked=repacked)) as model,

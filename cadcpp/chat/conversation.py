@@ -35,6 +35,12 @@ class Conversation:
         rest = [message for message in self.messages if message.role != "system"]
         return self.replay([Message("system", system), *rest] if system else rest)
 
+    def with_template(self, template: Template) -> "Conversation":
+        """The same conversation for a model that was loaded again."""
+        other = Conversation(template, self.system)
+        other.messages = [*self.messages]
+        return other
+
     def ask(self, question: str) -> list[int]:
         """Add a user's message; returns the prompt's token ids. Adds nothing if the template refuses it."""
         messages = [*self.messages, Message("user", question)]

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from cadcpp.errors import ConfigError
@@ -15,7 +16,11 @@ _ROLES = {  # what clients say, and what templates know
     **dict.fromkeys(("tool", "function"), "tool"),
 }
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
-_KEPT = ("name", "tool_call_id", "reasoning_content")
+_KEPT = {  # ollama's names beside OpenAI's and llama-server's
+    **{name: name for name in ("name", "tool_call_id", "reasoning_content")},
+    "tool_name": "name",
+    "thinking": "reasoning_content",
+}
 
 
 class MessageError(ConfigError):
@@ -39,11 +44,12 @@ def plain_messages(messages: Any) -> list[Message]:
 def _plain(message: Any, place: str, before: list[Message]) -> Message:
     if not isinstance(message, Mapping):
         raise MessageError(place, f"must be an object, got {type(message).__name__}")
-    role = _ROLES.get(message.get("role"))  # type: ignore[arg-type]
+    given = message.get("role")
+    role = _ROLES.get(given) if isinstance(given, str) else None
     if role is None:
-        raise MessageError(f"{place}.role", f"must be one of {', '.join(_ROLES)}, got {message.get('role')!r}")
+        raise MessageError(f"{place}.role", f"must be one of {', '.join(_ROLES)}, got {given!r}")
     plain: Message = {"role": role, "content": _content(message, role, f"{place}.content")}
-    plain |= {key: message[key] for key in _KEPT if isinstance(message.get(key), str)}
+    plain |= {name: message[key] for key, name in _KEPT.items() if isinstance(message.get(key), str)}
     if role == "assistant" and (calls := _calls(message, place)):
         plain["tool_calls"] = calls
     if role == "tool" and "name" not in plain and (name := _name_of(plain.get("tool_call_id"), before)):
@@ -118,6 +124,47 @@ def _name_of(call_id: str | None, before: list[Message]) -> str | None:
     calls = [call for message in before for call in message.get("tool_calls", ())]
     found = [call for call in calls if call["id"] == call_id] or (calls[-1:] if call_id is None else [])
     return str(found[-1]["function"]["name"]) if found else None
+
+
+def without_system(messages: Sequence[Message]) -> list[Message]:
+    """The same with what the system says at the beginning of the next message, for a template that has no place for it.
+
+    As llama.cpp's `common/chat.cpp` has it; where there is no other message, the user says it.
+    """
+    system, *rest = messages
+    if not rest:
+        return [{**system, "role": "user"}]
+    return [{**rest[0], "content": f"{system['content']}\n{rest[0]['content']}"}, *rest[1:]]
+
+
+def takes_system(render: Callable[[list[Message]], object]) -> bool:
+    """Whether a template looks at what a system message says; others refuse it, or leave it out."""
+    system = _Watched(role="system", content="Be brief.")
+    with suppress(Exception):  # a template is code from the model file and may raise anything
+        render([system, {"role": "user", "content": "Hi"}])
+    return system.was_read
+
+
+class _Watched(Message):
+    """A message that knows whether its content was read."""
+
+    was_read = False
+
+    def __getitem__(self, key: str) -> Any:
+        self.was_read |= key == "content"
+        return super().__getitem__(key)
+
+    def get(self, key: str, *default: Any) -> Any:
+        self.was_read |= key == "content"
+        return super().get(key, *default)
+
+    def items(self) -> Any:
+        self.was_read = True
+        return super().items()
+
+    def values(self) -> Any:
+        self.was_read = True
+        return super().values()
 
 
 def with_text_arguments(messages: Sequence[Message]) -> list[Message]:

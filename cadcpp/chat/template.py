@@ -1,7 +1,6 @@
 """The model's own chat template, rendered by sandboxed Jinja."""
 
 import json
-from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from cadcpp.chat.messages import takes_system, without_system
 from cadcpp.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Template:
     def render(self, messages: list[dict[str, str]]) -> str:
         """The text of a conversation, up to where the assistant's next words go."""
         if messages and messages[0]["role"] == "system" and not self._takes_system:
-            messages = _merged(messages)
+            messages = without_system(messages)
         try:
             return self._render(messages)
         except Exception as error:
@@ -60,46 +60,12 @@ class Template:
 
     @cached_property
     def _takes_system(self) -> bool:
-        """Whether the template looks at what a system message says; others refuse it, or leave it out."""
-        system = _Watched(role="system", content="Be brief.")
-        with suppress(Exception):
-            self._render([system, {"role": "user", "content": "Hi"}])
-        return system._read
+        return takes_system(self._render)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a whole conversation: it begins once, as its template or its file wants it."""
         model = self._model
         return model.tokenize(text.removeprefix(self._special(model.bos)) if model.adds_bos else text)
-
-
-class _Watched(dict[str, str]):
-    """A message that knows whether its content was read."""
-
-    _read = False
-
-    def __getitem__(self, key: str) -> str:
-        self._read |= key == "content"
-        return super().__getitem__(key)
-
-    def get(self, key: str, *default: Any) -> Any:
-        self._read |= key == "content"
-        return super().get(key, *default)
-
-    def items(self) -> Any:
-        self._read = True
-        return super().items()
-
-    def values(self) -> Any:
-        self._read = True
-        return super().values()
-
-
-def _merged(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The same with the first one's text in front of the second one's."""
-    first, *rest = messages
-    if not rest:
-        return rest
-    return [{**rest[0], "content": f"{first['content']}\n{rest[0]['content']}"}, *rest[1:]]
 
 
 class _Generation(Extension):

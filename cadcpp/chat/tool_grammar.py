@@ -3,11 +3,17 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from cadcpp.chat.messages import Message
+from cadcpp.chat.tool_calls import SPELLINGS
 from cadcpp.errors import ConfigError
+from cadcpp.schema.automaton import Automaton, automaton
+from cadcpp.schema.charset import SPACE, CharSet
 from cadcpp.schema.grammar import schema_rule
+from cadcpp.schema.language import ALL, Chars, both, concat, either, negate, repeat, text
+from cadcpp.schema.place import SchemaError
 from cadcpp.schema.rules import Rules, choice, literal
 
 _MOST_CALLS = 8  # in one reply; a greedy model may repeat itself
@@ -99,9 +105,31 @@ def _in_words(message: Message) -> Message:
     return {"role": "assistant", "content": "\n".join([*filter(None, [message["content"]]), *calls])}
 
 
-def calls_rule(rules: Rules, family: Family, tools: Sequence[Any], several: bool) -> str:
-    """The rule for calls of any of ``tools``. Raises SchemaError."""
-    calls = [rules.add(family.call(tool["function"]["name"], arguments_rule(rules, tool))) for tool in tools]
+def words_or_calls_rule(rules: Rules, family: Family, calls: str) -> str:
+    """The rule for a reply that may have calls by the rule ``calls``, and has none that are read without it."""
+    words = rules.content(_words_without_calls(family.begin == ""), raw=True)
+    return rules.add(f"{words} | {calls}" if family.begin == "" else f"{words} ({calls})?")
+
+
+@cache
+def _words_without_calls(bare: bool) -> Automaton:
+    """Texts in which no spelling of a call begins; where calls have no mark, also none that begin as they do."""
+    marked = concat(ALL, either(text(spelling.begin) for spelling in SPELLINGS), ALL)
+    begun = concat(repeat(Chars(SPACE), 0, None), Chars(CharSet.of("{[`")), ALL)
+    found = automaton(both((negate(marked), negate(begun) if bare else ALL)))
+    assert found is not None
+    return found
+
+
+def calls_rule(rules: Rules, family: Family, tools: Sequence[Any], several: bool, loose: bool = False) -> str:
+    """The rule for calls of any of ``tools``; if ``loose``, arguments of those that are not strict are any.
+
+    Raises ConfigError.
+    """
+    calls = []
+    for function in (tool["function"] for tool in tools):
+        rule = "object" if loose and not function.get("strict") else arguments_rule(rules, function)
+        calls.append(rules.add(family.call(function["name"], rule)))
     call = rules.add(choice(calls))
     more = (
         f" ({literal(family.between)} {call}){{0,{_MOST_CALLS - 1}}}" if several and family.between is not None else ""
@@ -109,10 +137,12 @@ def calls_rule(rules: Rules, family: Family, tools: Sequence[Any], several: bool
     return rules.add(f"{literal(family.begin)} {call}{more} {literal(family.end)}")
 
 
-def arguments_rule(rules: Rules, tool: Any) -> str:
-    """The rule of a tool's arguments. Raises SchemaError."""
-    schema = tool["function"].get("parameters")
-    return schema_rule(rules, schema if schema else {"type": "object", "properties": {}})
+def arguments_rule(rules: Rules, function: Any) -> str:
+    """The rule of a function's arguments. Raises ConfigError."""
+    try:
+        return schema_rule(rules, function.get("parameters") or {"type": "object", "properties": {}})
+    except SchemaError as error:
+        raise ConfigError(f"tools: {function['name']}: {error}") from None
 
 
 def checked_tools(tools: Any) -> list[Any]:

@@ -18,6 +18,7 @@ _COMMANDS = {  # name -> its module here
     "chat": "chat",
     "serve": "serve",
     "plan": "plan",
+    "worker": "worker",
     "models": "models.make",
     "trace": "trace",
     "doctor": "doctor",

@@ -14,7 +14,10 @@ from cadcpp.errors import ConfigError
 from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from cadcpp.config import SamplingConfig, SessionConfig
+    from cadcpp.link.address import Address
     from cadcpp.residency.memory_plan import Plan
     from cadcpp.runtime.session import Session
 
@@ -78,6 +81,12 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
         metavar="SIZE",
         help="Memory to use in all, such as 900MiB or 4GB: weights, KV caches, buffers and Python. Weights that do not "
         "fit are streamed from the disk. [default: what the system has available]",
+    ),
+    click.option(
+        "--workers",
+        metavar="HOST:PORT,...",
+        help="Other machines on which `cadcpp worker` runs. As many layers as fit go into their memory, before any "
+        "are streamed from the disk here. [default: none]",
     ),
     click.option(
         "--max-tree-size",
@@ -246,6 +255,7 @@ def session_config(
     ngram: Path | None,
     max_tree_size: int | None,
     ram: str | None,
+    workers: str | None,
     fallback: Fallback,
     exact: Exact,
     no_pipeline: bool,
@@ -270,8 +280,16 @@ def session_config(
         trace=trace,
         fallback=fallback,
         exact=exact,
+        workers=make_workers(workers),
         tree=limit_tree(max_tree_size),
     )
+
+
+def make_workers(workers: str | None) -> "tuple[Address, ...]":
+    """Addresses from the command line."""
+    from cadcpp.link.address import parse_addresses
+
+    return parse_addresses(workers) if workers is not None else ()
 
 
 def always_staged(config: "SessionConfig") -> str:
@@ -287,22 +305,27 @@ def open_session(
     n_predict: int,
     ctx: int | None,
     planned: "Callable[[Plan, SessionConfig], None] | None" = None,
+    meanwhile: "Callable[[Future[Session]], object]" = lambda _loading: None,
     **settings: Any,
 ) -> "Session":
     """A running session from the command line; checks every number before it loads anything.
 
-    ``planned`` is shown what will run, right before it is loaded.
+    ``planned`` is shown what will run, right before it is loaded; ``meanwhile`` is done while it is.
     """
     if n_predict < 1:
         raise ConfigError(f"-n must be at least 1, got {n_predict}")
-    config = session_config(ctx, **settings).resolve(draft is not None).with_threads()
+    from cadcpp.system.cpu_load import CpuLoad
+
+    load = CpuLoad()  # looks at what others compute while modules are imported
+    config = session_config(ctx, **settings).resolve(draft is not None)
     from cadcpp.runtime.session import Session
     from cadcpp.runtime.stages import apart
 
     if ctx is None:  # only now: numbers are checked before any file is opened
         config = replace(config, n_ctx=default_ctx(model))
+    config = config.with_threads(load)
     show = None if planned is None else (lambda plan: planned(plan, config))
-    return apart(lambda: Session(model, draft, config, planned=show))
+    return apart(lambda: Session(model, draft, config, planned=show), meanwhile)
 
 
 def default_ctx(model: Path) -> int:

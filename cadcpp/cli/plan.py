@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cadcpp.cli.options import PAIR_OPTIONS, default_ctx
+from cadcpp.cli.options import PAIR_OPTIONS, default_ctx, make_workers
+from cadcpp.cli.plan_workers import remarks_on_workers, with_workers
 from cadcpp.cli.terminal import say
 
 if TYPE_CHECKING:
+    from cadcpp.config import SessionConfig
     from cadcpp.residency.memory_plan import Plan
     from cadcpp.residency.tree_buffers import TreeBuffers
 
@@ -29,38 +32,57 @@ def command(
     ctx: int | None,
     max_tree_size: int | None,
     ram: str | None,
+    workers: str | None,
     disk_speed: str | None,
     as_json: bool,
 ) -> None:
     """Show where memory would go, and how fast a reply can be.
 
     Lists what would stay in memory, what every pass of the verifier would read from the disk, and how long that
-    takes at least. Loads no weights.
+    takes at least. With --workers also what goes to them, and whether that pays. Loads no weights.
     """
     from cadcpp.util.byte_size import parse_size
 
-    plan, tree_buffers = _plan(model, draft, ctx, max_tree_size, parse_size(ram) if ram is not None else None)
+    config = _config(model, draft, ctx, max_tree_size, ram, workers)
+    plan, tree_buffers = _plan(model, draft, config)
     values = _values(plan, tree_buffers, parse_size(disk_speed) if disk_speed else None, model)
-    say(json.dumps(values) if as_json else _table(values, plan.kernels.promise))
+    lines = [_table(values, plan.kernels.promise)]
+    if config.workers:
+        alone, _ = _plan(model, draft, replace(config, workers=()))
+        values |= with_workers(plan, alone, config, model, tree_buffers.rows, values["disk_bytes_per_second"])
+        lines += ["", *remarks_on_workers(values)]
+    say(json.dumps(values) if as_json else "\n".join(lines))
 
 
-def _plan(
-    model: Path, draft: Path | None, ctx: int | None, max_tree_size: int | None, ram: int | None
-) -> "tuple[Plan, TreeBuffers]":
+def _config(
+    model: Path,
+    draft: Path | None,
+    ctx: int | None,
+    max_tree_size: int | None,
+    ram: str | None,
+    workers: str | None,
+) -> "SessionConfig":
     from cadcpp.config import SessionConfig
-    from cadcpp.gguf.header import read_header
-    from cadcpp.residency.tree_buffers import plan_session
-    from cadcpp.runtime.assembly import told_limits
-    from cadcpp.runtime.kernel_choice import kernel_modes
     from cadcpp.tree.limits import limit_tree
+    from cadcpp.util.byte_size import parse_size
+
+    config = SessionConfig(
+        n_ctx=default_ctx(model) if ctx is None else ctx,
+        ram=parse_size(ram) if ram is not None else None,
+        workers=make_workers(workers),
+        tree=limit_tree(max_tree_size),
+    )
+    return config.resolve(draft is not None).with_threads()
+
+
+def _plan(model: Path, draft: Path | None, config: "SessionConfig") -> "tuple[Plan, TreeBuffers]":
+    from cadcpp.gguf.header import read_header
+    from cadcpp.runtime.assembly import plan_with
+    from cadcpp.runtime.crew import crew_of
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
-    n_ctx = default_ctx(model) if ctx is None else ctx
-    config = (
-        SessionConfig(n_ctx=n_ctx, ram=ram, tree=limit_tree(max_tree_size)).resolve(draft is not None).with_threads()
-    )
-    plan, tree_buffers = plan_session(config, verifier, drafter, kernel_modes(config, verifier))
-    return told_limits(plan, verifier), tree_buffers
+    with crew_of(config.workers) as crew:
+        return plan_with(crew, config, verifier, drafter)
 
 
 def _values(plan: "Plan", tree_buffers: "TreeBuffers", disk_speed: int | None, model: Path) -> dict[str, Any]:
@@ -143,3 +165,7 @@ def _remarks_on_speed(size: dict[str, str], values: dict[str, Any]) -> Iterator[
         f"Of {size['all_experts']} of experts a token uses {size['routed']}: a pass reads what its tokens are routed "
         f"to, and those used most stay in {size['experts']}."
     )
+    if values["hit_rate"] is None:
+        yield "Which ones are used most is learned while text is written; until then all are taken to be alike."
+    else:
+        yield f"By what was learned so far, {values['hit_rate']:.0%} of a token's experts are in memory."

@@ -102,11 +102,13 @@ def stall_note(waiting_s: Callable[[], float]) -> Iterator[None]:
 
 
 @contextmanager
-def loading(n_bytes: int, resident: Callable[[], int]) -> Iterator[None]:
-    """Inside, where models of ``n_bytes`` are loaded, a bar follows how much more of them is ``resident``."""
-    bar, before = Bar("loading"), resident()
+def loading(n_bytes: int, before: int) -> Iterator[None]:
+    """Inside, a bar follows how much of models of ``n_bytes`` is resident beside what was ``before``."""
+    from cadcpp.system.memory_limits import resident_bytes
+
+    bar = Bar("loading")
     try:
-        with _meanwhile(lambda: bar.tell((resident() - before) / max(n_bytes, 1))):
+        with _meanwhile(lambda: bar.tell((resident_bytes() - before) / max(n_bytes, 1))):
             yield
     finally:
         bar.clear()

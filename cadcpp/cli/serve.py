@@ -136,9 +136,12 @@ def _context(model: Path, ctx: int | None) -> int:
     return n_ctx
 
 
-def _options(ram: str | None, threads: int | None, no_pipeline: bool, no_pager: bool, **same: Any) -> dict[str, Any]:
+def _options(
+    ram: str | None, threads: int | None, workers: str | None, no_pipeline: bool, no_pager: bool, **same: Any
+) -> dict[str, Any]:
     """The engine's options, as the class calls them."""
-    return {"ram": ram, "n_threads": threads, "pipeline": not no_pipeline, "pager": not no_pager, **same}
+    switches = {"pipeline": not no_pipeline, "pager": not no_pager}
+    return {"ram": ram, "n_threads": threads, "workers": workers or (), **switches, **same}
 
 
 def _load(model: Path, options: dict[str, Any]) -> "Llama":

@@ -91,11 +91,8 @@ class ModelDrafter:
         if not isinstance(self._growth, BestFirstGrowth) or self._is_chain:
             return
         self._growth.go_beyond(n)
-        self.context.use_threads(1)
-        try:
+        with self.context.single_threaded():
             self._branch(self._growth, may_go_on)
-        finally:
-            self.context.use_threads(self.context.n_threads)
 
     def rollback(self) -> None:
         self._growth, self._seqs, self._ends = None, {}, {}

@@ -46,7 +46,24 @@ def cache_heads(header: Header) -> list[int]:
 @once
 def state_bytes(header: Header) -> int:
     """Of the recurrent states of one sequence; 0 for a model that has none."""
-    return _F32 * len(state_blocks(header)) * (_convolution(header) + _recurrence(header))
+    return len(state_blocks(header)) * sum(block_state_bytes(header))
+
+
+@once
+def state_parts(header: Header) -> frozenset[str]:
+    """What blocks with a state have for it, such as ``ssm_in``."""
+    found = (_BLOCK.match(tensor.name) for tensor in header.tensors)
+    return frozenset(match[2] for match in found if match and _is_any(match[2], _STATE))
+
+
+def block_state_bytes(header: Header) -> tuple[int, int]:
+    """Of one sequence's state in one block: its convolution's last inputs, and the state proper."""
+    return _F32 * _convolution(header), _F32 * _recurrence(header)
+
+
+def channels(header: Header) -> int:
+    """Numbers of a row that a recurrent block's convolution sees."""
+    return header.number("ssm.inner_size") + 2 * header.number("ssm.group_count") * header.number("ssm.state_size")
 
 
 def _with(header: Header, parts: tuple[str, ...]) -> frozenset[int]:
@@ -68,8 +85,7 @@ def _convolution(header: Header) -> int:
     n_back = max(header.number("ssm.conv_kernel") - 1, 0)
     if head := header.number("kda.head_dim"):
         return 3 * (n_back or 3) * header.number("attention.head_count") * head
-    n_groups, d_state = header.number("ssm.group_count"), header.number("ssm.state_size")
-    return n_back * (header.number("ssm.inner_size") + 2 * n_groups * d_state)
+    return n_back * channels(header)
 
 
 def _recurrence(header: Header) -> int:

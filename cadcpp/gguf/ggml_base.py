@@ -29,11 +29,14 @@ def binding_folder() -> Path:
 
 
 def _on_log(level: int, text: bytes, _user_data: int | None) -> None:
+    shown = _LEVELS.get(level, logging.DEBUG)
+    if not _listeners and level != _GGML_ERROR and not logger.isEnabledFor(shown):
+        return  # of loading a model there are thousands
     line = text.decode("utf-8", "replace").rstrip()
     if level == _GGML_ERROR and line:
         _errors.append(line)
         del _errors[8:]
-    logger.log(_LEVELS.get(level, logging.DEBUG), line)
+    logger.log(shown, line)
     for listener in _listeners:
         listener(line)
 

@@ -111,6 +111,11 @@ def read_vocabulary(header: Header) -> list[bytes]:
     return arrays.read_strings(header.path, b"tokenizer.ggml.tokens")
 
 
+def same_vocabulary(header: Header, other: Header) -> bool:
+    """Whether two files spell all tokens alike, byte for byte."""
+    return arrays.same_strings(header.path, other.path, b"tokenizer.ggml.tokens")
+
+
 def read_integers(header: Header, key: str) -> list[int]:
     """``metadata["<architecture>.<key>"]`` that is an array, such as a number for each layer; empty if it is none."""
     name = f"{header.architecture}.{key}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 from cadcpp.errors import PairError
-from cadcpp.gguf.header import TOKEN_BYTE, TOKEN_NORMAL, Header, read_token_types, read_vocabulary
+from cadcpp.gguf.header import TOKEN_BYTE, TOKEN_NORMAL, Header, read_token_types, read_vocabulary, same_vocabulary
 
 _Token = tuple[bytes | None, int]  # its text, None beyond the vocabulary's end, and its kind
 
@@ -15,6 +15,8 @@ def check_pair(verifier: Header, draft: Header) -> None:
 
     Special tokens and padding may differ: a wrong guess of them is refused like any other.
     """
+    if same_vocabulary(verifier, draft):
+        return
     for token, mine, other in differences(verifier, draft):
         if is_text(mine) or is_text(other):
             _refuse(verifier, draft, f"token {token} is {_show(mine)} against {_show(other)}")

@@ -1,12 +1,13 @@
 """Writes small GGUF files: models with made-up weights, to try llama.cpp on."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _ALIGNMENT, _VERSION = 32, 3
-_U32, _F32, _STRING = 4, 6, 8  # GGUF's types of values
+_U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9  # GGUF's types of values
+Value = str | bool | int | float | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,11 @@ class Weights:
     data: bytes
 
 
-def write_llama(path: Path, settings: Mapping[str, str | float], tensors: Mapping[str, Weights]) -> None:
-    """Write a model of the llama architecture that has no vocabulary."""
+def write_model(path: Path, architecture: str, settings: Mapping[str, Value], tensors: Mapping[str, Weights]) -> None:
+    """Write a model that has no vocabulary."""
     header = b"GGUF" + struct.pack("<IQQ", _VERSION, len(tensors), len(settings) + 2)
-    header += _value("general.architecture", "llama") + _value("tokenizer.ggml.model", "none")
-    header += b"".join(_value(f"llama.{key}", value) for key, value in settings.items())
+    header += _value("general.architecture", architecture) + _value("tokenizer.ggml.model", "none")
+    header += b"".join(_value(f"{architecture}.{key}", value) for key, value in settings.items())
     data = bytearray()
     for name, weights in tensors.items():
         n = len(weights.shape)
@@ -35,12 +36,17 @@ def _aligned(data: bytes) -> bytes:
     return data.ljust(-(-len(data) // _ALIGNMENT) * _ALIGNMENT, b"\0")
 
 
-def _value(key: str, value: str | float) -> bytes:
+def _value(key: str, value: Value) -> bytes:
     if isinstance(value, str):
         return _string(key) + struct.pack("<I", _STRING) + _string(value)
-    kind, letter = (_U32, "I") if isinstance(value, int) else (_F32, "f")
+    if isinstance(value, Sequence):
+        return _string(key) + struct.pack(f"<IIQ{len(value)}i", _ARRAY, _I32, len(value), *value)
+    kind, letter = _SCALARS[type(value)]
     return _string(key) + struct.pack(f"<I{letter}", kind, value)
 
 
 def _string(text: str) -> bytes:
     return struct.pack("<Q", len(text)) + text.encode()
+
+
+_SCALARS = {bool: (_BOOL, "?"), int: (_U32, "I"), float: (_F32, "f")}

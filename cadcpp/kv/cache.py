@@ -84,10 +84,11 @@ class Cache:
         for seq in range(1, n_seq):
             self._shared[seq] = len(self)
 
-    def commit(self, tokens: Sequence[int], own: Sequence[int] = (), n_seq: int = 1) -> None:
-        """Of a pass count as trunk ``tokens``, which sequences 0 .. n_seq - 1 hold, and 0 alone its ``own`` after them.
+    def commit(self, tokens: Sequence[int], own: Sequence[int] = (), n_seq: int = 1, winner: int = 0) -> None:
+        """Of a pass count as trunk ``tokens``, which sequences 0 .. n_seq - 1 hold, and the ``own`` of one after them.
 
-        What else the pass left is dropped.
+        That is ``winner``, which is another than 0 only where sequences have nothing in common but the trunk. What else
+        the pass left is dropped.
         """
         self.extend(tokens, n_seq)
         self.extend(own)

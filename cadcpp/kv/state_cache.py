@@ -56,28 +56,54 @@ class StateCache(Cache):
             self._marks.append(_Kept(len(self), self.context.save_state()))
 
     def share(self, n_seq: int, n_doubtful: int = 0) -> None:
-        """A pass begins, of which up to ``n_doubtful`` rows may be no text."""
+        """A pass begins, of which up to ``n_doubtful`` rows of each sequence may be no text."""
         if self._open:
             return
-        is_late = len(self) - self._kept.n > _OLD or n_doubtful > self._n_snapshots
+        is_late = len(self) - self._kept.n > _OLD or n_doubtful > self._n_snapshots or n_seq > 1
         if is_late and self._kept.n != len(self):
             self._kept = _Kept(len(self), self.context.save_state(self._kept.data))
-        self._open = True
+            if n_seq > 1:  # copies are of the last row's state, whatever was taken back since
+                self.context.restore_state(self._kept.data)
+        for seq in range(1, n_seq):
+            self.context.fork(0, seq, 0, len(self))
+        self._open, self._n_seq = True, n_seq
 
     def extend(self, tokens: Sequence[int], n_seq: int = 1) -> None:
         self.commit(tokens)
 
-    def commit(self, tokens: Sequence[int], own: Sequence[int] = (), n_seq: int = 1) -> None:
-        """Count the first rows of the pass as trunk, if the state can be taken back to there."""
+    def commit(self, tokens: Sequence[int], own: Sequence[int] = (), n_seq: int = 1, winner: int = 0) -> None:
+        """Count the first rows of one sequence of the pass as trunk, if its state can be taken back to there."""
         stop = len(self) + len(tokens) + len(own)
-        n_wrong = self.context.n_held() - stop
+        n_wrong = self.context.n_held(winner) - stop
         if n_wrong > (self._n_snapshots if stop > len(self) else 0):
             self.rollback()
             return
         if n_wrong:
-            self.context.trim(0, stop)
+            self.context.trim(winner, stop)
+        if winner:
+            self._take_over(winner, stop)
+        self._drop_branches()
         self.tokens += [*tokens, *own]
         self._open = False
+
+    def _take_over(self, winner: int, stop: int) -> None:
+        """Put what a branch has after the trunk, up to ``stop``, to the cells right after the trunk's.
+
+        There plain decoding would have it: attention sums in the order of cells.
+        """
+        context, start = self.context, len(self)
+        context.drop_start(winner, start)
+        tail = context.save(winner)
+        self._drop_branches()
+        self._restore(self._kept)
+        context.restore(tail, 1)
+        context.fork(1, 0, start, stop)
+        context.trim(1, 0)
+
+    def _drop_branches(self) -> None:
+        for seq in range(1, self._n_seq):
+            self.context.trim(seq, 0)
+        self._n_seq = 1
 
     def adopt(self, seq: int, tokens: Sequence[int], keep: Collection[int] = ()) -> None:
         self.commit(tokens)
@@ -112,9 +138,14 @@ class StateCache(Cache):
         best = max([self._kept, *self._marks], key=lambda kept: kept.n)
         del self.tokens[best.n :]
         self._open = False
-        if best.n:
-            self.context.restore_state(best.data)
-            self.context.trim(0, best.n)
+        self._drop_branches()
+        self._restore(best)
+
+    def _restore(self, kept: _Kept) -> None:
+        """Make sequence 0 hold the text up to a state that was kept, and no more."""
+        if kept.n:
+            self.context.restore_state(kept.data)
+            self.context.trim(0, kept.n)
         else:
             self.context.clear()
 

@@ -8,24 +8,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cadcpp.chat.messages import Message, plain_messages, with_short_ids, with_text_arguments
+from cadcpp.chat.messages import (
+    Message,
+    plain_messages,
+    takes_system,
+    with_short_ids,
+    with_text_arguments,
+    without_system,
+)
 from cadcpp.chat.tool_calls import Call, begin_of_calls, read_calls
 from cadcpp.chat.tool_grammar import (
+    Family,
     arguments_rule,
     calls_rule,
     checked_tools,
     family_of,
     knows_tools,
     told_of_tools,
+    words_or_calls_rule,
 )
 from cadcpp.errors import CadError, ConfigError
 from cadcpp.schema.grammar import schema_grammar, schema_rule
-from cadcpp.schema.place import SchemaError
 from cadcpp.schema.rules import Rules
 
 from llama_cpp import LlamaGrammar, llama_chat_format  # isort: skip
 
-_NO_CHOICE = ("functions", "function_call", "tools", "tool_choice", "response_format", "grammar", "messages")
+_OF_PROMPT = ("functions", "function_call", "tools", "tool_choice", "messages", "chat_template_kwargs")
+_NOT_OF_COMPLETIONS = (*_OF_PROMPT, "response_format", "grammar", "logprobs", "top_logprobs")
+_OF_TEMPLATES = ("messages", "bos_token", "eos_token", "raise_exception", "strftime_now", "add_generation_prompt")
 _ID_LETTERS = string.ascii_letters + string.digits
 
 
@@ -34,9 +44,20 @@ class Tools:
     """What may, must or is to be called."""
 
     all: list[Any]
+    family: Family  # of the template
     choice: str  # "auto", "required" or "named"; of "none" there is no object
     legacy: bool = False  # asked for as functions
     several: bool = True
+
+    @property
+    def strict(self) -> bool:
+        """Whether calls that may be made have to be right."""
+        return self.choice == "auto" and any(tool["function"].get("strict") for tool in self.all)
+
+    @property
+    def unmarked(self) -> list[str]:
+        """Names that make a call of a reply without a mark. What strict calls may be, only their mark can tell."""
+        return [] if self.strict and self.family.begin else self.names
 
     @property
     def names(self) -> list[str]:
@@ -49,13 +70,13 @@ def chat_completion(llama: Any, wanted: dict[str, Any], parallel: bool = True) -
     formatter = _formatter_of(handler)
     if formatter is None:
         return _by_handler(handler, llama, wanted)
-    tools = chosen_tools(wanted, parallel)
+    tools = chosen_tools(wanted, family_of(_source(formatter)), parallel)
     result = _render(formatter, plain_messages(wanted["messages"]), wanted, tools)
-    call = {key: value for key, value in wanted.items() if key not in (*_NO_CHOICE, "logprobs", "top_logprobs")}
+    call = {key: value for key, value in wanted.items() if key not in _NOT_OF_COMPLETIONS}
     call["prompt"] = llama.tokenize(result.prompt.encode(), add_bos=not result.added_special, special=True)
     call["stop"] = _stops(wanted["stop"], result.stop)
     call["stopping_criteria"] = result.stopping_criteria
-    call["grammar"] = _grammar(wanted, tools, formatter)
+    call["grammar"] = _grammar(wanted, tools)
     call["logprobs"] = (wanted["top_logprobs"] or 0) if wanted["logprobs"] else None
     return _answer(llama, call, tools)
 
@@ -65,7 +86,8 @@ def chat_prompt(llama: Any, wanted: dict[str, Any]) -> str:
     formatter = _formatter_of(_handler(llama))
     if formatter is None:
         raise ConfigError(f"the chat format {llama.chat_format} makes its prompts as it goes")
-    return str(_render(formatter, plain_messages(wanted["messages"]), wanted, chosen_tools(wanted)).prompt)
+    tools = chosen_tools(wanted, family_of(_source(formatter)))
+    return str(_render(formatter, plain_messages(wanted["messages"]), wanted, tools).prompt)
 
 
 def chat_formats() -> list[str]:
@@ -90,7 +112,9 @@ def _formatter_of(handler: Any) -> Any:
 
 def _by_handler(handler: Any, llama: Any, wanted: dict[str, Any]) -> Any:
     """What upstream's special handlers give, with a grammar of ours in the place of theirs."""
-    grammar = wanted["grammar"]
+    grammar, wanted = wanted["grammar"], dict(wanted)
+    if wanted.pop("chat_template_kwargs"):
+        raise ConfigError(f"chat_template_kwargs are for templates, and the chat format {llama.chat_format} has none")
     if (found := response_grammar(wanted["response_format"])) is not None:
         grammar, wanted = found, {**wanted, "response_format": None}
     return handler(llama=llama, **{**wanted, "grammar": grammar})
@@ -99,7 +123,7 @@ def _by_handler(handler: Any, llama: Any, wanted: dict[str, Any]) -> Any:
 # what is asked for --------------------------------------------------------------------------------------
 
 
-def chosen_tools(wanted: dict[str, Any], parallel: bool = True) -> Tools | None:
+def chosen_tools(wanted: dict[str, Any], family: Family, parallel: bool = True) -> Tools | None:
     """The tools of a request, None if none may be called. Raises ConfigError."""
     given, choice, legacy = wanted["tools"], wanted["tool_choice"], False
     if given is None and wanted["functions"] is not None:
@@ -112,8 +136,8 @@ def chosen_tools(wanted: dict[str, Any], parallel: bool = True) -> Tools | None:
     if not tools:
         raise ConfigError("tool_choice asks for a tool, and tools has none")
     if choice in ("auto", "required"):
-        return Tools(tools, choice, legacy, parallel)
-    return Tools([_named(tools, choice)], "named", legacy, False)
+        return Tools(tools, family, choice, legacy, parallel)
+    return Tools([_named(tools, choice)], family, "named", legacy, False)
 
 
 def _named(tools: list[Any], choice: Any) -> Any:
@@ -150,33 +174,27 @@ def response_schema(response_format: Any) -> Any:
     return inside["schema"]
 
 
-def _grammar(wanted: dict[str, Any], tools: Tools | None, formatter: Any) -> Any:
+def _grammar(wanted: dict[str, Any], tools: Tools | None) -> Any:
+    """What a reply has to be by its format and its tools; None if it may be anything."""
     grammar, schema = wanted["grammar"], response_schema(wanted["response_format"])
-    if tools is None or tools.choice == "auto":
-        if schema is not None and tools is not None:
-            return LlamaGrammar.from_string(_schema_or_calls(schema, tools, formatter))
-        return grammar if schema is None else LlamaGrammar.from_string(schema_grammar(schema))
-    if grammar is not None:
-        raise ConfigError("tool_choice and grammar both say what to write: leave out one")
-    try:
-        if tools.choice == "named":
-            rules = Rules()
-            return LlamaGrammar.from_string(rules.grammar(arguments_rule(rules, tools.all[0])))
-        rules = Rules()
-        rule = calls_rule(rules, family_of(_source(formatter)), tools.all, tools.several)
-        return LlamaGrammar.from_string(rules.grammar(rule))
-    except SchemaError as error:
-        raise ConfigError(f"tools: {error}") from None
-
-
-def _schema_or_calls(schema: Any, tools: Tools, formatter: Any) -> str:
-    """Calls, or an answer that satisfies a schema."""
+    free = tools is None or (tools.choice == "auto" and not tools.strict)
+    if grammar is not None and not (free and schema is None):
+        raise ConfigError(f"{'response_format' if free else 'tool_choice'} and grammar both say what to write")
+    if free and schema is None:
+        return grammar
     rules = Rules()
-    answer, calls = (
-        schema_rule(rules, schema),
-        calls_rule(rules, family_of(_source(formatter)), tools.all, tools.several),
-    )
-    return rules.grammar(rules.add(f"{answer} | {calls}"))
+    reply = None if schema is None else schema_rule(rules, schema)
+    return LlamaGrammar.from_string(rules.grammar(_reply_rule(rules, tools, reply) if tools else str(reply)))
+
+
+def _reply_rule(rules: Rules, tools: Tools, reply: str | None) -> str:
+    """The rule for calls, and for what may be said in their place."""
+    if tools.choice == "named":
+        return arguments_rule(rules, tools.all[0]["function"])
+    calls = calls_rule(rules, tools.family, tools.all, tools.several, loose=tools.strict)
+    if tools.choice == "required":
+        return calls
+    return words_or_calls_rule(rules, tools.family, calls) if reply is None else rules.add(f"{reply} | {calls}")
 
 
 def _stops(given: Any, of_template: Any) -> Any:
@@ -209,7 +227,16 @@ def _render(formatter: Any, messages: list[Message], wanted: dict[str, Any], too
     given = {"tools": offered, "tool_choice": choice, "functions": None, "function_call": None, "documents": None}
     if tools is not None and tools.legacy and named:
         given |= {"functions": wanted["functions"], "function_call": wanted["function_call"]}
-    return _first_that_renders(formatter, messages, given)
+    return _first_that_renders(formatter, messages, given | _template_options(wanted, given))
+
+
+def _template_options(wanted: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What a template is told besides, none of which is what it is told anyway."""
+    options = wanted.get("chat_template_kwargs") or {}
+    for name in options:
+        if name in given or name in _OF_TEMPLATES:
+            raise ConfigError(f"chat_template_kwargs has {name!r}, which templates are told anyway")
+    return options
 
 
 def _has_calls(messages: Sequence[Message]) -> bool:
@@ -217,11 +244,11 @@ def _has_calls(messages: Sequence[Message]) -> bool:
 
 
 def _first_that_renders(formatter: Any, messages: list[Message], given: dict[str, Any]) -> Any:
+    if messages[0]["role"] == "system" and not takes_system(lambda trial: formatter(messages=trial, **given)):
+        messages = without_system(messages)
     forms: list[Callable[[], list[Message]]] = [lambda: messages]
     if _has_calls(messages):
         forms.append(lambda: with_text_arguments(messages))
-    if messages[0]["role"] == "system":
-        forms.append(lambda: _without_system(messages))
     refused: Exception | None = None
     for form in forms:
         try:
@@ -235,16 +262,6 @@ def _first_that_renders(formatter: Any, messages: list[Message], given: dict[str
     raise ConfigError(f"the chat template refuses this conversation: {refused}") from refused
 
 
-def _without_system(messages: list[Message]) -> list[Message]:
-    """The system message in the first question, for a template that takes none."""
-    system, rest = messages[0]["content"], list(messages[1:])
-    for i, message in enumerate(rest):
-        if message["role"] == "user":
-            rest[i] = {**message, "content": f"{system}\n\n{message['content']}"}
-            return rest
-    return [{"role": "user", "content": system}, *rest]
-
-
 # the answer ---------------------------------------------------------------------------------------------
 
 
@@ -253,7 +270,7 @@ def _answer(llama: Any, call: dict[str, Any], tools: Tools | None) -> Any:
         return llama_chat_format._convert_completion_to_chat(llama.create_completion(**call), stream=call["stream"])
     if tools.choice == "named":
         name, made = tools.names[0], llama.create_completion(**call)
-        return llama_chat_format._convert_completion_to_chat_function(name, made, call["stream"])
+        return _named_call(name, made, call["stream"])
     with llama.showing_marks():
         made = llama.create_completion(**call)
     if call["stream"]:
@@ -264,9 +281,34 @@ def _answer(llama: Any, call: dict[str, Any], tools: Tools | None) -> Any:
     return whole
 
 
+def _named_call(name: str, made: Any, stream: bool) -> Any:
+    """A call of the one tool that is named; one that was cut short says so."""
+    if not stream:
+        answer = llama_chat_format._convert_completion_to_chat_function(name, made, stream)
+        if made["choices"][0]["finish_reason"] == "length":
+            answer["choices"][0]["finish_reason"] = "length"
+        return answer
+    return _named_chunks(name, made)
+
+
+def _named_chunks(name: str, made: Iterator[Any]) -> Iterator[Any]:
+    finish = None
+
+    def watched() -> Iterator[Any]:
+        nonlocal finish
+        for chunk in made:
+            finish = chunk["choices"][0]["finish_reason"] or finish
+            yield chunk
+
+    for chunk in llama_chat_format._convert_completion_to_chat_function(name, watched(), True):
+        if chunk["choices"][0]["finish_reason"] and finish == "length":
+            chunk["choices"][0]["finish_reason"] = finish
+        yield chunk
+
+
 def _message(text: str, tools: Tools, finish: str) -> tuple[dict[str, Any], str]:
     """What was written, as a message with its calls."""
-    reply = read_calls(text, tools.names)
+    reply = read_calls(text, tools.unmarked)
     message: dict[str, Any] = {"role": "assistant", "content": reply.content}
     if not reply.calls:
         return message, finish

@@ -255,6 +255,11 @@ class Llama(ContextOwner):
         return self.detokenize(tokens, special=True).decode("utf-8", "ignore")
 
     @property
+    def last_tokens(self) -> list[int]:
+        """Tokens that the last call has written, without the one that ended the text."""
+        return self._drawn[: len(self._drawn) - self.ended]
+
+    @property
     def ended(self) -> bool:
         """Whether the model itself ended the text of the last call."""
         return bool(self._drawn) and bool(api.llama_vocab_is_eog(self._model.vocab, self._drawn[-1]))
@@ -274,17 +279,18 @@ class Llama(ContextOwner):
     @property
     def last_usage(self) -> dict[str, int]:
         """Tokens of the last call, as OpenAI's API counts them; of a stream, those so far."""
-        n_prompt, n = len(self._prompt), len(self._drawn) - self.ended
+        n_prompt, n = len(self._prompt), len(self.last_tokens)
         return {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n}
 
     @in_turn
     @_as(Upstream.create_chat_completion)
     def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
         parallel = bool(kwargs.pop("parallel_tool_calls", True))
+        template_options = kwargs.pop("chat_template_kwargs", None) or {}
         call = _CHAT.bind(self, *args, **kwargs)
         call.apply_defaults()
         wanted = {name: value for name, value in call.arguments.items() if name != "self"}
-        return chat_completion(self, wanted, parallel)
+        return chat_completion(self, wanted | {"chat_template_kwargs": template_options}, parallel)
 
     @_as(Upstream.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:

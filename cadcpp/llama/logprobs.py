@@ -44,6 +44,24 @@ def _scored(llama: Any, i: int, token: int, text: str, n_top: int) -> tuple[floa
     return float(logprobs[token]), top
 
 
+def token_probabilities(llama: Any, ids: Sequence[int], n_before: int, n_top: int) -> list[dict[str, Any]]:
+    """Of tokens that ``llama`` has written behind ``n_before`` others, as llama-server's completions give them."""
+    first = llama.last_usage["prompt_tokens"] + n_before - 1
+    return [_probability(llama, first + i, token, n_top) for i, token in enumerate(ids)]
+
+
+def _probability(llama: Any, row: int, token: int, n_top: int) -> dict[str, Any]:
+    logprobs = log_softmax(llama.scores[row])
+    best = sorted(np.argpartition(-logprobs, n_top)[:n_top], key=lambda each: -logprobs[each])
+    top = [_entry(llama, int(each), float(logprobs[each])) for each in best]
+    return _entry(llama, token, float(logprobs[token])) | {"top_logprobs": top}
+
+
+def _entry(llama: Any, token: int, logprob: float) -> dict[str, Any]:
+    piece = llama.detokenize([token], special=True)
+    return {"id": token, "token": piece.decode("utf-8", "replace"), "bytes": list(piece), "logprob": logprob}
+
+
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log probabilities of logits, shape [n_vocab]."""
     shifted = logits - logits.max()

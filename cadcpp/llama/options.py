@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import isclose
@@ -11,6 +12,7 @@ from typing import Any, get_args
 from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header, rope_of
+from cadcpp.link.address import parse_addresses
 from cadcpp.llama.upstream import Q8_0, Upstream
 from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
 from cadcpp.residency.footprint import whole_cells
@@ -50,6 +52,7 @@ class Settings:
     ngram: str | Path | None = None
     max_tree_size: int | None = None  # nodes of a draft tree, root included
     fallback: Fallback = "cost"
+    workers: str | Sequence[str] = ()  # "HOST:PORT" of other machines, several of them, or "HOST:PORT,HOST:PORT"
     exact: Exact = "auto"
     sampler: Draws = "llama"
     pipeline: bool = True
@@ -73,6 +76,9 @@ class Settings:
             return {"draft_model_path": f"speculative={self.speculative!r}"}
         return {}
 
+    def _workers(self) -> list[str]:
+        return [self.workers] if isinstance(self.workers, str) and self.workers else [*self.workers]
+
     def session(self, upstream: dict[str, Any], n_ctx: int) -> SessionConfig:
         """What a session needs to know."""
         tree = limit_tree(self.max_tree_size)
@@ -91,6 +97,7 @@ class Settings:
             trace=Path(self.trace) if self.trace is not None else None,
             fallback=self.fallback,
             exact=self.exact,
+            workers=parse_addresses(",".join(workers)) if (workers := self._workers()) else (),
             rope=(upstream["rope_freq_base"], upstream["rope_freq_scale"]),
             logits_all=upstream["logits_all"],
         )

@@ -35,8 +35,13 @@ class Pair:
     """A verifier and its draft; ``ram_gb`` is for which memory, least and most, the pair makes sense."""
 
     verifier: Entry
-    draft: Entry
+    draft: Entry | None  # None: its family has none that is small enough
     ram_gb: tuple[float, float]
+
+    @property
+    def models(self) -> list[Entry]:
+        """What there is to fetch."""
+        return [model for model in (self.draft, self.verifier) if model is not None]
 
     def suits(self, ram_bytes: int) -> bool:
         """Whether it makes sense in this much memory."""
@@ -49,7 +54,7 @@ def pairs() -> dict[str, Pair]:
     data = tomllib.loads((files("cadcpp.models") / "catalog.toml").read_text("utf-8"))
     models = {name: Entry(name=name, **values) for name, values in data["models"].items()}
     return {
-        name: Pair(verifier=models[name], draft=models[values["draft"]], ram_gb=tuple(values["ram_gb"]))
+        name: Pair(verifier=models[name], draft=models.get(values.get("draft")), ram_gb=tuple(values["ram_gb"]))
         for name, values in data["pairs"].items()
     }
 
@@ -58,8 +63,8 @@ def find(name: str) -> list[Entry]:
     """What ``name`` asks for: a pair's two models, or a single model. Raises ConfigError."""
     known = pairs()
     if name in known:
-        return [known[name].draft, known[name].verifier]
-    single = {model.name: model for pair in known.values() for model in (pair.draft, pair.verifier)}
+        return known[name].models
+    single = {model.name: model for pair in known.values() for model in pair.models}
     if name in single:
         return [single[name]]
     raise ConfigError(

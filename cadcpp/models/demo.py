@@ -2,6 +2,7 @@
 
 The verifier is a *widened* SmolLM2 (see ``widen``): its speed is real, its wit is SmolLM2's. SmolLM2's rows of 576
 weights are no whole blocks of the K-quants, in place of which llama.cpp takes other types: for these they are padded.
+It can be a hybrid too (see ``add_states``), with the bytes and the work of one.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from cadcpp.errors import ConfigError
 from cadcpp.models import smollm2
+from cadcpp.models.edit.add_states import add_states
 from cadcpp.models.edit.pad_rows import pad_rows
 from cadcpp.models.edit.quantize import check_type, requantize
 from cadcpp.models.edit.rewrite import require_gguf
@@ -24,6 +26,7 @@ DEFAULT_DRAFT_TYPE = "Q2_K"
 NGRAM_NAME = "smollm2-135m.ngram"
 
 _PLAIN_BYTES = 275_000_000  # SmolLM2 in the largest type, F16
+_HYBRID_BYTES = 900_000_000  # SmolLM2 in F16, as a hybrid in F16, and in the type that is asked for
 _PADDED_BYTES = 525_000_000  # SmolLM2 with padded rows, as it was published and in the largest type
 _NGRAM_TOKENS = 32_768  # one and a half minutes on two cores
 
@@ -40,8 +43,12 @@ class DemoPair:
 
 def demo_names(size_bytes: int, type_name: str, draft_type: str) -> tuple[str, str]:
     """The file names of the draft and of the verifier."""
-    size = f"{size_bytes / 1e9:.4g}GB" if size_bytes >= 1_000_000_000 else f"{size_bytes / 1e6:.4g}MB"
-    return f"smollm2-135m-draft-{draft_type}.gguf", f"smollm2-135m-wide-{size}-{type_name}.gguf"
+    verifier_name = f"smollm2-135m-wide-{_in_name(size_bytes)}-{type_name}.gguf"
+    return f"smollm2-135m-draft-{draft_type}.gguf", verifier_name
+
+
+def _in_name(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.4g}GB" if size_bytes >= 1_000_000_000 else f"{size_bytes / 1e6:.4g}MB"
 
 
 def make_demo(
@@ -103,6 +110,36 @@ def padded_verifier(
             source = _source(directory, _PADDED_BYTES, progress)
             _make_verifier(source, path, type_name, lambda model: n_ff, progress, padded=True)
     return path
+
+
+def hybrid_verifier(
+    directory: Path,
+    *,
+    size_bytes: int = DEFAULT_SIZE_BYTES,
+    type_name: str = DEFAULT_TYPE,
+    progress: Progress = lambda what, fraction: None,
+) -> Path:
+    """SmolLM2 in ``directory`` as a hybrid: its blocks stand between short convolutions that add nothing.
+
+    It is the widest one whose file is no larger than ``size_bytes``.
+    """
+    type_name = check_type(type_name)
+    path = directory / hybrid_name(size_bytes, type_name)
+    with reported(directory):
+        if not path.is_file():
+            require_gguf()
+            source = _source(directory, _HYBRID_BYTES + size_bytes, progress)
+            with scratch_directory(directory) as scratch:
+                requantize(source, scratch / "f16.gguf", "F16")  # in which it can be scaled
+                add_states(scratch / "f16.gguf", scratch / "hybrid.gguf")
+                width = partial(_width, size_bytes=size_bytes, type_name=type_name)
+                _make_verifier(scratch / "hybrid.gguf", path, type_name, width, progress, padded=False)
+    return path
+
+
+def hybrid_name(size_bytes: int, type_name: str) -> str:
+    """The file name of a hybrid verifier."""
+    return f"smollm2-135m-hybrid-{_in_name(size_bytes)}-{type_name}.gguf"
 
 
 def padded_name(n_ff: int, type_name: str) -> str:

@@ -19,6 +19,7 @@ from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.context_shape import draft_shape
+from cadcpp.residency.states import draft_states
 from cadcpp.runtime.session import Session
 from cadcpp.system.cpu import choose_threads
 from cadcpp.tree.limits import DraftBudget
@@ -143,9 +144,11 @@ def _guesses(context: Context, text: Text) -> np.ndarray[tuple[int], np.dtype[np
 @contextmanager
 def _context(path: Path, texts: Sequence[Text]) -> Iterator[Context]:
     n_cells = max(len(text.prompt) + text.n for text in texts) + 2 * _TREE.max_size
-    shape = replace(draft_shape(n_cells, _TREE.max_size, n_prompt=_BATCH), n_outputs=_BATCH)
+    header = read_header(path)
+    shape = draft_shape(n_cells, _TREE.max_size, n_prompt=_BATCH, states=draft_states(header))
+    shape = replace(shape, n_outputs=_BATCH)
     with (
-        closing(Model(path, vocabulary=False, repacked=True)) as model,
+        closing(Model(path, vocabulary=False, repacked=True, header=header)) as model,
         closing(Context(model, shape, choose_threads().n)) as context,
     ):
         context.batch.clip_tokens(model.n_vocab - 1)

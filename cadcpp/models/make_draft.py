@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cadcpp.config import SessionConfig
 from cadcpp.errors import ConfigError, ToolError
+from cadcpp.gguf.blocks import ahead_blocks, block_of, state_bytes
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.models.draft_quality import Drafting, Text, agreement, measure, write_texts
 from cadcpp.models.edit.drop_layers import drop_layers, silenced
@@ -175,12 +176,19 @@ class _Workshop:
     def _ranked_layers(self, variant: Variant) -> list[int]:
         """All layers, those first without which the draft agrees most often."""
         header, texts, without = read_header(variant.path), self._texts[: len(self._texts) // 2], {}
-        n_layer = header.number("block_count")
-        for layer in range(n_layer):
-            self._progress(f"measurements of {variant.name} without a layer", layer / n_layer)
+        layers = sorted({*range(header.number("block_count"))} - ahead_blocks(header))
+        for layer in layers:
+            self._progress(f"measurements of {variant.name} without a layer", layer / len(layers))
             with silenced(header, layer):
                 without[layer] = agreement(variant.path, texts)
-        return sorted(without, key=lambda layer: -without[layer])
+        return list(_without_last_attention(header, sorted(without, key=lambda layer: -without[layer])))
+
+
+def _without_last_attention(header: Header, layers: list[int]) -> Iterator[int]:
+    """Of layers those that may all be left out: with no attention in a hybrid llama.cpp ends the process."""
+    attention = {block_of(tensor) for tensor in header.tensors if "attn_output" in tensor.name}
+    kept = [layer for layer in layers if layer in attention][-1:] if state_bytes(header) else []
+    return (layer for layer in layers if layer not in kept)
 
 
 def _n_weights(header: Header) -> int:

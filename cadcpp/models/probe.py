@@ -1,11 +1,13 @@
 """A model of a few kilobytes, to see whether llama.cpp reports what streaming rests on."""
 
 import math
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from cadcpp.gguf.writer import Weights, write_llama
+import numpy as np
+from numpy.typing import NDArray
+
+from cadcpp.gguf.writer import Weights, write_model
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
@@ -45,7 +47,7 @@ class _Diary:
     def start_pass(self) -> None:
         pass
 
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
         self.n_routers += 1
 
     def layer_done(self, layer: int) -> None:
@@ -72,4 +74,4 @@ def unreported() -> list[str]:
 def write_probe(path: Path) -> None:
     """Write the model: a mixture of the llama architecture, of which all weights are 0."""
     zeros = {name: Weights(_F32, shape, bytes(4 * math.prod(shape))) for name, shape in _SHAPES.items()}
-    write_llama(path, _SETTINGS, {f"{name}.weight": weights for name, weights in zeros.items()})
+    write_model(path, "llama", _SETTINGS, {f"{name}.weight": weights for name, weights in zeros.items()})

@@ -87,8 +87,9 @@ class Batch:
         """
         n_outputs = int(np.count_nonzero(self.output[: self.n]))
         seqs = (self._seq[: self.n] - np.uint64(self._ids.ctypes.data)).astype(np.int64) // 4
-        length = granularity.whole(int(np.bincount(seqs).max()))
-        for seq in np.unique(seqs).tolist():
+        lengths = np.bincount(seqs)
+        length = granularity.length(int(np.count_nonzero(lengths)), int(lengths.max()))
+        for seq in np.flatnonzero(lengths).tolist():
             rows = np.flatnonzero(seqs == seq)
             missing, last = length - len(rows), int(rows[-1])
             self.add(np.repeat(self.token[last : last + 1], missing), int(self.pos[last]) + 1, seq, seq + 1, False)

@@ -1,7 +1,7 @@
 """One llama.cpp context: decode batches, read logits, and the verbs of its KV cache."""
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -41,7 +41,9 @@ class Watcher(Protocol):
 
     def start_pass(self) -> None: ...
 
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None: ...
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
+        """The rows of a layer are routed to experts, [n, n_used]."""
+        ...
 
     def layer_done(self, layer: int) -> None: ...
 
@@ -61,6 +63,7 @@ class Context:
         self._stack, self._life = ExitStack(), Lifetime(f"the session on {model.path}")
         self._handle = api.llama_init_from_model(model.handle, self._params())
         if not self._handle:
+            model.check_workers()  # a worker that is lost has no memory either
             raise NativeError(f"llama.cpp made no context for {model.path}: {last_error('out of memory?')}")
         self._stack.callback(api.llama_free, self._handle)
         self._empty_logits()
@@ -186,7 +189,17 @@ class Context:
 
     def use_threads(self, n: int) -> None:
         """Decode with ``n`` threads from now on."""
+        self.n_threads = n
         api.llama_set_n_threads(self.handle, n, n)
+
+    @contextmanager
+    def single_threaded(self) -> Iterator[None]:
+        """Inside, decode with one thread."""
+        api.llama_set_n_threads(self.handle, 1, 1)
+        try:
+            yield
+        finally:
+            self.use_threads(self.n_threads)
 
     def logits(self, n: int) -> NDArray[np.float32]:
         """Logits of the first ``n`` rows of the last batch that asked for them, [n, n_vocab].
@@ -218,20 +231,26 @@ class Context:
         if not api.llama_memory_seq_rm(self.memory, seq, start, -1):
             raise NativeError(f"llama.cpp cannot roll sequence {seq} back to position {start} on {self.model.path}")
 
+    def drop_start(self, seq: int, stop: int) -> None:
+        """Take sequence ``seq`` off all cells up to position ``stop``; a state that it has stays."""
+        api.llama_memory_seq_rm(self.memory, seq, 0, stop)
+
     def copy_to(self, other: "Context") -> None:
         """Make sequence 0 of another context on the same model hold what it holds here, bit for bit."""
         other.restore(self.save())
 
-    def save(self) -> memoryview:
-        """What sequence 0 holds, in llama.cpp's own form."""
-        n = api.llama_state_seq_get_size(self.handle, 0)
+    def save(self, seq: int = 0) -> memoryview:
+        """What a sequence holds, in llama.cpp's own form."""
+        n = api.llama_state_seq_get_size(self.handle, seq)
         buffer = (ctypes.c_uint8 * n)()
-        return memoryview(buffer)[: api.llama_state_seq_get_data(self.handle, buffer, n, 0)]
+        n_saved = api.llama_state_seq_get_data(self.handle, buffer, n, seq)
+        self.model.check_workers()  # of what a lost worker holds there are zeros
+        return memoryview(buffer)[:n_saved]
 
-    def restore(self, data: memoryview | bytes) -> None:
-        """Make sequence 0 hold what was saved."""
+    def restore(self, data: memoryview | bytes, seq: int = 0) -> None:
+        """Make a sequence hold what was saved."""
         view = np.frombuffer(data, np.uint8)
-        if len(view) == 0 or api.llama_state_seq_set_data(self.handle, _bytes(view), len(view), 0) == 0:
+        if len(view) == 0 or api.llama_state_seq_set_data(self.handle, _bytes(view), len(view), seq) == 0:
             raise NativeError(f"llama.cpp could not restore {len(view)} bytes of KV cache: {last_error('no room?')}")
 
     def save_state(self, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -277,8 +296,9 @@ class _LayerReports:
         self._n_experts, self._n_used = (model.header.number(f"expert_{s}") for s in ("count", "used_count"))
         architecture = model.header.architecture
         name = next((_OTHER_LAYER[start] for start in _OTHER_LAYER if architecture.startswith(start)), _LAYER)
-        self._layers = {name.format(i).encode(): i for i in range(model.n_layer)}
-        self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_layer if self._n_experts else 0)}
+        # What workers compute is not here to be watched, and to ask for it would cost a round trip.
+        self._layers = {name.format(i).encode(): i for i in range(model.n_here)}
+        self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_here if self._n_experts else 0)}
         self._error: BaseException | None = None
         self.on_layer: OnLayer | None = None
         self.callback = api.ggml_backend_sched_eval_callback(self._on_node)
@@ -313,5 +333,5 @@ class _LayerReports:
                 self.on_layer((layer + 1) / self._model.n_layer)
         elif name in self._routers:
             order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
-            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used].ravel().tolist())
+            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used])
         return True

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from cadcpp.errors import ConfigError, ModelError, NativeError, RecurrentError
-from cadcpp.gguf.blocks import state_bytes
+from cadcpp.gguf.blocks import block_of, state_bytes
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.gguf.validate import check_generative, check_vocabulary
 from cadcpp.native.lib import api, last_error, listening
 from cadcpp.native.repacking import Overrides, repackable
+from cadcpp.native.rpc import Spread
 from cadcpp.system.file_guard import Guard
 from cadcpp.system.mapping import Mapping, Segment, forget, has_maps, is_shareable, mapped, mount_of, sharing
 from cadcpp.system.scratch_file import place_name, scratch_folders
-from cadcpp.system.stub import LOADS_WHOLE, NO_MAPS, NOT_PAGED, NOT_STREAMED, Stub, no_place, refusal
+from cadcpp.system.stub import LOADS_WHOLE, NO_MAPS, NOT_PAGED, NOT_STREAMED, Sending, Stub, no_place, refusal
 from cadcpp.util.lifetime import Lifetime
 
+_STAYS = "^(output|token_embd)"  # tensors that no worker gets: logits would be most of what goes over the link
 _ADD_NOTHING = (api.LLAMA_VOCAB_TYPE_RWKV, api.LLAMA_VOCAB_TYPE_PLAMO2)  # vocabularies, whatever their files want
 
 
@@ -29,6 +31,7 @@ class Model:
     ``repacked`` copies the weights into anonymous memory, in the layout of the fastest kernels. Without ``vocabulary``
     that is left out: a draft's tokens are its verifier's. ``stub`` loads without reading the weights, where the system
     allows; `mapping` then controls which of them are in memory, and ``limited`` says what of that is not to be had.
+    With ``spread`` a part of its blocks is sent to workers, which compute them.
     """
 
     rope: tuple[float, float] = (0.0, 0.0)  # frequency base and scale of contexts that are made; 0: the file's own
@@ -41,12 +44,13 @@ class Model:
         stub: bool = False,
         repacked: bool = False,
         header: Header | None = None,
+        spread: Spread | None = None,
     ) -> None:
         """``header`` is the file's, where it was read already."""
         self.path = Path(path)
         self.header: Header = header or read_header(self.path)
         check_generative(self.header)
-        self._vocabulary, self._repacked = vocabulary, repacked
+        self._vocabulary, self._repacked, self._spread = vocabulary, repacked, spread
         if vocabulary:
             check_vocabulary(self.header)
         self._stack, self._life = ExitStack(), Lifetime(f"the session on {self.path}")
@@ -58,6 +62,7 @@ class Model:
         self.limited = ""
         try:
             self._guard.watch(self._load_streaming() if stub else self._load_mapped())
+            self.check()
             self._check_kind()
         except BaseException:
             self.close()
@@ -65,11 +70,21 @@ class Model:
         self.n_vocab: int = api.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = api.llama_model_n_ctx_train(self.handle)
         self.n_layer: int = api.llama_model_n_layer(self.handle)
+        self.n_here = spread.first if spread else self.n_layer  # of these the first ones, which this machine computes
         self._pieces: dict[tuple[int, bool], bytes] = {}
 
     def check(self) -> None:
-        """Raises ModelError if the file was cut or changed since it was loaded, or could not be read."""
+        """Raises ModelError if the file was cut or changed since it was loaded, or could not be read.
+
+        Raises WorkerError if a worker that computes a part of it is lost.
+        """
         self._guard.check()
+        self.check_workers()
+
+    def check_workers(self) -> None:
+        """Raises WorkerError if a worker that computes a part of it is lost."""
+        if self._spread is not None:
+            self._spread.check()
 
     def _load_mapped(self) -> list[Segment]:
         """Load as llama.cpp does; returns where the file is mapped now."""
@@ -97,9 +112,18 @@ class Model:
         return self._load_whole(no_place(self.header, refused) if refused else NO_MAPS)
 
     def _load_stub(self, stub: Stub) -> list[Segment] | None:
+        if self._spread is not None:
+            return self._load_sending(stub)
         with listening(stub.on_log):
             self._load(*stub.paths, on_progress=stub.on_progress)
         return stub.remap()
+
+    def _load_sending(self, stub: Stub) -> list[Segment] | None:
+        """Load where workers are sent what they compute: the real files are there before the first of it is read."""
+        before, sent = mapped(self.header), Sending(self.header, stub)
+        with listening(stub.on_log):
+            self._load(*stub.paths, on_progress=sent.on_progress)
+        return [segment for segment in mapped(self.header) if segment not in before] if sent.finish() else None
 
     def _load_whole(self, reason: str) -> list[Segment]:
         """Load by reading all weights, of which what is not to stay is let go of afterwards."""
@@ -123,8 +147,9 @@ class Model:
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = False
-        overrides = Overrides(repackable(self.header) if self._repacked else ())
+        overrides = Overrides(self._repackable(), [_STAYS] if self._spread else [])
         params.tensor_buft_overrides = overrides.address
+        placed = self._spread.apply(params, self.header.number("block_count")) if self._spread else None
         # A mapped file would keep in the page cache what is repacked besides.
         params.load_mode = api.LLAMA_LOAD_MODE_NONE if self._copied else api.LLAMA_LOAD_MODE_MMAP
         if not self._vocabulary:
@@ -133,12 +158,24 @@ class Model:
             params.progress_callback = _progress_callback(on_progress)
         names = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
         handle = api.llama_model_load_from_splits(names, len(paths), params)
+        del placed
         if not handle:
+            self.check()
             raise ModelError(f"llama.cpp cannot load {self.path}: {last_error('no reason given')}")
         self._handle = int(handle)
         self._stack.callback(api.llama_model_free, self._handle)
         if self._copied:
             forget(self.header)
+
+    def _repackable(self) -> list[str]:
+        """Tensors that are repacked; workers take theirs as they come."""
+        if not self._repacked:
+            return []
+        names = repackable(self.header)
+        if self._spread is None:
+            return names
+        first, blocks = self._spread.first, {tensor.name: block_of(tensor) for tensor in self.header.tensors}
+        return [name for name in names if (block := blocks[name]) is None or block < first]
 
     def _check_kind(self) -> None:
         recurrent = api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle)

@@ -19,6 +19,7 @@ _BUFFER = 8  # where in a ggml_tensor the pointer to its buffer lies
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 _pointer, _size, _long = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
 _SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
+    "ggml_backend_cpu_buffer_type": (_pointer, ()),
     "ggml_backend_dev_by_type": (_pointer, (ctypes.c_int,)),
     "ggml_backend_dev_backend_reg": (_pointer, (_pointer,)),
     "ggml_backend_reg_get_proc_address": (_pointer, (_pointer, ctypes.c_char_p)),
@@ -43,13 +44,17 @@ class _Override(ctypes.Structure):
 
 
 class Overrides:
-    """llama.cpp's list of where tensors go, for a model's parameters: those of ``names`` are repacked."""
+    """llama.cpp's list of where tensors go, for a model's parameters.
 
-    def __init__(self, names: Iterable[str]) -> None:
-        patterns = _patterns(names)
-        self._array = (_Override * (len(patterns) + 1))()
-        for slot, pattern in zip(self._array, patterns, strict=False):
-            slot.pattern, slot.buffer_type = pattern.encode(), _buffer_type()
+    Those of ``names`` are repacked, and those that a pattern of ``plain`` fits stay as they come on this machine.
+    """
+
+    def __init__(self, names: Iterable[str], plain: Iterable[str] = ()) -> None:
+        places = [(pattern, _buffer_type()) for pattern in _patterns(names)]
+        places += [(pattern, _library().ggml_backend_cpu_buffer_type()) for pattern in plain]
+        self._array = (_Override * (len(places) + 1))()
+        for slot, (pattern, buffer_type) in zip(self._array, places, strict=False):
+            slot.pattern, slot.buffer_type = pattern.encode(), buffer_type
 
     @property
     def address(self) -> int:

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import numpy as np
 
-from cadcpp.gguf.sketch import Sketch, write_sketch
+from cadcpp.gguf.sketch import Sketch
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
@@ -18,7 +18,7 @@ _TIMES = 5
 def relative_cost(made: Sketch, n_rows: int, *, n_threads: int) -> float:
     """Seconds of a pass of ``n_rows`` with repacked weights, in units of one with a single row; of some the least."""
     with closing(scratch_file()) as file:
-        write_sketch(file.path, made.enlarged(_N_BYTES))
+        made.enlarged(_N_BYTES).write(file.path)
         with closing(Model(file.path, vocabulary=False, repacked=True)) as model:
             shape = ContextShape(n_cells=n_rows * 2, n_batch=n_rows, n_outputs=n_rows, n_seq=1)
             with closing(Context(model, shape, n_threads)) as context:

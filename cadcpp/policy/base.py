@@ -23,6 +23,7 @@ class Disk:
     byte_s: float = 0.0  # of reading one byte
     stream_s: float = 0.0  # least time of a pass: all bytes that it streams
     beyond_s: Floats = field(default_factory=_nothing)  # ... more, if it had n rows and so took memory of weights, [n]
+    routed_s: Floats = field(default_factory=_nothing)  # ... beside that, for the experts that n rows use, [n]
     ahead_s: float = 0.0  # drafting time for which the disk has work all the same
 
 
@@ -72,6 +73,7 @@ class Observation:
     draft_s: float
     compute_s: float  # of the verify pass, waiting for the disk not included
     stall_s: float = 0.0  # ... of that waiting
+    elsewhere_s: float = 0.0  # of compute_s, what workers computed or their links took
     alternative: TokenTree | None = None  # what the text alone would have drafted, where that was asked for
 
 

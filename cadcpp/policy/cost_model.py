@@ -36,6 +36,7 @@ class CostModel:
     draft_s: float = 0.0
     disk: Disk = field(default_factory=Disk)
     stall_s: float = 0.0
+    elsewhere_s: float = 0.0  # of a pass, while which only workers compute
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
     early_estimate: bool = True  # whether node_s, draft_s, nodes are of a first or cold round; the next replaces them
@@ -88,6 +89,7 @@ class CostModel:
         elif not self.verify.known:
             self.verify.guess(seen.n_rows, seen.compute_s)
         self.stall_s = _mean(self.stall_s, seen.stall_s)
+        self.elsewhere_s = _mean(self.elsewhere_s, seen.elsewhere_s)
         if seen.n_evaluated == 0:
             self.plain_rounds += 1
             return
@@ -106,6 +108,7 @@ class CostModel:
     def miss(self, seen: Observation) -> None:
         """Learn from a round that another drafter's tree was used in."""
         self.stall_s = _mean(self.stall_s, seen.stall_s)
+        self.elsewhere_s = _mean(self.elsewhere_s, seen.elsewhere_s)
         self.plain_rounds += 1
 
     def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32]) -> None:
@@ -140,15 +143,19 @@ class CostModel:
     def _size(self, state: RoundState) -> int:
         """Nodes that a tree may have; more than usual where so many rows would still wait for the disk."""
         limits = state.limits
-        size = min(limits.max_size, _TRIAL_SIZE) if self.patience > _PROBE and self.trials > 0 else limits.max_size
+        careful = self.trials > 0 and (self.patience > _PROBE or self.disk.routed_s.any())
+        size = min(limits.max_size, _TRIAL_SIZE) if careful else limits.max_size
         wide_s = self.verify.estimate()[state.n_uncached - 1 + limits.max_size_streamed] + self.draft_s
         return limits.max_size_streamed if limits.max_size_streamed > size and wide_s < self.disk.stream_s else size
 
     def _first_size(self, state: RoundState) -> int:
         """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU manages.
 
-        Beside a short text there are TEXT_ROWS without memory of weights; for more the disk has to be slow as well.
+        Where rows read experts of their own no row is hidden behind the disk. Beside a short text there are TEXT_ROWS
+        without memory of weights; for more the disk has to be slow as well.
         """
+        if self.disk.routed_s.any():
+            return min(state.limits.max_size, _TRIAL_SIZE)
         hidden, limits = hidden_rows(self.disk.byte_s), state.limits
         size = min(max(limits.max_size, limits.max_size_streamed), max(hidden, FIRST_ROWS))
         if state.n_uncached > TEXT_ROWS or not self.disk.beyond_s.any():
@@ -168,13 +175,17 @@ class CostModel:
         )
 
     def _n_ahead(self, limits: TreeLimits) -> int:
-        """As many as there is time for, if compute waits more than it works: else both would want the same cores."""
-        waits = self.node_s > 0 and self.stall_s > 0.5 * self.disk.stream_s
-        return int(min(self.stall_s / self.node_s, 2 * limits.max_size)) if waits else 0
+        """As many as there is time for, if compute waits more than it works: else both would want the same cores.
+
+        While workers compute, this machine's cores are free in any case.
+        """
+        stall_s = self.stall_s if self.stall_s > 0.5 * self.disk.stream_s > 0 else 0.0
+        return int(min((stall_s + self.elsewhere_s) / self.node_s, 2 * limits.max_size)) if self.node_s > 0 else 0
 
     def _round_s(self) -> Floats:
-        """Seconds of rounds whose pass has 0, 1, 2, ... rows."""
-        return np.maximum(self.verify.estimate() + self.draft_s, self.disk.stream_s + self.disk.beyond_s)
+        """Seconds of rounds whose pass has 0, 1, 2, ... rows. Nothing is computed while experts are read."""
+        streamed_s = self.disk.stream_s + self.disk.beyond_s
+        return np.maximum(self.verify.estimate() + self.draft_s, streamed_s) + self.disk.routed_s
 
     def rate(self) -> float:
         """Tokens a second of the best tree; 0 as long as there was none."""
@@ -182,7 +193,8 @@ class CostModel:
         draft_s = np.maximum(self.nodes * n, 1) * self.node_s
         disk_s = self.disk.stream_s + self.disk.beyond_s[passes] + np.maximum(draft_s - self.disk.ahead_s, 0)
         compute_s = self.verify.estimate()[passes] + draft_s
-        return float(np.max(self.tokens[1:] / np.maximum(np.maximum(disk_s, compute_s), 1e-9)))
+        seconds = np.maximum(disk_s, compute_s) + self.disk.routed_s[passes]
+        return float(np.max(self.tokens[1:] / np.maximum(seconds, 1e-9)))
 
     @property
     def _is_on_trial(self) -> bool:
@@ -199,7 +211,8 @@ class CostModel:
         return halfway and self.verify.seen_plain < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.disk.stream_s
 
     def _plain_rate(self) -> float:
-        return 1.0 / max(self.disk.stream_s, float(self.verify.estimate()[1]), 1e-9)
+        pass_s = max(self.disk.stream_s, float(self.verify.estimate()[1])) + float(self.disk.routed_s[1])
+        return 1.0 / max(pass_s, 1e-9)
 
 
 def _mean(old: float, new: float) -> float:

@@ -13,6 +13,7 @@ _FORGET = 0.98  # weight of the past, per observation
 _DOUBT_SLOPE = 0.03  # relative variance of sizes that a slope of its own is worth
 _PASS_ROWS = 6  # that a pass is taken to cost beside its rows at most; weights are read once and multiplied by each
 _DOUBT = 0.5  # observations that a fitted line counts for, beside those of one size
+_DOUBTFUL = 0.05  # weight of what was seen under other conditions
 _DEPTHS = np.array([0, 1, 2, 3, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 8])  # depth -> class; the last one goes on
 _PRIOR = np.array([0, 1, 3, 6, 6, 6, 6, 6, 6])  # promised tokens that the depth above counts for, by class
 _CREDIT = np.eye(1, len(_PRIOR), 1)[0]  # tokens that a draft is taken to have kept: a text's opening is no fair trial
@@ -42,6 +43,11 @@ class PassCost:
         self.seconds, self.count = self.seconds * _FORGET, self.count * _FORGET
         self.seconds[n_rows] += seconds
         self.count[n_rows] += 1
+
+    def doubt(self) -> None:
+        """From now on passes may take another time: what was seen counts for little beside what comes."""
+        self._estimate = None
+        self.seconds, self.count = self.seconds * _DOUBTFUL, self.count * _DOUBTFUL
 
     @property
     def known(self) -> bool:

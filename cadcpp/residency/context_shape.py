@@ -69,7 +69,8 @@ class ContextShape:
 
     def buffer_bytes(self, header: Header) -> int:
         """Of the buffers that a decode computes in, its logits included."""
-        return compute_bytes(header, self.rows, self.granularity.whole(self.n_outputs), self.cells)
+        n_outputs, n_snapshots = self.granularity.whole(self.n_outputs), self.states.n_snapshots if self.states else 0
+        return compute_bytes(header, self.rows, n_outputs, self.cells, n_seq=self.sequences, n_snapshots=n_snapshots)
 
     def n_bytes(self, header: Header) -> int:
         """All that the context takes."""
@@ -91,7 +92,7 @@ def verifier_shape(
         n_cells=n_ctx,
         n_batch=n_batch,
         n_outputs=n_batch if logits_all else rows,
-        n_seq=1 if states else min(rows, MAX_SEQ - granularity.padding),
+        n_seq=states.n_chains if states else min(rows, MAX_SEQ - granularity.padding),
         granularity=granularity,
         states=states,
     )

@@ -11,9 +11,10 @@ class CursorCheck:
     llama.cpp does not promise the names of its tensors, by which layers and routers are known.
     """
 
-    def __init__(self, *, routers: bool) -> None:
-        """``routers``: whether experts are paged, so that routers must be reported too."""
-        self._layer, self._router = False, not routers
+    def __init__(self, *, layers: bool = True, routers: bool) -> None:
+        """``layers``: whether this machine computes any. ``routers``: whether experts are paged, so that routers must
+        be reported too."""
+        self._layer, self._router = not layers, not routers
         self.reported: bool | None = None  # unknown before the first whole pass
 
     def layer_done(self) -> None:

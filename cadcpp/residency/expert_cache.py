@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from cadcpp.residency.expert_demand import ExpertDemand, Floats
 from cadcpp.residency.layout import ExpertLayer, Extent
 
-_FADE = 0.9  # weight of the past in an expert's heat, per pass
 _NEWCOMER = 0.9  # a newcomer must be hotter than this much more than who stays: equals would take turns
 
 
@@ -18,57 +18,78 @@ def kept_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
 
 
 class ExpertCache:
-    """Keeps the experts that passes chose most often lately, in ``room`` bytes.
+    """Keeps the experts that rows used most often lately, in ``n_bytes`` between two layers.
 
-    What a layer's rows are routed to is in memory while the layer is computed, whatever its heat; a part of
-    the room is set aside for that. Recency would not do: layers come in turn, so a cache that is too small
-    would always have dropped what is needed next.
+    What a layer's rows are routed to is in memory beside them while the layer is computed, however rarely it is used.
+    Recency would not do: layers come in turn, so a cache that is too small would always have dropped what is needed
+    next.
     """
 
-    def __init__(self, layers: Iterable[ExpertLayer], room: int) -> None:
+    def __init__(self, layers: Iterable[ExpertLayer], n_bytes: int) -> None:
         self._layers = {layer.layer: layer for layer in layers}
         self._rank = {number: i for i, number in enumerate(self._layers)}
+        self._numbers = list(self._layers)
         self._sizes = np.array([layer.expert_bytes for layer in self._layers.values()], np.int64)
-        most = max((layer.n_experts for layer in self._layers.values()), default=0)
-        self._heat = np.zeros((len(self._layers), most))
-        self._resident = np.zeros(self._heat.shape, bool)
-        self._keep = kept_bytes(self._layers.values(), room)
+        n_experts, n_used = _counts(self._layers.values())
+        self._exists = np.arange(n_experts.max(initial=0)) < n_experts
+        self.demand = ExpertDemand(np.where(self._exists, n_used / np.maximum(n_experts, 1), 0.0))
+        self._resident = np.zeros(self._exists.shape, bool)
+        self._keep = n_bytes
+        self._used = 0  # bytes of what is resident
         self._new: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def choose(self, layer: int, experts: Iterable[int]) -> list[Extent]:
-        """A layer is about to use ``experts``: what must be read for it."""
+    def choose(self, layer: int, chosen: NDArray[np.integer]) -> tuple[list[Extent], int]:
+        """A layer's rows are about to use experts, [n, n_used]: what must be read, and how many experts they use."""
         row = self._rank[layer]
-        chosen = np.array(sorted(set(experts)), np.int64)
-        self._heat[row] *= _FADE
-        self._heat[row, chosen] += 1.0
-        self._new = chosen[~self._resident[row, chosen]]
+        self.demand.observe(row, chosen)
+        used = np.unique(chosen)
+        self._new = used[~self._resident[row, used]]
         self._resident[row, self._new] = True
-        return self._extents(layer, self._new)
+        self._used += len(self._new) * int(self._sizes[row])
+        return self._extents(layer, self._new), len(used)
+
+    @property
+    def n_new(self) -> int:
+        """Experts that `choose` gave last, to be read."""
+        return len(self._new)
 
     def unread(self, layer: int) -> None:
         """What `choose` gave last for a layer could not be read."""
-        self._resident[self._rank[layer], self._new] = False
+        row = self._rank[layer]
+        self._resident[row, self._new] = False
+        self._used -= len(self._new) * int(self._sizes[row])
         self._new = np.zeros(0, np.int64)
 
     def evict(self, layer: int) -> list[Extent]:
         """A layer is computed: what must go, the coldest first."""
-        if layer not in self._rank:
+        if layer not in self._rank or self._used <= self._keep:
             return []
-        dropped: list[Extent] = []
-        heat = np.where(self._resident, self._heat, np.inf)
+        heat = np.where(self._resident, self.demand.heat, np.inf)
         heat[self._rank[layer], self._new] *= _NEWCOMER
-        order = np.argsort(heat, axis=None)
-        over = int(self._resident.sum(axis=1) @ self._sizes) - self._keep
-        numbers = list(self._layers)
-        for flat in order:
-            if over <= 0 or not np.isfinite(heat.flat[flat]):
-                break
-            row, expert = divmod(int(flat), heat.shape[1])
+        dropped: list[Extent] = []
+        while self._used > self._keep:
+            row, expert = divmod(int(np.argmin(heat)), heat.shape[1])
+            heat[row, expert] = np.inf
             self._resident[row, expert] = False
-            over -= int(self._sizes[row])
-            dropped += self._extents(numbers[row], [expert])
+            self._used -= int(self._sizes[row])
+            dropped += self._extents(self._numbers[row], [expert])
         self._new = np.zeros(0, np.int64)
         return dropped
 
+    def expected_bytes(self, n_rows: NDArray[np.integer]) -> Floats:
+        """Bytes that passes of so many rows are expected to read, [n]."""
+        missing = self._exists & ~self._resident
+        return np.asarray(self.demand.expected(missing, n_rows) @ self._sizes)
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of a row's experts that are expected in memory."""
+        return self.demand.hit_rate(self._sizes, self._keep)
+
     def _extents(self, layer: int, experts: Iterable[int]) -> list[Extent]:
         return [extent for expert in experts for extent in self._layers[layer].extents(int(expert))]
+
+
+def _counts(layers: Iterable[ExpertLayer]) -> NDArray[np.int64]:
+    """Experts that there are and that a row uses, [2, n_layers, 1]."""
+    return np.array([(layer.n_experts, layer.n_used) for layer in layers], np.int64).reshape(-1, 2, 1).swapaxes(0, 1)

@@ -1,38 +1,76 @@
 """Reads the experts that a pass is routed to, as they are chosen, and drops those that are used least."""
 
 import time
-from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cadcpp.errors import ModelError
 from cadcpp.residency.expert_cache import ExpertCache
+from cadcpp.residency.layout import Extent, joined
+from cadcpp.residency.read_speed import ReadSpeed
 from cadcpp.system.mapping import Mapping
 from cadcpp.telemetry.trace import Trace
+from cadcpp.tree.prices import SIZES, Floats
+
+_ROWS = np.unique(np.geomspace(1, SIZES, 14).astype(np.int64)) - 1  # between which expectations are interpolated
+
+
+_BYTE_S = 2e-9  # of reading a byte, before any was read
 
 
 class ExpertReader:
     """Does what an `ExpertCache` decides, on the thread that decodes: nobody knows earlier what is needed."""
 
     def __init__(self, mapping: Mapping, cache: ExpertCache, trace: Trace | None = None) -> None:
-        self._mapping, self._cache, self._trace = mapping, cache, trace
+        self._mapping, self.cache, self._trace = mapping, cache, trace
+        self._speed = ReadSpeed()
         self.n_bytes = 0  # read so far
+        self.n_used, self.n_read = 0, 0  # experts that passes used so far, and how many of them had to be read
+        self.seconds = 0.0  # that compute waited for them
 
-    def read(self, layer: int, experts: Sequence[int]) -> None:
-        """Read those of a layer's ``experts`` that are not in memory, all at once. Raises ModelError."""
-        chunks = [chunk for extent in self._cache.choose(layer, experts) for chunk in extent.chunks()]
-        start, n_bytes = time.perf_counter(), sum(map(len, chunks))
-        for chunk in chunks:
-            self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
+    def expected_seconds(self) -> Floats:
+        """What passes of 0, 1, 2, ... rows will wait for experts, as far as that was measured, [SIZES]."""
+        n_bytes = self.cache.expected_bytes(_ROWS)
+        return np.asarray((self._speed.byte_seconds or _BYTE_S) * np.interp(np.arange(SIZES), _ROWS, n_bytes))
+
+    def read(self, layer: int, chosen: NDArray[np.integer]) -> None:
+        """Read those of the experts that a layer's rows use, [n, n_used], that are not in memory. Raises ModelError.
+
+        All of them are asked of the disk at once, in the order in which they lie there.
+        """
+        missing, n_used = self.cache.choose(layer, chosen)
+        self.n_used += n_used
+        if not missing:
+            return
+        chunks = [chunk for extent in joined(sorted(missing, key=_place)) for chunk in extent.chunks()]
+        start = time.perf_counter()
+        self._speed.start(start)
         try:
-            for chunk in chunks:
-                self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+            self._fetch(chunks)
         except ModelError:
-            self._cache.unread(layer)
+            self.cache.unread(layer)
             raise
-        self.n_bytes += n_bytes
-        if self._trace is not None and chunks:
-            self._trace.span("idle", "experts", start, time.perf_counter(), layer=layer, bytes=n_bytes)
+        stop, n_bytes = time.perf_counter(), sum(map(len, chunks))
+        self._speed.finish(stop, n_bytes)
+        self.n_bytes, self.seconds = self.n_bytes + n_bytes, self.seconds + stop - start
+        n_read = self.cache.n_new
+        self.n_read += n_read
+        if self._trace is not None:
+            counts = {"bytes": n_bytes, "used": n_used, "read": n_read}
+            self._trace.span("idle", "experts", start, stop, layer=layer, **counts)
 
     def drop(self, layer: int) -> None:
         """A layer is computed: drop the experts for which there is no room."""
-        for extent in self._cache.evict(layer):
+        for extent in self.cache.evict(layer):
             self._mapping.drop(extent.part, extent.start, extent.stop)
+
+    def _fetch(self, chunks: list[Extent]) -> None:
+        for chunk in chunks:
+            self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
+        for chunk in chunks:
+            self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+
+
+def _place(extent: Extent) -> tuple[int, int]:
+    return extent.part, extent.start

@@ -1,6 +1,6 @@
 """Bytes that caches, buffers and windows take, by a header's numbers."""
 
-from cadcpp.gguf.blocks import cache_heads
+from cadcpp.gguf.blocks import block_state_bytes, cache_heads, channels, state_parts
 from cadcpp.gguf.header import Header
 from cadcpp.residency.layout import lay_out
 
@@ -29,21 +29,50 @@ def window_bytes(header: Header, pinned: int) -> int:
 
 def cache_bytes(header: Header, n_cells: int) -> int:
     """Size of one q8_0 KV cache."""
+    return int(sum(cache_heads(header)) * _head_width(header) * n_cells * _Q8_0)
+
+
+def block_cache_bytes(header: Header, n_cells: int) -> list[int]:
+    """... of each of the blocks that keep keys and values, in order; blocks that no pass computes keep none."""
+    each = [int(heads * _head_width(header) * n_cells * _Q8_0) for heads in cache_heads(header)]
+    return each + [0] * (header.number("block_count", 1) - len(each))
+
+
+def _head_width(header: Header) -> int:
     size = header.number("embedding_length") // (header.number("attention.head_count") or 1)
-    width = header.number("attention.key_length", size) + header.number("attention.value_length", size)
-    return int(sum(cache_heads(header)) * width * n_cells * _Q8_0)
+    return header.number("attention.key_length", size) + header.number("attention.value_length", size)
 
 
-def compute_bytes(header: Header, n_rows: int, n_outputs: int, n_cells: int) -> int:
+def compute_bytes(
+    header: Header, n_rows: int, n_outputs: int, n_cells: int, *, n_seq: int = 1, n_snapshots: int = 0
+) -> int:
     """Buffers of one context for ``n_rows`` at once, of which ``n_outputs`` ask for logits (held twice).
 
-    The widest point of llama.cpp's graph, as its log gave it for dense models and mixtures of many shapes.
+    The widest point of llama.cpp's graph, as its log gave it for dense models and mixtures of many shapes, and for
+    blocks with states of ``n_seq`` sequences.
     """
     n_embd, logits = header.number("embedding_length"), 4 * n_outputs * header.n_vocab
     mask = 2 * n_rows * n_cells
     layer = 4 * n_rows * _widest(header, n_embd)
     head = logits + 4 * n_rows * n_embd
-    return mask + max(layer, head) + logits
+    return mask + max(layer, head, _recurrent(header, n_rows, n_seq, n_snapshots)) + logits
+
+
+def _recurrent(header: Header, n_rows: int, n_seq: int, n_snapshots: int) -> int:
+    """The widest point of a block with a state, whose operation gives new states together with its rows.
+
+    Of the gated delta net it also reads a copy. Short convolutions are narrower than what follows them.
+    """
+    inner, ranks = header.number("ssm.inner_size"), header.number("ssm.time_step_rank")
+    convolution, state = block_state_bytes(header)
+    n_states, parts = n_seq * (1 + n_snapshots), state_parts(header)
+    if parts & {"ssm_beta", "ssm_ba"}:
+        width, n_states = 3 * channels(header) + inner, n_states + n_seq
+    elif "ssm_in" in parts and "ssm_x" not in parts:
+        width = 2 * inner + 4 * channels(header) + 5 * ranks + header.number("embedding_length")
+    else:
+        return 0
+    return 4 * n_rows * width + n_states * state + 2 * n_seq * convolution
 
 
 def _widest(header: Header, n_embd: int) -> int:

@@ -33,6 +33,17 @@ class Extent:
             start = stop
 
 
+def joined(extents: Iterable[Extent]) -> list[Extent]:
+    """The same bytes, but neighbours as one range: a folio across a border would survive two separate drops."""
+    found: list[Extent] = []
+    for extent in extents:
+        if found and found[-1].part == extent.part and found[-1].stop == extent.start:
+            found[-1] = Extent(extent.part, found[-1].start, extent.stop, extent.layer)
+        else:
+            found.append(extent)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class ExpertLayer:
     """One layer's experts in a mixture: each has a slice of every one of some tensors."""
@@ -40,6 +51,7 @@ class ExpertLayer:
     layer: int
     n_experts: int
     slices: tuple[tuple[int, int, int], ...]  # of each tensor: file part, offset of expert 0, bytes of one expert
+    n_used: int = 1  # by a row
 
     @property
     def expert_bytes(self) -> int:
@@ -103,7 +115,7 @@ def lay_out(header: Header, pin_bytes: int) -> Layout:
     is_sparse = partial(_is_sparse, untied=any(t.name == "output.weight" for t in tensors))
     layers = _by_layer([t for t in tensors if not is_sparse(t)], n_blocks)
     sparse = _merge([t for t in tensors if is_sparse(t)], 0)
-    experts = _experts(tensors, n_blocks)
+    experts = _experts(tensors, n_blocks, header.number("expert_used_count"))
     # What is used by every pass and not by a block is small or hot: it stays first.
     pinned = layers.pop(-1, []) + layers.pop(n_blocks, [])
     dense = [extent for extents in layers.values() for extent in extents]
@@ -137,12 +149,12 @@ def _layer(tensor: Tensor, n_blocks: int) -> int:
     return n_blocks if tensor.name.startswith("output") else -1
 
 
-def _experts(tensors: Iterable[Tensor], n_blocks: int) -> tuple[ExpertLayer, ...]:
+def _experts(tensors: Iterable[Tensor], n_blocks: int, n_used: int) -> tuple[ExpertLayer, ...]:
     layers: dict[int, list[Tensor]] = {}
     for tensor in filter(_is_expert, tensors):
         layers.setdefault(_layer(tensor, n_blocks), []).append(tensor)
     return tuple(
-        ExpertLayer(layer, n := tensors[0].shape[2], tuple((t.part, t.offset, t.n_bytes // n) for t in tensors))
+        ExpertLayer(layer, n := tensors[0].shape[2], tuple((t.part, t.offset, t.n_bytes // n) for t in tensors), n_used)
         for layer, tensors in sorted(layers.items())
     )
 

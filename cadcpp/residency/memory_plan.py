@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header
 from cadcpp.residency.context_shape import ContextShape, draft_shape, verifier_shape, wide_shape
@@ -10,8 +13,9 @@ from cadcpp.residency.expert_cache import kept_bytes
 from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.layout import Layout, lay_out
+from cadcpp.residency.placement import WIDEST, Share
 from cadcpp.residency.states import States, draft_states, verifier_states
-from cadcpp.tree.prices import TEXT_ROWS
+from cadcpp.tree.prices import TEXT_ROWS, Floats
 
 PYTHON = 58 << 20  # interpreter, numpy, Jinja, libraries, and what two headers and a first round leave, measured
 _MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
@@ -40,6 +44,8 @@ class Plan:
     draft_shape: ContextShape | None
     routed: int  # bytes of the experts that one row uses
     kernels: KernelMode
+    workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
+    hit_rate: float | None = None  # share of a row's experts that are expected in memory; None: not learned yet
     limited: str = ""  # what of streaming is not to be had on this system, and why
 
     @property
@@ -55,8 +61,19 @@ class Plan:
     @property
     def read_bytes(self) -> int:
         """Predicted bytes read for one row: what is streamed, and its experts as far as they are not in memory."""
-        missing = 1 - kept_bytes(self.layout.experts, self.experts) / max(self.layout.expert_bytes, 1)
-        return self.layout.streamed_bytes + int(missing * self.routed)
+        return self.layout.streamed_bytes + int(self.routed_bytes(np.ones(1))[0])
+
+    @property
+    def kept_experts(self) -> int:
+        """Bytes of experts that stay between two passes."""
+        return kept_bytes(self.layout.experts, self.experts)
+
+    def routed_bytes(self, n_rows: NDArray[Any]) -> Floats:
+        """Predicted bytes of experts read for passes of so many rows, [n]: as if they were drawn at random."""
+        whole = max(self.layout.expert_bytes, 1)
+        missing = 1 - (self.kept_experts / whole if self.hit_rate is None else self.hit_rate)
+        used = 1 - (1 - self.routed / whole) ** np.asarray(n_rows, np.float64)
+        return np.asarray(missing * self.layout.expert_bytes * used)
 
     @property
     def peak(self) -> int:
@@ -66,14 +83,15 @@ class Plan:
 
     def wide_shape(self, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape:
         """Of a short-lived context for a text that does not fit into a pass; the pinned part makes room for it."""
-        room = self.layout.pinned_bytes // 2
-        return wide_shape(self.verifier_shape, header, min(n_rows, _WIDEST), n_cells, rows, room)
+        room, widest = self.layout.pinned_bytes // 2, WIDEST if self.workers else _WIDEST
+        return wide_shape(self.verifier_shape, header, min(n_rows, widest), n_cells, rows, room)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = asdict(self)
         del values["layout"], values["kernels"], values["limited"]
         return values | {
+            "workers": [share.to_dict() for share in self.workers],
             "kernels": self.kernels.name,
             "fixed": self.fixed,
             "pinned": self.layout.pinned_bytes,
@@ -81,6 +99,7 @@ class Plan:
             "sparse": self.layout.sparse_bytes,
             "unused": self.layout.unused_bytes,
             "all_experts": self.layout.expert_bytes,
+            "hit_rate": None if self.hit_rate is None else round(self.hit_rate, 4),
             "read_bytes_per_pass": self.read_bytes,
             "peak": self.peak,
             "exact": self.kernels.exact,

@@ -1,10 +1,14 @@
 """What a pager is, and one that leaves paging to the kernel."""
 
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cadcpp.tree.prices import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,11 @@ class PagerState:
     locked_bytes: int = 0  # of these, what mlock holds
     streamed_bytes: int = 0
     expert_bytes: int = 0  # read because a pass was routed to them
+    experts_used: int = 0  # by passes, one that several rows of a pass use counted once
+    experts_read: int = 0  # ... of them, that were not in memory
+    expert_seconds: float = 0.0  # compute waited for them; a part of stall_seconds
+    expert_alike: float = 0.0  # n rows of a pass use as many as n to this power would that are drawn at random
+    routed_seconds: Floats | None = field(default=None, compare=False)  # of reading those of 0, 1, 2, ... rows, [SIZES]
     stall_seconds: float = 0.0  # compute waited for the disk
     passes: int = 0
     waiting_seconds: float = 0.0  # for how long compute has been waiting for the disk by now
@@ -37,7 +46,9 @@ class Pager(Protocol):
 
     def start_pass(self) -> None: ...
 
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None: ...
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
+        """The rows of a layer are routed to experts, [n, n_used]."""
+        ...
 
     def layer_done(self, layer: int) -> None: ...
 
@@ -68,7 +79,7 @@ class NullPager:
     def start_pass(self) -> None:
         pass
 
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
         pass
 
     def layer_done(self, layer: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cadcpp.errors import ModelError
-from cadcpp.residency.layout import Extent
+from cadcpp.residency.layout import Extent, joined
 from cadcpp.residency.read_queue import ReadQueue, Step
 from cadcpp.residency.read_speed import ReadSpeed
 from cadcpp.system.mapping import Mapping
@@ -193,18 +193,7 @@ class Prefetcher:
     def _drop(self) -> None:
         with self.lock:
             passed = self._queue.pop_passed()
-        for extent in _joined(passed):
+        for extent in joined(passed):
             self._mapping.drop(extent.part, extent.start, extent.stop)
         with self.lock:
             self._queue.free(passed)
-
-
-def _joined(chunks: list[Extent]) -> list[Extent]:
-    """Neighbouring chunks as one range: a folio across a border would survive two separate drops."""
-    joined: list[Extent] = []
-    for chunk in chunks:
-        if joined and joined[-1].part == chunk.part and joined[-1].stop == chunk.start:
-            joined[-1] = Extent(chunk.part, joined[-1].start, chunk.stop, chunk.layer)
-        else:
-            joined.append(chunk)
-    return joined

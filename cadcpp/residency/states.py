@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
 
-_MOST_SNAPSHOTS, _MOST_MARKS = 16, 8
+_MOST_SNAPSHOTS, _MOST_MARKS, _MOST_CHAINS = 16, 8, 8
 _LEAST_SNAPSHOTS = 3  # with fewer chains would be too short, and evaluating text again is better
 _OF_KEPT, _OF_STREAMED = 8, 64  # snapshots take this part of the weights at most, by where these are
 _OF_MEMORY = 64  # ... and marks this part of all memory, but one mark there is
@@ -16,6 +16,7 @@ _OF_MEMORY = 64  # ... and marks this part of all memory, but one mark there is
 class States:
     """What a context keeps of states, which cannot be taken back without."""
 
+    n_chains: int = 1  # sequences, of which each has a state of its own
     n_snapshots: int = 0  # states before the last tokens of each sequence, inside llama.cpp
     n_marks: int = 0  # states at which earlier texts ended, to take up a text again
 
@@ -38,7 +39,8 @@ def verifier_states(header: Header, ram: int, *, snapshots: bool, streamed: bool
         return
     room = header.n_bytes // (_OF_STREAMED if streamed else _OF_KEPT)
     n, n_marks = min(room // each, _MOST_SNAPSHOTS) if snapshots else 0, min(ram // _OF_MEMORY // each, _MOST_MARKS)
+    n_chains = max(min(room // (each * (n + 1)), _MOST_CHAINS), 1)  # several only of the longest
     while n >= _LEAST_SNAPSHOTS:
-        yield States(n_snapshots=n, n_marks=max(n_marks, 1))
-        n //= 2
+        yield States(n_chains=n_chains, n_snapshots=n, n_marks=max(n_marks, 1))
+        n, n_chains = (n, n_chains // 2) if n_chains > 1 else (n // 2, 1)
     yield States(n_marks=max(n_marks, 1))

@@ -2,12 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cadcpp.modes import Pin
 from cadcpp.residency.cursor_check import CursorCheck
-from cadcpp.residency.expert_cache import ExpertCache
+from cadcpp.residency.expert_cache import ExpertCache, kept_bytes
+from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.expert_reader import ExpertReader
 from cadcpp.residency.layout import CHUNK, HUGE, Extent, Layout
 from cadcpp.residency.pager import PagerState
@@ -50,8 +54,10 @@ class StreamingPager:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
-        self._experts = ExpertReader(mapping, ExpertCache(layout.experts, expert_bytes), trace)
-        self._cursor = CursorCheck(routers=bool(layout.experts))
+        kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes))
+        self._experts = ExpertReader(mapping, kept, trace)
+        self._routed_seconds = self._experts.expected_seconds() if layout.experts else None
+        self._cursor = CursorCheck(layers=layout.n_layers > 1, routers=bool(layout.experts))
         self._streamed, self._pinned = _chunks(layout.streamed), PinnedSet(_chunks(layout.pinned))
         queue = ReadQueue(self._order, layout.n_layers, self._window_room(), ahead=ahead)
         pin = _how(pin, layout.pinned_bytes)
@@ -66,10 +72,10 @@ class StreamingPager:
         self._look()
         self._wait_for(0)
 
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None:
-        """A layer's rows are routed to ``experts``: read those that are not in memory, all at once."""
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
+        """A layer's rows are routed to experts, [n, n_used]: read those that are not in memory, all at once."""
         self._cursor.experts_chosen()
-        self._experts.read(layer, experts)
+        self._experts.read(layer, chosen)
 
     def layer_done(self, layer: int) -> None:
         """A layer is computed: drop what it used, and wait for what the next one needs."""
@@ -86,6 +92,8 @@ class StreamingPager:
         if self._reads.n_passes % _SWEEP == 0:
             self._drop(self._layout.sparse)
         self._reads.end_pass()
+        if self._layout.experts:
+            self._routed_seconds = self._experts.expected_seconds()
         if (complaint := self._cursor.end_pass(whole)) is not None:
             logger.warning("cadcpp: %s", complaint)
 
@@ -109,6 +117,11 @@ class StreamingPager:
     def wait_for_stall(self, seconds: float) -> bool:
         return self._reads.wait_for_stall(seconds)
 
+    @property
+    def demand(self) -> ExpertDemand:
+        """How likely each expert is to be used, which another session may start from."""
+        return self._experts.cache.demand
+
     def state(self) -> PagerState:
         with self._reads.lock:
             return PagerState(
@@ -116,7 +129,12 @@ class StreamingPager:
                 locked_bytes=self._pinned.locked_bytes,
                 streamed_bytes=self._reads.streamed_bytes,
                 expert_bytes=self._experts.n_bytes,
-                stall_seconds=self._reads.stall_seconds,
+                experts_used=self._experts.n_used,
+                experts_read=self._experts.n_read,
+                expert_seconds=self._experts.seconds,
+                expert_alike=self._experts.cache.demand.alike,
+                routed_seconds=self._routed_seconds,
+                stall_seconds=self._reads.stall_seconds + self._experts.seconds,
                 passes=self._reads.n_passes,
                 waiting_seconds=self._reads.waiting_seconds,
                 pass_bytes=self._layout.streamed_bytes + self._pinned.streamed_bytes,

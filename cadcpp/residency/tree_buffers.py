@@ -110,8 +110,9 @@ def expected(plan: Plan, tree_buffers: TreeBuffers, byte_s: float) -> Disk:
     """What passes will wait for where reading a byte takes ``byte_s`` seconds."""
     return Disk(
         byte_s=byte_s,
-        stream_s=plan.read_bytes * byte_s,
+        stream_s=plan.layout.streamed_bytes * byte_s,
         beyond_s=byte_s * tree_buffers.beyond(SIZES),
+        routed_s=byte_s * plan.routed_bytes(np.arange(SIZES)),
         ahead_s=plan.window * byte_s,
     )
 
@@ -122,6 +123,7 @@ def measured(pager: PagerState, tree_buffers: TreeBuffers) -> Disk:
         byte_s=pager.byte_seconds,
         stream_s=pager.pass_seconds,
         beyond_s=pager.byte_seconds * tree_buffers.beyond(SIZES),
+        routed_s=np.zeros(SIZES) if pager.routed_seconds is None else pager.routed_seconds,
         ahead_s=pager.ahead_seconds,
     )
 

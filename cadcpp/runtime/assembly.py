@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cadcpp.config import SessionConfig
 from cadcpp.draft.base import Drafter, NoDrafter
@@ -19,6 +21,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header, rope_of
 from cadcpp.gguf.validate import check_context, check_generative
 from cadcpp.gguf.vocabulary import check_pair, fingerprint
+from cadcpp.link.traffic import NoWorkers
 from cadcpp.modes import Pin
 from cadcpp.native.context import Context, Watcher
 from cadcpp.native.model import Model
@@ -34,11 +37,17 @@ from cadcpp.residency.context_shape import ContextShape, wide_bytes
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
+from cadcpp.residency.placement import WIDEST, without_blocks
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
+from cadcpp.runtime.compute_threads import ComputeThreads, thread_counts
+from cadcpp.runtime.crew import Crew, crew_of
 from cadcpp.runtime.engine import Engine
-from cadcpp.runtime.kernel_choice import kernel_modes
+from cadcpp.runtime.kernel_choice import kernel_modes, same_with_all
 from cadcpp.runtime.learned_costs import LearnedCosts
+from cadcpp.runtime.learned_demand import LearnedDemand, told_hits
+from cadcpp.runtime.stages import BACKGROUND
+from cadcpp.system.cpu import most_threads
 from cadcpp.system.mapping import Mapping, is_shareable
 from cadcpp.system.stub import foreseen_limits
 from cadcpp.telemetry.trace import Trace
@@ -46,6 +55,9 @@ from cadcpp.tree.limits import GrowthOptions
 from cadcpp.verify.verifier import Verifier
 
 logger = logging.getLogger(__name__)
+
+
+MakePlan = Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]]
 
 
 class StartPager(Protocol):
@@ -63,7 +75,7 @@ def stream(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pi
 class Parts:
     """What may be replaced in a session, by whoever measures or adapts it."""
 
-    plan: Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]] = plan_session
+    plan: MakePlan = plan_session
     pager: StartPager = stream
     growth: GrowthOptions = field(default_factory=GrowthOptions)
     drafter: Drafter | None = None  # in place of what the settings ask for
@@ -83,20 +95,21 @@ class Assembly:
     ) -> None:
         """Raises CadError for what cannot work, as far as it can be told before anything is loaded."""
         self.config, self._parts, self._stack = config, parts, stack
-        self._n_threads = config.threads()
         self._trace = self._start_trace()
         header, draft_header = _usable(verifier), _usable(draft) if draft else None
         check_context(config.n_ctx, header)
         if draft_header is not None:
             check_pair(header, draft_header)
-        self.plan, self.tree_buffers = parts.plan(config, header, draft_header, kernel_modes(config, header))
-        self.plan = told_limits(self.plan, header, pager=config.pager)
+        self.crew = stack.enter_context(crew_of(config.workers))
+        self.plan, self.tree_buffers = plan_with(self.crew, config, header, draft_header, parts.plan)
+        self._threads = self._compute_threads(header)
         self._check_exact()
         if planned is not None:
             planned(self.plan)
+        draft_model = self._draft_model(draft_header)
         self.model = self._load_verifier(header)
         self.model.rope = config.rope
-        drafter = parts.drafter or self._drafter(draft_header)
+        drafter = parts.drafter or self._drafter(draft_model)
         self.pager = self._start_pager()
         self.engine = Engine(
             self._verifier(),
@@ -107,17 +120,37 @@ class Assembly:
             self._policy(draft_header),
             self._trace,
             self.tree_buffers,
-            ahead=config.pipeline and isinstance(self.pager, StreamingPager),
+            ahead=config.pipeline and (isinstance(self.pager, StreamingPager) or bool(self.plan.workers)),
+            threads=self._threads,
             kernels=self.plan.kernels,
             streaming_limited=self.plan.limited,
+            workers=self.crew or NoWorkers(),
         )
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
 
+    def _draft_model(self, header: Header | None) -> Callable[[], Model] | None:
+        """What gives the draft model; it is loaded beside the verifier, unless both would read from disk at once."""
+        if header is None or self._parts.drafter is not None or not self.plan.kernels.drafts:
+            return None
+        if self.plan.streams:
+            return partial(self._model, header, vocabulary=False, repacked=True)
+        loading = BACKGROUND.submit(Model, header.path, header=header, vocabulary=False, repacked=True)
+        self._stack.callback(_close_loaded, loading)
+        return loading.result
+
+    def _compute_threads(self, header: Header) -> ComputeThreads:
+        """As many as were asked for, else as many as others leave, as far as the text does not see them change."""
+        n = self.config.threads()
+        counts = thread_counts(n, most_threads().n) if self.config.threads_because else ()
+        return ComputeThreads(n, counts if same_with_all(header, self.plan.kernels, counts) else ())
+
     def _load_verifier(self, header: Header) -> Model:
         # Where only a stub can be mapped over, it is needed without a pager too.
         stub = self.plan.streams and (self.config.pager or not all(is_shareable(part.path) for part in header.parts))
-        model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked)
+        stub = stub or bool(self.plan.workers) and not self.plan.kernels.repacked  # else all would be read at once
+        spread = self.crew.spread(self.plan.workers) if self.crew else None
+        model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked, spread=spread)
         if stub and model.limited != self.plan.limited:  # what could not be foreseen
             self.plan = replace(self.plan, limited=model.limited)
         if self.plan.limited:
@@ -142,24 +175,25 @@ class Assembly:
                 self.plan.kernels.alone_because,
             )
 
-    def _model(self, header: Header, **how: bool) -> Model:
+    def _model(self, header: Header, **how: Any) -> Model:
         model = Model(header.path, header=header, **how)
         self._stack.callback(model.close)
         return model
 
     def _context(self, model: Model, shape: ContextShape, watcher: Watcher | None = None) -> Context:
-        context = Context(model, shape, self._n_threads, watcher)
+        context = Context(model, shape, self._threads.n, watcher)
         self._stack.callback(context.close)
+        self._threads.contexts.append(context)
         return context
 
-    def _drafter(self, header: Header | None) -> Drafter:
+    def _drafter(self, draft_model: Callable[[], Model] | None) -> Drafter:
         never = self.model.end_tokens()  # nothing follows an end, so none is drafted
         if self.config.speculative == "off" or not self.plan.kernels.drafts:
             return NoDrafter()
-        if header is None or self.plan.draft_shape is None or self.config.speculative == "ngram":
+        if draft_model is None or self.plan.draft_shape is None:
             return NgramDrafter(NgramPredictor(self._ngram()), never)
-        model = self._model(header, vocabulary=False, repacked=True)
-        if rope_of(header) == rope_of(self.model.header):  # it knows positions as its verifier does
+        model = draft_model()
+        if rope_of(model.header) == rope_of(self.model.header):  # it knows positions as its verifier does
             model.rope = self.config.rope
         unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
         return self._model_drafter(self._context(model, self.plan.draft_shape), never, [*never, *unknown])
@@ -189,7 +223,7 @@ class Assembly:
         """A short-lived context for long prompts and a tree of ``rows``, in memory borrowed from the pager."""
         shape = self.plan.wide_shape(self.model.header, n_rows, n_cells, rows)
         with self.pager.borrow(wide_bytes(shape, self.model.header)):
-            with closing(Context(self.model, shape, self._n_threads, self.pager)) as context:
+            with closing(Context(self.model, shape, self._threads.n, self.pager)) as context:
                 yield context
 
     @property
@@ -201,7 +235,8 @@ class Assembly:
             return AdaptiveFallback()
         if self.config.fallback == "none":
             return FixedSize()
-        cost = PassCost(granularity=self.plan.kernels.granularity)
+        # What fills up a pass on a mixture is routed as its first row, and reads and multiplies no other experts.
+        cost = PassCost() if self.plan.layout.experts else PassCost(granularity=self.plan.kernels.granularity)
         policy = DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
         if not self.plan.streams and self.config.speculative != "off":
             self._start_from_learned(policy, draft)
@@ -211,9 +246,14 @@ class Assembly:
         """In memory rows are dear, and a short reply would pay for trying what was tried before."""
         config = self.config
         settings = config.speculative, config.n_threads, config.pipeline, self.plan.kernels.name
-        costs = LearnedCosts(self.model.header, draft, *settings)
+        elsewhere = [(share.address, share.n_blocks) for share in self.plan.workers]
+        costs = LearnedCosts(self.model.header, draft, *settings, *elsewhere)
         costs.recall(policy)
-        self._stack.callback(costs.keep, policy)
+        self._stack.callback(self._keep_costs, costs, policy)
+
+    def _keep_costs(self, costs: LearnedCosts, policy: CostModel | DrafterChoice) -> None:
+        if not self._threads.changed:  # they would be those of no number of threads
+            costs.keep(policy)
 
     def _start_trace(self) -> Trace | None:
         if self.config.trace is None:
@@ -229,7 +269,39 @@ class Assembly:
             self.model.mapping, self.plan, self._trace, ahead=self.config.pipeline, pin=self.config.pin
         )
         self._stack.callback(pager.close)
+        if isinstance(pager, StreamingPager) and self.plan.layout.experts:
+            learned = LearnedDemand(self.model.header)
+            learned.recall(pager.demand)
+            self._stack.callback(learned.keep, pager.demand)
         return pager
+
+
+def _close_loaded(loading: Future[Model]) -> None:
+    """Close a model as soon as it is loaded, if it ever is."""
+    wait((loading,))
+    if not loading.exception():
+        loading.result().close()
+
+
+def plan_with(
+    crew: Crew | None,
+    config: SessionConfig,
+    header: Header,
+    draft: Header | None,
+    plan: MakePlan = plan_session,
+) -> tuple[Plan, TreeBuffers]:
+    """A plan for what workers leave to this machine, with what they compute."""
+    rows = max(config.tree.max_size, config.tree.max_size_streamed)
+    shares = crew.place(header, config.n_ctx, rows) if crew else ()
+    here = without_blocks(header, shares[0].first) if shares else header
+    modes = kernel_modes(config, header, here.n_bytes)
+    if crew and config.exact != "off":
+        modes = crew.agree(modes, header, shares, config.threads())
+    if shares:
+        config = replace(config, n_batch=min(config.n_batch, WIDEST))
+    made, tree_buffers = plan(config, here, draft, modes)
+    told = told_hits(told_limits(made, header, pager=config.pager), header)
+    return replace(told, workers=shares), tree_buffers
 
 
 def told_limits(plan: Plan, header: Header, *, pager: bool = True) -> Plan:

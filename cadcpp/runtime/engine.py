@@ -11,6 +11,7 @@ import numpy as np
 
 from cadcpp.draft.base import DraftedTree, Drafter
 from cadcpp.errors import ConfigError, ContextFull
+from cadcpp.link.traffic import NoWorkers, Workers
 from cadcpp.native.sampler import Draw, Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.carried_text import CarriedText
@@ -19,6 +20,7 @@ from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.tree_buffers import TreeBuffers, measured
 from cadcpp.runtime.accounting import Accounting
+from cadcpp.runtime.compute_threads import ComputeThreads
 from cadcpp.runtime.gate import Gate
 from cadcpp.runtime.round import DraftRecord, OpenRound, PassRecord, Round, RoundRecord
 from cadcpp.runtime.stages import Step, Steps, finish, in_background, run, stage
@@ -61,11 +63,13 @@ class Engine:
     policy: Policy = field(default_factory=FixedSize)
     trace: Trace | None = None
     tree_buffers: TreeBuffers = field(default_factory=TreeBuffers)  # how wide passes may be
-    ahead: bool = False  # whether to draft on while a pass waits for the disk
+    ahead: bool = False  # whether to draft on while a pass waits for the disk or for workers
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
     streaming_limited: str = ""  # what of streaming is not to be had, and why
+    workers: Workers = field(default_factory=NoWorkers)
     carried: CarriedText = field(default_factory=CarriedText)
+    threads: ComputeThreads = field(default_factory=lambda: ComputeThreads(1))
     _writes: Lock = field(default_factory=Lock)  # a round that is not over
 
     def rounds(
@@ -94,6 +98,7 @@ class Engine:
             load_seconds=load_seconds,
             kernels=self.kernels,
             streaming_limited=self.streaming_limited,
+            traffic=self.workers.traffic,
         )
 
     def steps(
@@ -185,6 +190,8 @@ class Engine:
     def _begin(self, generation: Generation, stack: ExitStack) -> None:
         """Evaluate the text as far as that takes passes of its own."""
         text = generation.text
+        if self.threads.follow():
+            self.policy.verify.doubt()
         self.verifier.begin(text)
         hidden = min(hidden_rows(self.pager.state().byte_seconds), self.tree_buffers.most)
         stack.enter_context(self.verifier.wide_enough(text, max(hidden, self.tree_buffers.rows)))
@@ -203,6 +210,7 @@ class Engine:
         record = DraftRecord(
             drafted=drafted,
             n_uncached=text.n_uncached,
+            n_rows=self.verifier.n_rows(text, drafted.tree),
             n_decodes=self.drafter.n_decodes,
             n_ahead=budget.n_ahead if budget else 0,
             start=start,
@@ -233,7 +241,7 @@ class Engine:
         if budget is None:
             return DraftedTree(tree=TokenTree.root(ids[-1]))
         drafted = self.drafter.grow(ids, replace(budget, coupling=coupling and coupling.after(ids)))
-        return drafted if budget.n_chains is None else replace(drafted, tree=drafted.tree.chain())
+        return replace(drafted, tree=self.verifier.fit(generation.text, drafted.tree, budget))
 
     def _reserve(self, n_rows: int, n_outputs: int) -> None:
         """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""
@@ -243,13 +251,15 @@ class Engine:
 
     def _evaluate(self, generation: Generation, draft: DraftRecord) -> tuple[Callable[[int], int], PassRecord]:
         start, stalled = time.perf_counter(), self.pager.state().stall_seconds
+        before_s = self.workers.traffic().waiting_seconds
         with in_background(self._draft_ahead, draft.n_ahead) if self.ahead and draft.n_ahead else nullcontext():
             choose = self.verifier.evaluate(generation.text, draft.drafted.tree, generation.draw, generation.progress)
         stop, stall_s = time.perf_counter(), self.pager.state().stall_seconds - stalled
-        return choose, PassRecord(start=start, stop=stop, stall_s=stall_s)
+        elsewhere_s = self.workers.traffic().waiting_seconds - before_s
+        return choose, PassRecord(start=start, stop=stop, stall_s=stall_s, elsewhere_s=elsewhere_s)
 
     def _draft_ahead(self, over: Callable[[], bool], n: int) -> None:
-        self.drafter.ahead(Gate(self.pager, over, self.trace), n)
+        self.drafter.ahead(Gate(self.pager, self.workers, over, self.trace), n)
 
     def _close(
         self, generation: Generation, draft: DraftRecord, verify: PassRecord, accepted: Accepted, whole: bool

@@ -1,6 +1,6 @@
 """Which kernels a verifier is computed with on this machine: tried once, then remembered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, replace
 from typing import Any
 
@@ -9,7 +9,8 @@ from cadcpp.errors import CadError
 from cadcpp.gguf.blocks import state_blocks, state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.gguf.sketch import Sketch, sketch
-from cadcpp.native.exactness import CANDIDATES, find_granularity
+from cadcpp.gguf.state_sketch import StateSketch, state_sketch
+from cadcpp.native.exactness import CANDIDATES, agrees_with_threads, find_granularity
 from cadcpp.native.repacking import repackable
 from cadcpp.native.row_cost import relative_cost
 from cadcpp.native.snapshots import keeps_snapshots
@@ -22,14 +23,15 @@ from cadcpp.tree.granularity import Granularity
 
 _NEITHER = "no number of rows was found with which this machine rounds every row alike"
 _UNCHECKED = "it was not asked for"
-_STATES = "operations on recurrent states"  # the small model has none
-_REVISION = 5  # of what is tried
+_STATES = "operations on recurrent states"  # of which no small model can be made
+_REVISION = 6  # of what is tried
 _CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts seldom bring back more
 
 
-def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
-    """The modes for a verifier: exact ones, if there are any."""
-    fits = header.n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
+def kernel_modes(config: SessionConfig, header: Header, n_bytes: int | None = None) -> KernelModes:
+    """The modes for a verifier: exact ones, if there are any. This machine computes ``n_bytes`` of it, if not all."""
+    n_bytes = header.n_bytes if n_bytes is None else n_bytes
+    fits = n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
     repacks, snapshots = fits and bool(repackable(header)), _snapshots(header)
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED)
@@ -37,10 +39,7 @@ def kernel_modes(config: SessionConfig, header: Header) -> KernelModes:
     n_threads = config.threads()
     streamed = _mode(header, n_threads, repacked=False)
     kept = _kept(header, n_threads, streamed) if repacks else streamed
-    modes = KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
-    if not state_bytes(header):
-        return modes
-    return replace(modes, kept=replace(modes.kept, untried=_STATES), streamed=replace(modes.streamed, untried=_STATES))
+    return KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
 
 
 def _snapshots(header: Header) -> bool:
@@ -69,8 +68,12 @@ def _both(repacked: KernelMode, plain: KernelMode) -> KernelMode:
     """The mode of a model of which some matrices are repacked and others, such as embeddings at its end, never are."""
     if not (repacked.exact and plain.exact):
         return replace(plain if repacked.exact else repacked, repacked=True)
-    common = (c for c in CANDIDATES if c.suits(repacked.granularity) and c.suits(plain.granularity))
-    return replace(repacked, granularity=next(common))
+    return replace(repacked, granularity=_common([repacked.granularity, plain.granularity]))
+
+
+def _common(found: Sequence[Granularity]) -> Granularity:
+    """The least candidate whose numbers of rows are all of these'."""
+    return next(c for c in CANDIDATES if all(c.suits(each) for each in found))
 
 
 def _rank(mode: KernelMode) -> tuple[bool, int]:
@@ -78,16 +81,21 @@ def _rank(mode: KernelMode) -> tuple[bool, int]:
 
 
 def _mode(header: Header, n_threads: int, *, repacked: bool) -> KernelMode:
+    untried = ""
     try:
-        granularity = _granularity(sketch(header), n_threads, repacked)
+        found = [_granularity(sketch(header), n_threads, repacked)]
     except (CadError, OSError) as error:  # a shape that a small model cannot have, or no room for it
         return KernelMode(repacked=repacked, exact=False, reason=f"it could not be tried: {error}")
-    if granularity is None:
+    try:
+        found += [_granularity(state_sketch(header), n_threads, repacked)] if state_bytes(header) else []
+    except (CadError, OSError) as error:
+        untried = f"{_STATES} ({error})"
+    if None in found:
         return KernelMode(repacked=repacked, exact=False, reason=_NEITHER)
-    return KernelMode(repacked=repacked, granularity=granularity)
+    return KernelMode(repacked=repacked, granularity=_common([g for g in found if g]), untried=untried)
 
 
-def _granularity(made: Sketch, n_threads: int, repacked: bool) -> Granularity | None:
+def _granularity(made: Sketch | StateSketch, n_threads: int, repacked: bool) -> Granularity | None:
     def find() -> list[int] | None:
         found = find_granularity(made, repacked=repacked, n_threads=n_threads)
         return list(astuple(found)) if found else None
@@ -95,6 +103,28 @@ def _granularity(made: Sketch, n_threads: int, repacked: bool) -> Granularity | 
     candidates = [asdict(candidate) for candidate in CANDIDATES]
     numbers = _remembered(("rows", _REVISION, candidates, made.to_dict(), n_threads, repacked), find)
     return Granularity(*numbers) if numbers else None
+
+
+def same_with_all(header: Header, mode: KernelMode, counts: Sequence[int]) -> bool:
+    """Whether a verifier's rows are the same with any of these numbers of threads; False too where it is not known."""
+    if len(counts) < 2 or not mode.exact or mode.untried:
+        return False
+    try:
+        small: list[Sketch | StateSketch] = [sketch(header)]
+        if state_bytes(header):
+            small.append(state_sketch(header))
+        return all(_same_with_all(made, mode, counts) for made in small)
+    except (CadError, OSError):
+        return False
+
+
+def _same_with_all(made: Sketch | StateSketch, mode: KernelMode, counts: Sequence[int]) -> bool:
+    facts = "any threads", _REVISION, made.to_dict(), list(counts), mode.repacked, astuple(mode.granularity)
+
+    def find() -> bool:
+        return agrees_with_threads(made, mode.granularity, repacked=mode.repacked, counts=counts)
+
+    return bool(_remembered(facts, find))
 
 
 def _cost(made: Sketch, n_rows: int, n_threads: int) -> float:

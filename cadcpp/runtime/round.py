@@ -29,16 +29,12 @@ class DraftRecord:
 
     drafted: DraftedTree
     n_uncached: int  # tokens of text that the pass takes along, the tree's root included
+    n_rows: int  # of the verify pass
     n_decodes: int  # of the draft model so far
     n_ahead: int  # nodes that may be evaluated beyond the tree during the pass
     start: float
     begun: float  # growing the tree, after a new text was read
     stop: float
-
-    @property
-    def n_rows(self) -> int:
-        """Of the verify pass."""
-        return self.n_uncached - 1 + len(self.drafted.tree)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +44,7 @@ class PassRecord:
     start: float
     stop: float
     stall_s: float  # waiting for streamed weights
+    elsewhere_s: float = 0.0  # waiting for workers
 
     @property
     def seconds(self) -> float:
@@ -80,6 +77,7 @@ class RoundRecord:
             draft_s=draft.stop - draft.begun,
             compute_s=self.verify.seconds - self.verify.stall_s,
             stall_s=self.verify.stall_s,
+            elsewhere_s=self.verify.elsewhere_s,
             alternative=drafted.alternative,
         )
 

@@ -50,13 +50,14 @@ def stage_on(
     return future.result()
 
 
-def apart(work: Callable[[], C]) -> C:
+def apart(work: Callable[[], C], meanwhile: Callable[["Future[C]"], object] = lambda _future: None) -> C:
     """What ``work`` makes, made on the computing thread, since a signal that hits a native callback is lost there.
 
-    Interrupted, what is made nevertheless is closed.
+    Interrupted, what is made nevertheless is closed. ``meanwhile`` is done on the caller's thread.
     """
     future = COMPUTE.submit(work)
     try:
+        meanwhile(future)
         wait((future,))
     except BaseException:
         future.add_done_callback(lambda done: done.exception() or done.result().close())

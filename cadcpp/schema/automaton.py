@@ -1,11 +1,13 @@
 """A finite automaton for a language, without states that lead nowhere."""
 
+from collections import deque
 from dataclasses import dataclass
 
 from cadcpp.schema.charset import CharSet
-from cadcpp.schema.language import NOTHING, Language, classes, derivative, nullable
+from cadcpp.schema.language import NOTHING, Language, classes, derivative, forget, n_taken, nullable
 
 _MOST = 4000  # states; llama.cpp holds a rule of its grammar for each
+_MOST_STEPS = 50_000  # derivatives: whoever asks for a schema must not keep a server busy with it
 
 
 class TooLarge(Exception):
@@ -22,10 +24,17 @@ class Automaton:
 
 def automaton(language: Language) -> Automaton | None:
     """Of a language; None if no string is in it. Raises TooLarge."""
+    try:
+        return _explored(language)
+    finally:
+        forget()
+
+
+def _explored(language: Language) -> Automaton | None:
     numbers, edges, ends = {language: 0}, list[list[tuple[CharSet, int]]](), list[bool]()
-    pending = [language]
+    pending = deque((language,))
     while pending:
-        state = pending.pop(0)
+        state = pending.popleft()
         ends.append(nullable(state))
         targets: dict[int, CharSet] = {}
         for chars in classes(state):
@@ -35,7 +44,7 @@ def automaton(language: Language) -> Automaton | None:
             if after not in numbers:
                 numbers[after] = len(numbers)
                 pending.append(after)
-                if len(numbers) > _MOST:
+                if len(numbers) > _MOST or n_taken() > _MOST_STEPS:
                     raise TooLarge
             number = numbers[after]
             targets[number] = targets[number] | chars if number in targets else chars

@@ -6,51 +6,32 @@ the grammar takes one. What it cannot say is a SchemaError.
 
 import json
 from collections.abc import Callable
-from decimal import Decimal
-from math import isfinite
 from typing import Any
 
 from cadcpp.schema.automaton import TooLarge, automaton
+from cadcpp.schema.keywords import (
+    OF_TYPE,
+    TYPES,
+    allowed_types,
+    checked,
+    countable_values,
+    fits,
+    listed_values,
+    other_types,
+    restricts,
+    types_said,
+)
 from cadcpp.schema.language import ALL, Language, both, either, negate, text
-from cadcpp.schema.merge import is_number, merged, same, types_of
-from cadcpp.schema.numbers import Bound, integers, numbers
+from cadcpp.schema.merge import merged, same
+from cadcpp.schema.multiples import number_rule
 from cadcpp.schema.pattern import PatternError, pattern
 from cadcpp.schema.place import Place, Schema, SchemaError
 from cadcpp.schema.rules import Rules, choice, literal
 from cadcpp.schema.strings import says, string_language
 
-_OF_TYPE = {
-    "object": "properties required additionalProperties propertyNames patternProperties minProperties maxProperties",
-    "array": "items prefixItems minItems maxItems uniqueItems additionalItems",
-    "string": "minLength maxLength pattern format allPatterns allFormats",
-    "number": "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf",
-}
-_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-_UNSAID = (  # keywords that restrict values in ways that a grammar does not follow
-    "not if then else dependentRequired dependentSchemas dependencies contains minContains maxContains "
-    "unevaluatedItems unevaluatedProperties $dynamicRef $recursiveRef"
-).split()
-_SHAPES: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("properties", "patternProperties", "$defs", "definitions"), lambda value: isinstance(value, dict)),
-    **dict.fromkeys(("enum", "anyOf", "oneOf", "allOf", "prefixItems"), lambda value: isinstance(value, list)),
-    "required": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-    "type": lambda value: all(isinstance(each, str) for each in (value if isinstance(value, list) else [value])),
-    "items": lambda value: isinstance(value, bool | dict | list),
-    **dict.fromkeys(("additionalProperties", "propertyNames"), lambda value: isinstance(value, bool | dict)),
-    **dict.fromkeys(("pattern", "format", "$ref"), lambda value: isinstance(value, str)),
-    **dict.fromkeys(("minimum", "maximum"), lambda value: is_number(value) and isfinite(value)),
-    **dict.fromkeys(
-        ("exclusiveMinimum", "exclusiveMaximum"),
-        lambda value: isinstance(value, bool) or (is_number(value) and isfinite(value)),
-    ),
-    "multipleOf": lambda value: is_number(value) and isfinite(value) and value > 0,
-    **dict.fromkeys(
-        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
-        lambda value: is_number(value) and isfinite(value) and value >= 0 and value == int(value),
-    ),
-}
 _LONGEST = 1500  # repetitions; llama.cpp takes 2000
-_MOST_MULTIPLES = 300
+_MOST_LETTERS = 600  # of words in a list that are followed together, which llama.cpp is faster with
+_SHORTER = (1000, 300, 100, 30)  # letters, of texts that are followed letter by letter
 
 
 def schema_grammar(schema: Any) -> str:
@@ -83,10 +64,12 @@ class _Converter:
             return "value" if schema else None
         if not isinstance(schema, dict):
             raise SchemaError(place, "is no schema")
-        schema = _checked(schema, place)
+        schema = checked(schema, place)
         rest = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
         if "$ref" in rest:
             return self._reference(rest, place)
+        if "not" in rest:
+            return self._negated(rest, place)
         for key in ("allOf", "anyOf", "oneOf"):
             if key in rest:
                 return self._combined(key, rest, place)
@@ -98,7 +81,7 @@ class _Converter:
 
     def _reference(self, schema: dict[str, Any], place: Place) -> str | None:
         ref = schema["$ref"]
-        beside = {key: value for key, value in schema.items() if key != "$ref" and _restricts(key)}
+        beside = {key: value for key, value in schema.items() if key != "$ref" and restricts(key)}
         target = self.resolve(ref, place)
         if ref in self._open:
             raise SchemaError(place.at("$ref"), f"{ref} refers to itself without end")
@@ -137,30 +120,59 @@ class _Converter:
         parts = schema[key]
         if not parts:
             raise SchemaError(place.at(key), "is empty")
-        beside = {name: value for name, value in schema.items() if name != key and _restricts(name)}
+        beside = {name: value for name, value in schema.items() if name != key and restricts(name)}
         if key == "allOf":
             whole: Schema = beside or True
             for i, part in enumerate(parts):
-                whole = merged(whole, self._followed(part, place.at(key, i)), place)
+                whole = merged(whole, self._part(part, place.at(key, i)), place)
             return self.rule(whole, place)
         if key == "oneOf":
             parts = self._apart(parts, place.at(key))
         found = []
         for i, part in enumerate(parts):
-            whole = merged(self._followed(part, place.at(key, i)), beside, place) if beside else part
+            whole = merged(self._part(part, place.at(key, i)), beside, place) if beside else part
             found.append(self.rule(whole, place.at(key, i)))
         alternatives = list(dict.fromkeys(each for each in found if each is not None))
         return choice(alternatives) if alternatives else None
+
+    def _part(self, schema: Any, place: Place) -> Any:
+        """One of several schemas that have to hold together, which sees only what itself declares."""
+        schema = self._followed(schema, place)
+        for key in ("unevaluatedProperties", "unevaluatedItems") if isinstance(schema, dict) else ():
+            if key in schema:
+                raise SchemaError(place.at(key), "looks at a part of what has to hold")
+        return schema
+
+    def _negated(self, schema: dict[str, Any], place: Place) -> str | None:
+        """What a schema allows without what its ``not`` allows."""
+        inner = self._followed(schema["not"], place.at("not"))
+        rest = {key: value for key, value in schema.items() if key != "not"}
+        said = {key for key in inner if restricts(key)} if isinstance(inner, dict) else set[str]()
+        listed = listed_values(inner) if isinstance(inner, dict) else None
+        if inner is False:
+            return self.rule(rest, place)
+        if not said:
+            return None
+        if said == {"type"} and (left := other_types(inner["type"])):
+            return self.rule(merged(rest, {"type": left}, place), place)
+        if listed is not None and said <= {"type", "const", "enum"}:
+            values = listed_values(rest)
+            if values is not None:
+                kept = [value for value in values if not any(same(value, other) for other in listed)]
+                return self.rule({**rest, "enum": kept}, place)
+            if rest.get("type") == "string" and "type" not in said:
+                return self.rule({**rest, "notTexts": [each for each in listed if isinstance(each, str)]}, place)
+        raise SchemaError(place.at("not"), "is beyond what a grammar can say")
 
     def _followed(self, schema: Any, place: Place) -> Any:
         """A schema without a reference of its own."""
         seen = set[str]()
         while isinstance(schema, dict) and "$ref" in schema:
-            ref = _checked(schema, place)["$ref"]
+            ref = checked(schema, place)["$ref"]
             if ref in seen:
                 raise SchemaError(place.at("$ref"), f"{ref} refers to itself without end")
             seen.add(ref)
-            beside = {key: value for key, value in schema.items() if key != "$ref" and _restricts(key)}
+            beside = {key: value for key, value in schema.items() if key != "$ref" and restricts(key)}
             schema = merged(self.resolve(ref, place), beside, place)
         return schema
 
@@ -184,16 +196,16 @@ class _Converter:
         """Properties by which no value satisfies both, if they are there; None if that cannot be seen."""
         if not (isinstance(a, dict) and isinstance(b, dict)):
             return [] if a is False or b is False else None
-        values = [_values(each) for each in (a, b)]
+        values = [listed_values(each) for each in (a, b)]
         if values[0] is not None and values[1] is not None:
             return None if any(same(x, y) for x in values[0] for y in values[1]) else []
-        kinds = [_kinds(each) for each in (a, b)]
+        kinds = [types_said(each) for each in (a, b)]
         if kinds[0] and kinds[1] and not kinds[0] & kinds[1]:
             return []
         mine, theirs = a.get("properties", {}), b.get("properties", {})
         for name in (name for name in mine if name in theirs):
             parts = [self._followed(each[name], Place()) for each in (mine, theirs)]
-            values = [_values(each) if isinstance(each, dict) else None for each in parts]
+            values = [listed_values(each) if isinstance(each, dict) else None for each in parts]
             if values[0] is not None and values[1] is not None:
                 if not any(same(x, y) for x in values[0] for y in values[1]):
                     return [name]
@@ -209,28 +221,29 @@ class _Converter:
         values = [schema["const"]] if "const" in schema else list(schema["enum"])
         if "const" in schema and "enum" in schema:
             values = [value for value in values if any(same(value, other) for other in schema["enum"])]
-        rest = {key: value for key, value in schema.items() if key not in ("const", "enum") and _restricts(key)}
+        rest = {key: value for key, value in schema.items() if key not in ("const", "enum") and restricts(key)}
         for key in ("anyOf", "oneOf", "multipleOf"):
             if key in rest:
                 raise SchemaError(place.at(key), "stands beside values that are listed")
-        fitting = [value for value in values if _fits(value, rest, place)]
+        fitting = [value for value in values if fits(value, rest, place)]
         if not fitting:
             return None
-        if len(fitting) > 1 and all(isinstance(value, str) for value in fitting):
-            return self._text(either(map(text, fitting)), place)
+        words = [value for value in fitting if isinstance(value, str)]
+        if 1 < len(words) == len(fitting) and sum(map(len, words)) < _MOST_LETTERS:
+            return self._text(either(map(text, words)), place)
         return choice([literal(json.dumps(value, ensure_ascii=False)) for value in fitting])
 
     def _typed(self, schema: dict[str, Any], place: Place) -> str | None:
-        kinds = [kind for kind in _TYPES if kind in _allowed(schema, place)]
+        kinds = [kind for kind in TYPES if kind in allowed_types(schema, place)]
         if "number" in kinds and "integer" in kinds:
             kinds.remove("integer")
-        if not any(key in schema for keys in _OF_TYPE.values() for key in keys.split()) and "type" not in schema:
+        if not any(key in schema for keys in OF_TYPE.values() for key in keys.split()) and "type" not in schema:
             return "value"
         makers: dict[str, Callable[[dict[str, Any], Place], str | None]] = {
             "null": lambda *_: "null",
             "boolean": lambda *_: "boolean",
-            "integer": self._integer,
-            "number": self._number,
+            "integer": lambda schema, place: number_rule(self._rules, schema, True, place),
+            "number": lambda schema, place: number_rule(self._rules, schema, False, place),
             "string": self._string,
             "array": self._array,
             "object": self._object,
@@ -239,59 +252,9 @@ class _Converter:
         parts = [each for each in found if each is not None]
         return choice(parts) if parts else None
 
-    def _integer(self, schema: dict[str, Any], place: Place) -> str | None:
-        low, high = _bounds(schema)
-        if "multipleOf" in schema:
-            return self._multiples(schema, low, high, place)
-        return "integer" if low is None and high is None else self._named(integers(low, high))
-
-    def _number(self, schema: dict[str, Any], place: Place) -> str | None:
-        low, high = _bounds(schema)
-        if "multipleOf" in schema:
-            step = Decimal(str(schema["multipleOf"]))
-            sign, digits, exponent = step.as_tuple()
-            if sign == 0 and digits == (1,) and isinstance(exponent, int) and exponent < 0:
-                return self._named(numbers(low, high, -exponent))
-            return self._multiples(schema, low, high, place)
-        return "number" if low is None and high is None else self._named(numbers(low, high))
-
-    def _named(self, body: str | None) -> str | None:
-        return None if body is None else self._rules.add(body)
-
-    def _multiples(self, schema: dict[str, Any], low: Bound | None, high: Bound | None, place: Place) -> str | None:
-        step = schema["multipleOf"]
-        if step != int(step) or step < 1:
-            raise SchemaError(place.at("multipleOf"), f"is {step}, of which multiples cannot be counted here")
-        step = int(step)
-        if low is not None and high is not None:
-            first = -(-int(low.value) // step) * step
-            values = [n for n in range(first - step, min(int(high.value), first + step * _MOST_MULTIPLES) + 1, step)]
-            fitting = [n for n in values if _inside(Decimal(n), low, high)]
-            if len(fitting) >= _MOST_MULTIPLES:
-                raise SchemaError(place.at("multipleOf"), "has too many multiples between the bounds")
-            return choice([literal(str(n)) for n in fitting]) if fitting else None
-        if step > _MOST_MULTIPLES or any(bound is not None and bound.value != 0 for bound in (low, high)):
-            raise SchemaError(place.at("multipleOf"), "stands beside one bound, or is too large to be counted")
-        return self._counted(step, low, high)
-
-    def _counted(self, step: int, low: Bound | None, high: Bound | None) -> str:
-        """Multiples without bounds, or on one side of 0: a rule for each remainder."""
-        names = [self._rules.reserve() for _ in range(step)]
-
-        def onward(remainder: int, first: bool) -> list[str]:
-            targets = [(digit, (remainder * 10 + digit) % step) for digit in range(1 if first else 0, 10)]
-            return [f'"{digit}" {names[target]}' for digit, target in targets]
-
-        for remainder, name in enumerate(names):
-            self._rules.set(name, " | ".join([*(['""'] if remainder == 0 else []), *onward(remainder, False)]))
-        positive = self._rules.add(" | ".join(onward(0, True)))
-        parts = [positive] if high is None else []
-        parts += [f'"-" {positive}'] if low is None else []
-        return choice([*parts, *(['"0"'] if all(b is None or b.inside for b in (low, high)) else [])])
-
     def _string(self, schema: dict[str, Any], place: Place) -> str | None:
         if says(schema):
-            return self._text(string_language(schema, place), place)
+            return self._said(schema, place)
         least, most = int(schema.get("minLength", 0)), schema.get("maxLength")
         if not least and most is None:
             return "string"
@@ -301,6 +264,18 @@ class _Converter:
             return None
         times = f"{{{least},}}" if most is None else f"{{{least},{max(min(int(most), _LONGEST), least)}}}"
         return self._rules.add(rf'"\"" char{times} "\""')
+
+    def _said(self, schema: dict[str, Any], place: Place) -> str | None:
+        """Texts of which more is said than how long they are; those that are too long to be followed are left out."""
+        most, least = schema.get("maxLength", 0), schema.get("minLength", 0)
+        for shorter in (most, *(n for n in _SHORTER if least <= n < most)):
+            given = schema | {"maxLength": shorter} if shorter else schema
+            try:
+                found = automaton(string_language(given, place))
+            except (TooLarge, RecursionError):
+                continue
+            return None if found is None else self._rules.text(found)
+        raise SchemaError(place, "has strings that are too complicated to follow")
 
     def _text(self, language: Language, place: Place) -> str | None:
         try:
@@ -321,7 +296,7 @@ class _Converter:
         return None if rule is None else self._rules.add(rule)
 
     def _array(self, schema: dict[str, Any], place: Place) -> str | None:
-        first, items = schema.get("prefixItems", []), schema.get("items", True)
+        first, items = schema.get("prefixItems", []), schema.get("items", schema.get("unevaluatedItems", True))
         if isinstance(items, list):  # as older drafts say it
             first, items = items, schema.get("additionalItems", True)
         least, most = int(schema.get("minItems", 0)), schema.get("maxItems")
@@ -342,7 +317,7 @@ class _Converter:
     def _set(self, schema: dict[str, Any], least: int, most: int | None, place: Place) -> str | None:
         """Different values, each from a list of possible ones, in the order of that list."""
         followed = self._followed(schema.get("items", True), place.at("items"))
-        values = _values(followed) if isinstance(followed, dict) else None
+        values = countable_values(followed) if isinstance(followed, dict) else None
         if values is None or schema.get("prefixItems"):
             raise SchemaError(place.at("uniqueItems"), "compares values, which a grammar cannot")
         different = [value for i, value in enumerate(values) if not any(same(value, other) for other in values[:i])]
@@ -371,13 +346,15 @@ class _Converter:
     def _object(self, schema: dict[str, Any], place: Place) -> str | None:
         properties, required = dict(schema.get("properties", {})), list(schema.get("required", ()))
         patterned = schema.get("patternProperties", {})
-        other = schema.get("additionalProperties", "properties" not in schema and not (required or patterned))
+        undeclared = schema.get("additionalProperties", schema.get("unevaluatedProperties"))
+        other = undeclared
+        if undeclared is None:
+            undeclared, other = True, "properties" not in schema and not (required or patterned)
         for name in required:
             if name not in properties:
                 matching = [each for each, where in patterned.items() if self._matches(each, name, place)]
-                rest = schema.get("additionalProperties", True)
                 whole: Schema = True
-                for each in [patterned[p] for p in matching] or [rest]:
+                for each in [patterned[p] for p in matching] or [undeclared]:
                     whole = merged(whole, each, place)
                 properties[name] = whole
         names = self._key_language(schema, place)
@@ -418,12 +395,12 @@ class _Converter:
             return ALL
         if not isinstance(schema, dict):
             return both((text("a"), text("b")))
-        schema = _checked(schema, place)
+        schema = checked(schema, place)
         for key in schema:
-            if _restricts(key) and key not in ("type", "enum", "const", "anyOf", "allOf", *_OF_TYPE["string"].split()):
+            if restricts(key) and key not in ("type", "enum", "const", "anyOf", "allOf", *OF_TYPE["string"].split()):
                 raise SchemaError(place.at(key), "says of names what no grammar can say")
         parts = [string_language(schema, place)]
-        listed = _values(schema)
+        listed = listed_values(schema)
         if listed is not None:
             parts.append(either(text(value) for value in listed if isinstance(value, str)))
         for key, join in (("anyOf", either), ("allOf", both)):
@@ -437,13 +414,14 @@ class _Converter:
         """Members that no property is declared for."""
         found = []
         free = both((names, negate(either(map(text, declared)))))
-        languages = []
+        languages = list[Language]()
         for source, schema in patterned.items():
-            if len(patterned) > 1:
-                raise SchemaError(place.at("patternProperties"), "has several patterns, which may hold together")
             self._matches(source, "", place)  # that it can be read
-            languages.append(pattern(source))
-            found.append(self._member(both((free, languages[-1])), schema, place.at("patternProperties", source)))
+            mine, where = both((free, pattern(source))), place.at("patternProperties", source)
+            if any(automaton(both((mine, each))) is not None for each in languages):
+                raise SchemaError(where, "may hold together with another pattern")
+            languages.append(mine)
+            found.append(self._member(mine, schema, where))
         rest = both((free, *map(negate, languages)))
         if other is not False:
             found.append(self._member(rest, other, place.at("additionalProperties")))
@@ -473,7 +451,7 @@ class _Converter:
         counts = least > sum(required for _, required in members) or (
             most is not None and (most < len(members) or extra is not None)
         )
-        if counts and extra is not None and least > len(members):
+        if counts and extra is not None and least > len(members) + 1:
             raise SchemaError(place.at("minProperties"), "counts different names, which a grammar cannot")
         known: dict[tuple[int, int], str | None] = {}
 
@@ -510,7 +488,7 @@ class _Converter:
         return self._rules.add(" | ".join(parts)) if parts else None
 
     def _at_end(self, extra: str | None, comma: str, n: int, least: int, most: int | None) -> str | None:
-        if extra is None or (most is not None and n >= most):
+        if extra is None or n < least - 1 or (most is not None and n >= most):  # names of two may be the same
             return '""' if n >= least else None
         member = self._rules.add(extra)
         times = "*" if most is None else f"{{0,{most - n - 1}}}"
@@ -538,116 +516,3 @@ def _listed(first: list[str], item: str, least: int, most: int | None) -> str:
         if i >= least and i:
             body = f"({body})?"
     return f"{body} ws " if least or not first else f"({body} ws)? "
-
-
-_CHECKS: dict[str, Callable[[Any, Any], bool]] = {  # of values that are listed; whether one satisfies a keyword
-    "minimum": lambda value, bound: not is_number(value) or value >= bound,
-    "maximum": lambda value, bound: not is_number(value) or value <= bound,
-    "exclusiveMinimum": lambda value, bound: not is_number(value) or value > bound,
-    "exclusiveMaximum": lambda value, bound: not is_number(value) or value < bound,
-    "minLength": lambda value, n: not isinstance(value, str) or len(value) >= n,
-    "maxLength": lambda value, n: not isinstance(value, str) or len(value) <= n,
-}
-
-
-def _fits(value: Any, schema: dict[str, Any], place: Place) -> bool:
-    """Whether a listed value satisfies what stands beside the list."""
-    if "type" in schema and not _kinds_of(value) & types_of(schema["type"]):
-        return False
-    for key, bound in schema.items():
-        if isinstance(value, dict) and key in _OF_TYPE["object"].split():
-            raise SchemaError(place.at(key), "stands beside values that are listed")
-        if isinstance(value, list) and key in _OF_TYPE["array"].split():
-            raise SchemaError(place.at(key), "stands beside values that are listed")
-        if key in _CHECKS and not _CHECKS[key](value, bound):
-            return False
-    if isinstance(value, str) and says(schema):
-        return automaton(both((string_language(schema, place), text(value)))) is not None
-    return True
-
-
-def _kinds_of(value: Any) -> set[str]:
-    if isinstance(value, bool):
-        return {"boolean"}
-    if is_number(value):
-        return {"number", "integer"} if value == int(value) else {"number"}
-    kinds: dict[type, str] = {str: "string", list: "array", dict: "object", type(None): "null"}
-    return {kinds[type(value)]}
-
-
-def _values(schema: dict[str, Any]) -> list[Any] | None:
-    """The values that a schema lists; None if it lists none."""
-    if "const" in schema:
-        return [schema["const"]]
-    return list(schema["enum"]) if isinstance(schema.get("enum"), list) else None
-
-
-def _kinds(schema: dict[str, Any]) -> set[str] | None:
-    """The types that values of a schema have, numbers being of one; None if it says nothing of that."""
-    values = _values(schema)
-    if values is not None:
-        found = set[str]().union(*map(_kinds_of, values))
-    elif "type" in schema:
-        found = types_of(schema["type"])
-    else:
-        return None
-    return {"number" if kind == "integer" else kind for kind in found}
-
-
-def _allowed(schema: dict[str, Any], place: Place) -> set[str]:
-    """The types of which a value may be."""
-    if "type" in schema:
-        found = types_of(schema["type"])
-        if unknown := found - set(_TYPES):
-            raise SchemaError(place.at("type"), f"is {sorted(unknown)[0]!r}, which no type is called")
-        return found
-    return {kind for kind, keys in _OF_TYPE.items() if any(key in schema for key in keys.split())}
-
-
-def _bounds(schema: dict[str, Any]) -> tuple[Bound | None, Bound | None]:
-    return _bound(schema, "minimum", "exclusiveMinimum", max), _bound(schema, "maximum", "exclusiveMaximum", min)
-
-
-def _bound(
-    schema: dict[str, Any], inside: str, outside: str, stricter: Callable[[Decimal, Decimal], Decimal]
-) -> Bound | None:
-    exclusive = schema.get(outside)
-    if isinstance(exclusive, bool):  # as the fourth draft says it
-        return Bound(Decimal(str(schema[inside])), not exclusive) if inside in schema else None
-    given = {is_in: Decimal(str(schema[key])) for key, is_in in ((inside, True), (outside, False)) if key in schema}
-    if len(given) < 2:
-        return next((Bound(value, is_in) for is_in, value in given.items()), None)
-    limit = stricter(*given.values())
-    return Bound(limit, given[False] != limit)
-
-
-def _inside(value: Decimal, low: Bound, high: Bound) -> bool:
-    above = value > low.value or (value == low.value and low.inside)
-    return above and (value < high.value or (value == high.value and high.inside))
-
-
-def _restricts(key: str) -> bool:
-    """Whether a keyword says which values are right."""
-    known = (key in keys.split() for keys in _OF_TYPE.values())
-    return key in ("type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref") or any(known)
-
-
-def _checked(schema: dict[str, Any], place: Place) -> dict[str, Any]:
-    """A schema of whose keywords all can be followed."""
-    for key in _UNSAID:
-        if key in schema and not _says_nothing(key, schema[key]):
-            raise SchemaError(place.at(key), "is beyond what a grammar can say")
-    for key, is_right in _SHAPES.items():
-        if key in schema and not is_right(schema[key]):
-            raise SchemaError(place.at(key), "has a value that this keyword cannot have")
-    if schema.get("additionalItems", True) is not True and not isinstance(schema.get("items"), list):
-        schema = {key: value for key, value in schema.items() if key != "additionalItems"}
-    return schema
-
-
-def _says_nothing(key: str, value: Any) -> bool:
-    if key == "unevaluatedProperties" or key == "unevaluatedItems":
-        return value in (True, {})
-    if key == "not":
-        return value is False
-    return key in ("then", "else", "dependentRequired", "dependentSchemas", "dependencies") and not value

@@ -12,36 +12,52 @@ from cadcpp.schema.charset import ANY, CharSet
 
 
 class Language:
-    """A set of strings. Make them by the functions below, which bring equal ones into one form."""
+    """A set of strings. Make them by the functions below, which bring equal ones into one form.
 
-    __slots__ = ()
+    Each remembers its hash, which would take longer, and go deeper, the more it is made up of.
+    """
+
+    __slots__ = ("_hash",)
+    _hash: int
+
+    def __post_init__(self) -> None:
+        fields = (getattr(self, name) for name in type(self).__slots__)
+        object.__setattr__(self, "_hash", hash((type(self), *fields)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
 class Chars(Language):
     """One character."""
 
+    __hash__ = Language.__hash__
     chars: CharSet
 
 
 @dataclass(frozen=True, slots=True)
 class Concat(Language):
+    __hash__ = Language.__hash__
     first: Language
     rest: Language
 
 
 @dataclass(frozen=True, slots=True)
 class Either(Language):
+    __hash__ = Language.__hash__
     parts: frozenset[Language]
 
 
 @dataclass(frozen=True, slots=True)
 class Both(Language):
+    __hash__ = Language.__hash__
     parts: frozenset[Language]
 
 
 @dataclass(frozen=True, slots=True)
 class Not(Language):
+    __hash__ = Language.__hash__
     inner: Language
 
 
@@ -49,29 +65,65 @@ class Not(Language):
 class Repeat(Language):
     """``inner`` from ``least`` to ``most`` times, without end if that is None."""
 
+    __hash__ = Language.__hash__
     inner: Language
     least: int
     most: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Multiple(Language):
+    """Decimal numbers that are multiples of ``step / 10 ** places``, with at most so many places.
+
+    ``remainder`` is that of the digits so far, and ``left`` the places still to come once there was a point.
+    """
+
+    __hash__ = Language.__hash__
+    step: int
+    places: int
+    remainder: int = 0
+    left: int | None = None
+
+    def after(self, char: str) -> Language:
+        if char == "-":
+            return self
+        if char == "." and self.left is None:
+            return Multiple(self.step, self.places, self.remainder, self.places)
+        if not char.isdecimal() or self.left == 0:
+            return NOTHING
+        left = None if self.left is None else self.left - 1
+        return Multiple(self.step, self.places, (10 * self.remainder + int(char)) % self.step, left)
+
+    @property
+    def ends(self) -> bool:
+        left = self.places if self.left is None else self.left
+        return bool(self.remainder * 10**left % self.step == 0)
+
+
 NOTHING = Chars(CharSet(()))  # not even the empty string
 EMPTY = Repeat(NOTHING, 0, 0)  # the empty string
 ALL = Repeat(Chars(ANY), 0, None)
+_IN_NUMBERS = "0123456789-."
 
 
 def concat(*parts: Language) -> Language:
     """One after the other."""
     result: Language = EMPTY
     for part in reversed(parts):
-        if NOTHING in (part, result):
-            return NOTHING
-        if isinstance(part, Concat):
-            result = concat(part.first, concat(part.rest, result))
-        elif result == EMPTY:
-            result = part
-        elif part != EMPTY:
-            result = Concat(part, result)
+        for each in reversed(_firsts(part)):
+            if NOTHING in (each, result):
+                return NOTHING
+            result = each if result == EMPTY else result if each == EMPTY else Concat(each, result)
     return result
+
+
+def _firsts(language: Language) -> list[Language]:
+    """What a language puts one after the other."""
+    found = []
+    while isinstance(language, Concat):
+        found.append(language.first)
+        language = language.rest
+    return [*found, language]
 
 
 def either(parts: Iterable[Language]) -> Language:
@@ -137,6 +189,8 @@ def nullable(language: Language) -> bool:
             return not nullable(inner)
         case Repeat(inner, least, _):
             return least == 0 or nullable(inner)
+        case Multiple():
+            return language.ends
     raise TypeError(language)
 
 
@@ -158,6 +212,8 @@ def derivative(language: Language, char: int) -> Language:
         case Repeat(inner, least, most):
             left = repeat(inner, max(least - 1, 0), None if most is None else most - 1)
             return concat(derivative(inner, char), left)
+        case Multiple():
+            return language.after(chr(char))
     raise TypeError(language)
 
 
@@ -176,8 +232,21 @@ def classes(language: Language) -> frozenset[CharSet]:
             return found
         case Not(inner) | Repeat(inner, _, _):
             return classes(inner)
+        case Multiple():
+            return frozenset({*(CharSet.of(char) for char in _IN_NUMBERS), ANY - CharSet.of(_IN_NUMBERS)})
     raise TypeError(language)
 
 
 def _refined(a: frozenset[CharSet], b: frozenset[CharSet]) -> frozenset[CharSet]:
     return frozenset(filter(None, (x & y for x in a for y in b)))
+
+
+def n_taken() -> int:
+    """How many derivatives were taken since the last `forget`."""
+    return derivative.cache_info().misses
+
+
+def forget() -> None:
+    """Drop what was remembered of languages, which is more than the languages themselves."""
+    for remembering in (nullable, derivative, classes):
+        remembering.cache_clear()

@@ -16,16 +16,14 @@ class Bound:
     inside: bool
 
 
-def integers(low: Bound | None, high: Bound | None) -> str | None:
-    """Integers in a range; None if there are none."""
+def integers(low: Bound | None, high: Bound | None, digits: int = _DIGITS) -> str | None:
+    """Integers in a range, of up to ``digits`` digits where it has no end; None if there are none."""
     first = None if low is None else _next_up(low)
     last = None if high is None else -_next_up(Bound(-high.value, high.inside))
     if first is not None and last is not None and first > last:
         return None
-    parts = [
-        f'"-" {part}' for part in _naturals(max(1, 1 if last is None else -last), None if first is None else -first)
-    ]
-    parts += _naturals(max(0, first or 0), last)
+    below = _naturals(max(1, 1 if last is None else -last), None if first is None else -first, digits)
+    parts = [f'"-" {part}' for part in below] + _naturals(max(0, first or 0), last, digits)
     return choice(parts) if parts else None
 
 
@@ -35,10 +33,10 @@ def _next_up(low: Bound) -> int:
     return whole + (not low.inside and whole == low.value)
 
 
-def _naturals(first: int, last: int | None) -> list[str]:
-    """Numbers without a sign from ``first``, which is 0 or more, to ``last``."""
+def _naturals(first: int, last: int | None, digits: int) -> list[str]:
+    """Numbers without a sign from ``first``, which is 0 or more, to ``last``, or of up to ``digits`` digits."""
     if last is None:
-        last = 10 ** max(_DIGITS, len(str(first))) - 1
+        last = 10 ** max(min(digits, _DIGITS), len(str(first)) + 1) - 1
     if last < first:
         return []
     parts = []
@@ -79,16 +77,19 @@ def _digits(least: int, most: int) -> str:
     return "[0-9]" if (least, most) == (1, 1) else f"[0-9]{{{least},{most}}}"
 
 
-def numbers(low: Bound | None, high: Bound | None, places: int = _DIGITS) -> str | None:
-    """Decimal numbers in a range, with up to ``places`` digits behind the point; None if there are none."""
+def numbers(low: Bound | None, high: Bound | None, places: int = _DIGITS, digits: int = _DIGITS) -> str | None:
+    """Decimal numbers in a range, with up to ``places`` digits behind the point; None if there are none.
+
+    Where the range has no end, up to ``digits`` stand before the point.
+    """
     parts = []
     below = None if low is None else Bound(-low.value, low.inside)
     above = Bound(Decimal(0), False) if high is None else Bound(-high.value, high.inside)
-    negative = _decimals(max(above, Bound(Decimal(0), False), key=_as_low), below, places)
+    negative = _decimals(max(above, Bound(Decimal(0), False), key=_as_low), below, places, digits)
     if negative:
         parts.append(f'"-" {choice(negative)}')
     zero = Bound(Decimal(0), True)
-    parts += _decimals(zero if low is None else max(low, zero, key=_as_low), high, places)
+    parts += _decimals(zero if low is None else max(low, zero, key=_as_low), high, places, digits)
     return choice(parts) if parts else None
 
 
@@ -96,7 +97,7 @@ def _as_low(bound: Bound) -> tuple[Decimal, bool]:
     return bound.value, not bound.inside
 
 
-def _decimals(low: Bound, high: Bound | None, places: int) -> list[str]:
+def _decimals(low: Bound, high: Bound | None, places: int, digits: int) -> list[str]:
     """Numbers without a sign in a range whose lower end is 0 or more."""
     if high is not None and (high.value < low.value or (high.value == low.value and not (low.inside and high.inside))):
         return []
@@ -105,7 +106,7 @@ def _decimals(low: Bound, high: Bound | None, places: int) -> list[str]:
     if first == last and ceiling is not None and high is not None:
         return _with(first, _between(_fraction(floor), _fraction(ceiling), low.inside, high.inside, places))
     parts = _with(first, _at_least(_fraction(floor), low.inside, places))
-    middle = _naturals(first + 1, None if last is None else last - 1)
+    middle = _naturals(first + 1, None if last is None else last - 1, digits)
     if middle:
         parts.append(f"{choice(middle)} {_any_fraction(places)}")
     if last is not None and ceiling is not None and high is not None:

@@ -1,6 +1,7 @@
 """Regular expressions as ECMA 262, Python's `re` and Rust's regex write them alike, as languages."""
 
 from dataclasses import dataclass
+from string import ascii_letters
 
 from cadcpp.schema.charset import ANY, DIGIT, LINE_END, SPACE, WORD, CharSet
 from cadcpp.schema.language import (
@@ -131,6 +132,7 @@ class _Parser:
 
     def __init__(self, source: str) -> None:
         self._source, self._at = source, 0
+        self._any_case = self._skip("(?i)")
 
     def whole(self) -> Alternatives:
         found = self._alternatives()
@@ -173,14 +175,20 @@ class _Parser:
         if self._skip("("):
             return self._group()
         if self._skip("["):
-            return Chars(self._set())
+            return Chars(self._cased(self._set()))
         if self._skip("."):
             return Chars(ANY - LINE_END)
         if self._peek() == "\\":
-            return Chars(self._escape(in_set=False))
+            return Chars(self._cased(self._escape(in_set=False)))
         if self._peek() in "*+?":
             raise PatternError(f"{self._peek()} with nothing to repeat")
-        return Chars(CharSet.of(self._take()))
+        return Chars(self._cased(CharSet.of(self._take())))
+
+    def _cased(self, chars: CharSet) -> CharSet:
+        """With the other case of ASCII's letters, where case is not looked at."""
+        if not self._any_case:
+            return chars
+        return chars | CharSet.of("".join(c.swapcase() for c in ascii_letters if c in chars))
 
     def _group(self) -> Item:
         look = None

@@ -1,6 +1,7 @@
 """Rules of a llama.cpp grammar (GBNF) as they are collected."""
 
 import re
+from collections.abc import Callable
 
 from cadcpp.schema.automaton import Automaton
 from cadcpp.schema.charset import ANY, CharSet
@@ -65,10 +66,14 @@ class Rules:
 
     def text(self, found: Automaton) -> str:
         """The name of a rule for JSON strings whose content an automaton accepts."""
+        return self.add(rf'"\"" {self.content(found)} "\""')
+
+    def content(self, found: Automaton, raw: bool = False) -> str:
+        """The name of a rule for what an automaton accepts, spelled as in JSON strings or, if ``raw``, as it is."""
         names = [self.reserve() for _ in found.edges]
         for state, name in enumerate(names):
-            self.set(name, _state(found, state, names))
-        return self.add(rf'"\"" {names[0]} "\""')
+            self.set(name, _state(found, state, names, _set if raw else _edge))
+        return names[0]
 
 
 def _without_literals(body: str) -> str:
@@ -85,8 +90,8 @@ def choice(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else "(" + " | ".join(parts) + ")"
 
 
-def _state(found: Automaton, state: int, names: list[str]) -> str:
-    parts = [f"{_edge(chars)}{_onward(found, target, names)}" for chars, target in found.edges[state]]
+def _state(found: Automaton, state: int, names: list[str], spell: Callable[[CharSet], str]) -> str:
+    parts = [f"{spell(chars)}{_onward(found, target, names)}" for chars, target in found.edges[state]]
     return " | ".join([*(['""'] if found.ends[state] else []), *parts]) or '""'
 
 

@@ -99,6 +99,7 @@ def _routes(served: Served, access: Access) -> list[Route]:
         post("/detokenize", llama_server.detokenize),
         post("/apply-template", _prompt),
         *(write(path, llama_server.NativeCompletion) for path in ("/completion", "/completions")),
+        write("/infill", llama_server.NativeCompletion.infill),
         *(post(path, _no_embeddings) for path in ("/embedding", "/embeddings", "/api/embed", "/api/embeddings")),
         get("/api/version", lambda: {"version": ollama.VERSION, "cadcpp": __version__}),
         get("/api/tags", lambda: ollama.tags(served)),

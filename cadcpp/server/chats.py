@@ -12,7 +12,13 @@ from cadcpp.server.rounds import Rounds
 from cadcpp.server.sampling import sampling, seeds
 from cadcpp.server.served import Served
 
-_UNSERVED = {"audio": "this model writes no speech", "web_search_options": "this server searches nothing"}
+_UNSERVED = {
+    "audio": "this model writes no speech",
+    "web_search_options": "this server searches nothing",
+    "chat_template": "the model's own is used",
+    "documents": "write them into a message",
+}
+_AS_IT_IS = {"add_generation_prompt": True, "continue_final_message": False, "echo": False}  # vLLM's
 
 
 class Chat:
@@ -28,6 +34,9 @@ class Chat:
         for name, why in _UNSERVED.items():
             if name in fields:
                 raise fields.bad(name, why)
+        for name, value in _AS_IT_IS.items():
+            if fields.flag(name, value) != value:
+                raise fields.bad(name, f"is {str(value).lower()} here")
         if fields.get("modalities") not in (None, ["text"]):
             raise fields.bad("modalities", 'this model writes text only: ["text"]')
         self._call = sampling(fields, served.llama) | _wanted(fields)
@@ -73,7 +82,7 @@ def _wanted(fields: Fields) -> dict[str, Any]:
     """What chats have and completions do not."""
     limit = fields.integer("max_completion_tokens", 1)
     if limit is None:
-        limit = fields.integer("max_tokens", -1)
+        limit = fields.renamed({"n_predict": "max_tokens"}).integer("max_tokens", -1)
         if limit == 0:
             raise fields.bad("max_tokens", "must be at least 1, got 0")
     logprobs, top = fields.flag("logprobs"), fields.integer("top_logprobs", 0, 20)
@@ -95,9 +104,29 @@ def _wanted(fields: Fields) -> dict[str, Any]:
         "tool_choice": fields.get("tool_choice"),
         "functions": fields.get("functions"),
         "function_call": fields.get("function_call"),
-        "response_format": fields.get("response_format"),
+        "response_format": _response_format(fields),
+        "chat_template_kwargs": _template_options(fields),
         "parallel_tool_calls": parallel,
     }
+
+
+def _response_format(fields: Fields) -> Any:
+    """What an answer has to be; llama-server takes a schema by itself as well."""
+    schema, given = fields.get("json_schema"), fields.get("response_format")
+    if schema is None:
+        return given
+    if given is not None:
+        raise fields.bad("json_schema", "and response_format both say what to write: leave out one")
+    return {"type": "json_schema", "json_schema": {"schema": schema}}
+
+
+def _template_options(fields: Fields) -> dict[str, Any]:
+    """What a template may be told besides."""
+    given = fields.get("chat_template_kwargs")
+    if not isinstance(given, dict | None):
+        raise fields.bad("chat_template_kwargs", "must be an object")
+    effort = fields.text("reasoning_effort")
+    return ({} if effort is None else {"reasoning_effort": effort}) | (given or {})
 
 
 def _tidy(delta: dict[str, Any], called: set[int]) -> dict[str, Any]:

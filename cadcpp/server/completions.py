@@ -5,6 +5,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from cadcpp.errors import ConfigError
+from cadcpp.llama.infill import infill_prompt
 from cadcpp.server.fields import Fields
 from cadcpp.server.sampling import sampling, seeds
 from cadcpp.server.served import Served
@@ -20,15 +22,20 @@ class Completion:
         served.check_name(fields)
         self._served = served
         self.stream = fields.flag("stream")
+        for name in ("response_format", "json_schema", "tools"):
+            if name in fields:
+                raise fields.bad(name, "is for chats")
         self._usage = include_usage(fields, self.stream)
-        self._prompts = prompts(fields, served)
+        self._prompts = with_suffix(fields, served, prompts(fields, served))
         self._n = choices(fields)
         self._echo = fields.flag("echo")
         logprobs, limit = fields.integer("logprobs", 0), fields.integer("max_tokens", 0)
+        if self._echo and fields.text("suffix"):
+            raise fields.bad("echo", "and suffix do not go together here")
         if self.stream and self._echo and logprobs is not None:
             raise fields.bad("echo", "a stream cannot have logprobs of its prompt")
         self._max_tokens = 16 if limit is None else limit
-        self._call = sampling(fields, served.llama) | {"suffix": fields.text("suffix"), "logprobs": logprobs}
+        self._call = sampling(fields, served.llama) | {"logprobs": logprobs}
         check_logprobs(served, logprobs is not None)
 
     def answer(self) -> dict[str, Any]:
@@ -105,6 +112,19 @@ def prompts(fields: Fields, served: Served) -> list[Prompt]:
         if isinstance(prompt, list) and not all(0 <= token < served.llama.n_vocab() for token in prompt):
             raise fields.bad("prompt", f"has ids of no token: they go from 0 to {served.llama.n_vocab() - 1}")
     return found
+
+
+def with_suffix(fields: Fields, served: Served, given: list[Prompt]) -> list[Prompt]:
+    """Prompts after which comes what stands between them and ``suffix``, if there is one."""
+    suffix = fields.text("suffix")
+    if not suffix:
+        return given
+    if not all(isinstance(prompt, str) for prompt in given):
+        raise fields.bad("suffix", "stands behind texts, not behind token ids")
+    try:
+        return [infill_prompt(served.llama, str(prompt), suffix) for prompt in given]
+    except ConfigError as error:
+        raise fields.bad("suffix", str(error)) from None
 
 
 def _is_ids(value: Any) -> bool:

@@ -7,14 +7,18 @@ from typing import Any
 from jinja2 import TemplateError
 from starlette.exceptions import HTTPException
 
-from cadcpp.errors import CadError, ConfigError, ContextFull, NativeError
+from cadcpp.errors import CadError, ConfigError, ContextFull, NativeError, WorkerError
+from cadcpp.server.fields import Unsupported
 
 logger = logging.getLogger("cadcpp.server")
 
 _TOO_LONG = "exceed context window"  # as upstream says it
 _WITHOUT_LOGITS = "logits_all=False"
 _BY_STATUS = {401: "invalid_api_key"}
-_PARAMS = ("messages", "tools", "tool_choice", "response_format", "grammar", "prompt")  # which messages begin with
+_PARAMS = (  # which messages begin with
+    *("messages", "tools", "tool_choice", "response_format", "grammar", "prompt"),
+    "chat_template_kwargs",
+)
 
 
 class UnknownModel(ConfigError):
@@ -25,7 +29,9 @@ def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
     """The HTTP status, and the value of ``error`` in the answer."""
     error = _first(error)
     status, code = _status(error)
-    if status >= 500 and not isinstance(error, HTTPException):
+    if isinstance(error, WorkerError):
+        logger.error("%s; start the server again", error)
+    elif status >= 500 and not isinstance(error, HTTPException | Unsupported):
         # Without the message, which may quote a user's text.
         logger.error("a request failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
     kind = "internal_server_error" if status >= 500 else "invalid_request_error"
@@ -56,8 +62,12 @@ def _status(error: BaseException) -> tuple[int, str | None]:
         return error.status_code, _BY_STATUS.get(error.status_code)
     if isinstance(error, UnknownModel):
         return 404, "model_not_found"
+    if isinstance(error, Unsupported):
+        return 501, "not_supported"
     if isinstance(error, ContextFull) or _TOO_LONG in str(error):
         return 400, "context_length_exceeded"
+    if isinstance(error, WorkerError):
+        return 503, "worker_lost"
     if isinstance(error, NativeError):
         return 500, None
     refused = (CadError, ValueError, AssertionError, TemplateError, RecursionError)

@@ -15,13 +15,17 @@ class BadParameter(ConfigError):
         self.param = param
 
 
+class Unsupported(BadParameter):
+    """A parameter that could be served, but not with this model."""
+
+
 class Fields:
     """The parameters of one request, or of an object in it."""
 
     def __init__(self, data: Any, within: str = "") -> None:
         if not isinstance(data, Mapping):
             raise BadParameter(within or "the body", f"must be a JSON object, got {_name(data)}")
-        self._data, self._within = data, f"{within}." if within else ""
+        self._data, self._within = data, within
 
     def __contains__(self, name: str) -> bool:
         return self._data.get(name) is not None
@@ -30,8 +34,23 @@ class Fields:
         """The value as it is; None if it is missing or null."""
         return self._data.get(name)
 
+    def renamed(self, aliases: Mapping[str, str]) -> "Fields":
+        """The same with parameters by their own names, where they have come under other ones."""
+        own = {name: value for name, value in self._data.items() if value is not None}
+        return Fields({aliases[name]: value for name, value in own.items() if name in aliases} | own, self._within)
+
+    def with_(self, **more: Any) -> "Fields":
+        """The same with other values of some."""
+        return Fields({**self._data, **more}, self._within)
+
     def bad(self, name: str, what: str) -> BadParameter:
-        return BadParameter(f"{self._within}{name}", what)
+        return BadParameter(self._place(name), what)
+
+    def _place(self, name: str) -> str:
+        return f"{self._within}.{name}" if self._within else name
+
+    def unsupported(self, name: str, what: str) -> Unsupported:
+        return Unsupported(self._place(name), what)
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self._data.get(name)
@@ -68,7 +87,7 @@ class Fields:
     def object(self, name: str) -> "Fields":
         """An object in it; an empty one if there is none."""
         value = self._data.get(name)
-        return Fields({} if value is None else value, f"{self._within}{name}")
+        return Fields({} if value is None else value, self._place(name))
 
     def strings(self, name: str) -> list[str]:
         """A string or a list of them, none of them empty."""

@@ -7,6 +7,8 @@ from typing import Any
 from cadcpp._version import __version__
 from cadcpp.errors import ConfigError
 from cadcpp.llama.chat import response_grammar
+from cadcpp.llama.infill import infill_prompt
+from cadcpp.llama.logprobs import token_probabilities
 from cadcpp.server.completions import Prompt
 from cadcpp.server.fields import Fields
 from cadcpp.server.sampling import sampling
@@ -55,7 +57,15 @@ def tokenize(served: Served, fields: Fields) -> dict[str, Any]:
     ids = llama.tokenize(content.encode(), add_bos=fields.flag("add_special"), special=special)
     if not fields.flag("with_pieces"):
         return {"tokens": ids}
-    return {"tokens": [{"id": token, "piece": llama.spelled([token])} for token in ids]}
+    return {"tokens": [{"id": token, "piece": _piece(llama.detokenize([token], special=True))} for token in ids]}
+
+
+def _piece(spelled: bytes) -> str | list[int]:
+    """A token's text, or the bytes of one that is a part of a letter."""
+    try:
+        return spelled.decode()
+    except UnicodeDecodeError:
+        return list(spelled)
 
 
 def detokenize(served: Served, fields: Fields) -> dict[str, Any]:
@@ -69,6 +79,15 @@ def token_ids(fields: Fields, name: str) -> list[int]:
     return given
 
 
+def _files(fields: Fields) -> list[tuple[str, str]]:
+    """Names and texts of ``input_extra``."""
+    given = fields.get("input_extra") or []
+    if not isinstance(given, list):
+        raise fields.bad("input_extra", "must be a list of objects with a text and a filename")
+    files = [Fields(each, f"input_extra[{i}]") for i, each in enumerate(given)]
+    return [(each.text("filename") or "file", each.text("text") or "") for each in files]
+
+
 class NativeCompletion:
     """One request to ``/completion``."""
 
@@ -77,17 +96,32 @@ class NativeCompletion:
         self.stream = fields.flag("stream")
         self._prompt = self._one_prompt(fields)
         self._begun = time.perf_counter()
-        limit = fields.integer("n_predict", -2)
+        limit = fields.renamed({"max_tokens": "n_predict"}).integer("n_predict", -2)
         limit = -1 if limit is None else limit
         self._limit = limit
-        for name in ("n_probs", "image_data"):
-            if fields.get(name):
-                raise fields.bad(name, "is not served here")
+        if fields.get("image_data"):
+            raise fields.bad("image_data", "this model reads text only")
+        self._n_probs = fields.integer("n_probs", 0, served.llama.n_vocab() - 1) or 0
+        if self._n_probs and not served.llama._logits_all:
+            raise fields.bad("n_probs", "this server has no probabilities: start it with --logprobs")
+        self._tokens = fields.flag("return_tokens")
         self._call = sampling(fields, served.llama, _DEFAULTS)
-        if (schema := fields.get("json_schema")) is not None:
-            if "grammar" in self._call:
-                raise fields.bad("grammar", "and json_schema both say what to write: leave out one")
-            self._call["grammar"] = response_grammar({"type": "json_schema", "json_schema": {"schema": schema}})
+        self._schema = fields.get("json_schema")
+        if self._schema is not None and "grammar" in self._call:
+            raise fields.bad("grammar", "and json_schema both say what to write: leave out one")
+
+    @classmethod
+    def infill(cls, served: Served, fields: Fields) -> "NativeCompletion":
+        """One request to ``/infill``: what stands between two texts."""
+        before, after = fields.text("input_prefix"), fields.text("input_suffix")
+        if before is None or after is None:
+            raise fields.bad("input_prefix" if before is None else "input_suffix", "is missing: it must be a text")
+        files = _files(fields)
+        try:
+            ids = infill_prompt(served.llama, before + (fields.text("prompt") or ""), after, files)
+        except ConfigError as error:
+            raise fields.unsupported("input_suffix", str(error)) from None
+        return cls(served, fields.with_(prompt=ids))
 
     def _one_prompt(self, fields: Fields) -> Prompt:
         given = fields.get("prompt")
@@ -111,21 +145,34 @@ class NativeCompletion:
         content, finish = "", "length"
         for piece, ended in self._pieces():
             content, finish = content + piece, ended or finish
-        return self._end(content, finish)
+        return self._end(content, finish) | self._told(0)
 
     def chunks(self) -> Iterator[Any]:
         """The text piece by piece."""
-        finish = "length"
+        finish, n = "length", 0
         for piece, ended in self._pieces():
             finish = ended or finish
             if piece:
-                yield {"index": 0, "content": piece, "tokens": [], "stop": False, "id_slot": 0}
-        yield self._end("", finish)
+                head = {"index": 0, "content": piece, "stop": False, "id_slot": 0}
+                yield head | {"tokens": []} | self._told(n)
+                n = len(self._served.llama.last_tokens)
+        yield self._end("", finish) | self._told(n)
+
+    def _told(self, n: int) -> dict[str, Any]:
+        """What is asked for of the tokens written, without the first ``n``."""
+        llama = self._served.llama
+        ids = llama.last_tokens[n:] if self._limit else []
+        found: dict[str, Any] = {"tokens": ids} if self._tokens else {}
+        if self._n_probs:
+            found["completion_probabilities"] = token_probabilities(llama, ids, n, self._n_probs)
+        return found
 
     def _pieces(self) -> Iterator[tuple[str, str | None]]:
         if self._limit == 0:
             return
         call = self._call | {"max_tokens": max(self._limit, 0) or None, "stream": True}
+        if self._schema is not None:  # not before its turn: it may take long
+            call["grammar"] = response_grammar({"type": "json_schema", "json_schema": {"schema": self._schema}})
         for chunk in self._served.count(self._served.llama.create_completion(self._prompt, **call)):
             yield chunk["choices"][0]["text"], chunk["choices"][0]["finish_reason"]
 
@@ -133,7 +180,7 @@ class NativeCompletion:
         llama, seconds = self._served.llama, time.perf_counter() - self._begun
         usage = llama.last_usage if self._limit else {"completion_tokens": 0, "prompt_tokens": 0}
         n = usage["completion_tokens"]
-        ended = bool(llama._drawn) and finish == "stop" and llama.ended
+        ended = finish == "stop" and llama.ended
         return {
             "index": 0,
             "content": content,

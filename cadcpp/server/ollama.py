@@ -6,11 +6,21 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
+from cadcpp.llama.chat import response_grammar
+from cadcpp.server.completions import with_suffix
 from cadcpp.server.fields import Fields
 from cadcpp.server.sampling import sampling
 from cadcpp.server.served import Served
 
 VERSION = "0.6.4"  # of the API that is spoken here
+_UNSERVED = {
+    "think": "this server does not take thoughts apart from answers",
+    "images": "this model reads text only",
+    "template": "the model's own is used: write the prompt out, with raw",
+    "context": "this server keeps no conversations: use /api/chat",
+    "logprobs": "these are given by /v1/completions and /completion",
+    "top_logprobs": "these are given by /v1/completions and /completion",
+}
 _DEFAULTS = {"repeat_penalty": 1.1, "top_p": 0.9, "min_p": 0.0}
 
 
@@ -69,10 +79,14 @@ class _Request:
         self.stream = fields.flag("stream", True)
         options = fields.object("options")
         self._call = sampling(options, served.llama, _DEFAULTS)
+        for name, why in _UNSERVED.items():
+            if fields.get(name):
+                raise fields.bad(name, why)
         limit = options.integer("num_predict", -2)
         self._call["max_tokens"] = None if limit is None or limit < 0 else limit
         if limit == 0:
             raise options.bad("num_predict", "must be at least 1, or -1 for no limit")
+        self._told = {"enable_thinking": False} if fields.get("think") is False else {}
         self._format = response_format(fields)
         if self._format is not None and "grammar" in self._call:
             raise fields.bad("format", "and options.grammar both say what to write: leave out one")
@@ -114,11 +128,10 @@ class Generate(_Request):
     def __init__(self, served: Served, fields: Fields) -> None:
         super().__init__(served, fields)
         self._prompt, self._raw = fields.text("prompt") or "", fields.flag("raw")
-        self._suffix, system = fields.text("suffix"), fields.text("system")
-        if fields.get("images"):
-            raise fields.bad("images", "this model reads text only")
-        if fields.get("template"):
-            raise fields.bad("template", "the model's own is used: write the prompt out, with raw")
+        system = fields.text("system")
+        (self._infill,) = with_suffix(fields, served, [self._prompt])
+        if self._raw and system:
+            raise fields.bad("system", "is not used where raw is set: write it into the prompt")
         asked = {"role": "user", "content": self._prompt}
         self._messages = [{"role": "system", "content": system}, asked] if system else [asked]
 
@@ -141,16 +154,14 @@ class Generate(_Request):
 
     def _pieces(self) -> Iterator[tuple[str, str | None]]:
         llama, count = self._served.llama, self._served.count
-        if self._raw or self._suffix is not None:
-            from cadcpp.llama.chat import response_grammar
-
-            call = self._call | {"suffix": self._suffix}
+        if self._raw or self._infill != self._prompt:
+            call = dict(self._call)
             if self._format is not None:
                 call["grammar"] = response_grammar(self._format)
-            for chunk in count(llama.create_completion(self._prompt, stream=True, **call)):
+            for chunk in count(llama.create_completion(self._infill, stream=True, **call)):
                 yield chunk["choices"][0]["text"], chunk["choices"][0]["finish_reason"]
             return
-        call = self._call | {"response_format": self._format}
+        call = self._call | {"response_format": self._format, "chat_template_kwargs": self._told}
         for chunk in count(llama.create_chat_completion(self._messages, stream=True, **call)):
             choice = chunk["choices"][0]
             yield choice["delta"].get("content") or "", choice["finish_reason"]
@@ -161,7 +172,7 @@ class OllamaChat(_Request):
 
     def __init__(self, served: Served, fields: Fields) -> None:
         super().__init__(served, fields)
-        self._messages = fields.get("messages") or []
+        self._messages = [] if fields.get("messages") is None else fields.get("messages")
         if not isinstance(self._messages, list):
             raise fields.bad("messages", "must be a list")
         if any(isinstance(message, dict) and message.get("images") for message in self._messages):
@@ -181,6 +192,7 @@ class OllamaChat(_Request):
             yield self._head() | {"message": _said(""), "done": True, "done_reason": "load"}
             return
         call = self._call | {"response_format": self._format, "tools": self._tools}
+        call["chat_template_kwargs"] = self._told
         finish, open_calls = "stop", dict[int, dict[str, str]]()
         for chunk in self._served.count(self._served.llama.create_chat_completion(self._messages, stream=True, **call)):
             choice = chunk["choices"][0]

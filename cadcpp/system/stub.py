@@ -10,8 +10,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from cadcpp.errors import ModelError
 from cadcpp.gguf.header import Header, Part
-from cadcpp.system.mapping import Mapped, Segment, has_maps, is_shareable, map_over, mappings
+from cadcpp.system.mapping import Mapped, Mapping, Segment, has_maps, is_shareable, map_over, mappings
 from cadcpp.system.scratch_file import ScratchFile, place_name, scratch_folders
 
 _NO_HOLES = 1 << 20  # bytes that a hole may take
@@ -68,6 +69,43 @@ class Stub:
 
     def close(self) -> None:
         self._stack.close()
+
+
+class Sending:
+    """A load on a stub that reads some of the weights, to send them away: what was read is let go of."""
+
+    def __init__(self, header: Header, stub: Stub) -> None:
+        self._parts, self._stub = header.parts, stub
+        self._begun = False
+        self._mapping: Mapping | None = None
+        self._error: ModelError | None = None
+
+    def on_progress(self) -> None:
+        """A tensor comes next: before the first one the real files take the stub's place."""
+        if not self._begun:
+            self._begun = True
+            self._stub.on_progress()
+            self._map()
+        elif self._mapping is not None:
+            self._mapping.drop_all()
+
+    def _map(self) -> None:
+        try:
+            segments = self._stub.remap()
+        except ModelError as error:  # nobody would hear of it in here
+            self._error = error
+            return
+        self._mapping = Mapping(self._parts, segments) if segments is not None else None
+
+    def finish(self) -> bool:
+        """Let go of the last one; whether the real files were there. Raises ModelError if they could not be mapped."""
+        if self._error is not None:
+            raise self._error
+        if self._mapping is None:
+            return False
+        self._mapping.drop_all()
+        self._mapping.close()
+        return True
 
 
 def foreseen_limits(header: Header) -> str:

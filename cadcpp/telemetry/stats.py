@@ -19,9 +19,15 @@ class Stats:
     read_bytes: int = 0  # fetched from storage, page faults included
     prompt_read_bytes: int = 0  # ... of them until the first text came: by all passes that the prompt took
     read_bytes_per_token: int = 0
+    expert_hit_rate: float | None = None  # share of the experts that passes used which were in memory; None: no paging
+    expert_read_bytes: int = 0  # of read_bytes
+    expert_stall_seconds: float = 0.0  # of stall_seconds
     pinned_bytes: int = 0
     streamed_bytes_per_pass: int = 0
     layers_reported: bool | None = None  # by llama.cpp, without which streaming is slow; None: nothing is streamed
+    link_bytes: int = 0  # sent to workers and received from them
+    link_round_trips: int = 0  # replies of workers that were waited for
+    link_seconds: float = 0.0  # ... and for how long, what they compute included
     peak_rss_bytes: int = 0
     load_seconds: float = 0.0
     exact: bool = True  # whether the text is that of plain decoding, as far as this machine was tried

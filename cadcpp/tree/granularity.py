@@ -24,6 +24,13 @@ class Granularity:
         rows = -(-max(n, self.least) // self.multiple) * self.multiple
         return -(-rows // self.large) * self.large if rows > _BLOCK else rows
 
+    def length(self, n_seq: int, n: int) -> int:
+        """Rows of each of some sequences that have ``n`` or fewer: they and all together are such a number."""
+        length = self.whole(n)
+        while self.whole(n_seq * length) != n_seq * length or self.whole(length) != length:
+            length += 1
+        return length
+
     def suits(self, other: "Granularity") -> bool:
         """Whether all its numbers of rows are such of the other's as well."""
         return all(other.whole(n) == n for n in map(self.whole, range(1, 2 * _BLOCK + 2)))

@@ -99,15 +99,13 @@ class TokenTree:
         """The likeliest ``n`` rows (at least the root), no deeper than ``max_depth``; still a tree."""
         rows = [r for r in range(len(self)) if max_depth is None or self.depth[r] <= max_depth]
         # A child is never likelier than its parent; ties go to the smaller row, which is the parent.
-        keep = sorted(sorted(rows, key=lambda r: (-self.logp[r], r))[: max(n, 1)])
-        rank = {old: new for new, old in enumerate(keep)}
+        return self.part(sorted(sorted(rows, key=lambda r: (-self.logp[r], r))[: max(n, 1)]))
+
+    def part(self, rows: Sequence[int]) -> "TokenTree":
+        """Some rows alone, in rising order; with each there must be its parent."""
+        keep, rank = list(rows), {old: new for new, old in enumerate(rows)}
         parent = [rank.get(int(self.parent[r]), -1) for r in keep]
         return TokenTree.build(self.token[keep].tolist(), parent, self.logp[keep].tolist(), self.guessed[keep].tolist())
-
-    def chain(self) -> "TokenTree":
-        """The likeliest chain alone."""
-        n = next((row for row in range(1, len(self)) if self.parent[row] != row - 1), len(self))
-        return TokenTree(self.token[:n], self.parent[:n], self.depth[:n], self.logp[:n], self.guessed[:n])
 
     def draw(self, text: Callable[[int], str] = str, accepted: Sequence[int] = ()) -> str:
         """The tree for people: a line per row with its probability; accepted rows carry a star."""

@@ -10,6 +10,8 @@ from cadcpp.kv.state_cache import cache_of
 from cadcpp.native.context import Context, OnLayer
 from cadcpp.native.sampler import Draw
 from cadcpp.telemetry.progress import Progress, within
+from cadcpp.tree.chains import Chains
+from cadcpp.tree.limits import DraftBudget
 from cadcpp.tree.prices import FIRST_ROWS, TEXT_ROWS
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.accept import Accepted
@@ -100,7 +102,7 @@ class Verifier:
         if self.carries and text.n_uncached > TEXT_ROWS:
             return 1
         n_rows = min(config.n_batch, config.n_cells - text.n_committed)
-        n_leaves = n_rows if config.states else config.n_seq  # all but the root may be leaves
+        n_leaves = n_rows if config.states else config.n_seq  # all but the root may be leaves; chains are picked later
         return min(n_rows - text.n_uncached + 1, config.n_outputs, n_leaves + 1)
 
     def reach(self, text: TextState) -> int:
@@ -119,7 +121,26 @@ class Verifier:
     @property
     def n_chains(self) -> int | None:
         """Chains that a tree may be, at most; None: it may have any shape."""
-        return 1 if self.context.shape.states else None
+        return self.context.shape.n_seq if self.context.shape.states else None
+
+    def fit(self, text: TextState, tree: TokenTree, budget: DraftBudget) -> TokenTree:
+        """Of a tree that was drafted as much as a pass can check."""
+        return tree if self.n_chains is None else self._chains(text).best(tree, budget.prices, budget.max_size)
+
+    def n_rows(self, text: TextState, tree: TokenTree) -> int:
+        """Of a pass, without those that it is filled up with."""
+        if self.n_chains is None:
+            return text.n_uncached - 1 + len(tree)
+        return len(tree.leaves()) * (text.n_uncached + int(tree.depth.max()))
+
+    def _chains(self, text: TextState) -> Chains:
+        shape, n_snapshots = self.context.shape, self.context.n_snapshots
+        return Chains(
+            most=shape.n_seq,
+            n_text=text.n_uncached,
+            n_doubtful=n_snapshots or None,
+            granularity=shape.granularity,
+        )
 
     def evaluate(
         self, text: TextState, tree: TokenTree, draw: Draw, progress: Progress | None = None
@@ -129,15 +150,22 @@ class Verifier:
         The round must have begun with `begin`.
         """
         context, n = self.context, text.n_uncached
-        self._n_seq = self._decode(text.uncached, tree, within(progress, text.n_committed, n, len(text.ids)))
-        return lambda row: draw(context, n - 1 + row)
+        on_layer = within(progress, text.n_committed, n, len(text.ids))
+        at = (self._decode if self.n_chains is None else self._decode_chains)(text.uncached, tree, on_layer)
+        return lambda row: draw(context, int(at[row]))
 
     def commit(self, text: TextState, tree: TokenTree, accepted: Accepted) -> None:
         """Make text of what was accepted, and keep of what `evaluate` left in the cache as much as lies in order."""
-        self.cache.commit(text.uncached, tree.token[1 : in_order(accepted.rows)].tolist(), self._n_seq)
+        rows, winner = accepted.rows, 0
+        if self.n_chains is None:
+            rows = rows[: in_order(rows)]
+        else:
+            winner = int(tree.spans()[0][rows[-1]])
+        self.cache.commit(text.uncached, tree.token[rows[1:]].tolist(), self._n_seq, winner)
         text.ids += accepted.tokens(tree)
 
-    def _decode(self, uncached: list[int], tree: TokenTree, on_layer: OnLayer | None = None) -> int:
+    def _decode(self, uncached: list[int], tree: TokenTree, on_layer: OnLayer | None) -> NDArray[np.int_]:
+        """One pass, in which a node belongs to the sequences of all leaves below it; gives the rows of nodes, [n]."""
         lo, hi = tree.spans()
         n_seq, start, batch = int(hi[0]), len(self.cache), self.context.batch
         n_rows = len(uncached) - 1 + len(tree)
@@ -145,8 +173,26 @@ class Verifier:
         batch.clear()
         batch.add(uncached[:-1], start, 0, n_seq, False)
         batch.add(tree.token, start + len(uncached) - 1 + tree.depth, lo, hi, True)
+        self._n_seq = n_seq
         self.context.decode(on_layer)
-        return n_seq
+        return len(uncached) - 1 + np.arange(len(tree))
+
+    def _decode_chains(self, uncached: list[int], tree: TokenTree, on_layer: OnLayer | None) -> NDArray[np.int_]:
+        """One pass, in which every leaf has a sequence that begins with the text; gives the rows of nodes, [n]."""
+        lo, leaves, batch = tree.spans()[0], tree.leaves(), self.context.batch
+        start, n, at = len(self.cache), len(uncached), np.zeros(len(tree), np.int_)
+        length = self.context.shape.granularity.length(len(leaves), n + int(tree.depth.max()))
+        self.cache.share(len(leaves), length - n)
+        batch.clear()
+        for seq, leaf in enumerate(leaves):
+            path = np.array(tree.ancestors(leaf))
+            is_first = lo[path] == seq  # logits of what several have are the same
+            at[path[is_first]] = batch.n + n - 1 + np.flatnonzero(is_first)
+            batch.add(uncached[:-1], start, seq, seq + 1, False)
+            batch.add(tree.token[path], start + n - 1, seq, seq + 1, is_first)
+        self._n_seq = len(leaves)
+        self.context.decode(on_layer)
+        return at
 
     def rollback(self) -> None:
         self.cache.rollback()

@@ -75,7 +75,7 @@ class Counter:
 
 
 def test_a_chat_that_goes_on_is_the_chat_that_never_ended(pair: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [*pair, "--temp", 0, "-n", 16]
+    options = [*pair, "--temp", 0, "-n", 16, "--fallback", "none"]  # else costs decide whether the draft reads at all
     whole = run("chat", *options, "--system", "You are a sailor.", stdin=b"Name three colours.\nWhich is warm?\n")
     first = run("chat", *options, "--system", "You are a sailor.", "--save-kv-cache", stdin=b"Name three colours.\n")
     counter = Counter(monkeypatch)

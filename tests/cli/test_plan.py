@@ -4,12 +4,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from cadcpp.cli import main
 from cadcpp.gguf.header import read_header
+from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.memory_plan import make_plan
+from cadcpp.runtime.learned_demand import LearnedDemand
 
 
 @pytest.fixture
@@ -35,3 +38,21 @@ def test_weights_that_fit(arguments: list[str]) -> None:
 def test_for_programs(arguments: list[str]) -> None:
     values = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert values["streams"] and values["exact"] is True and values["read_bytes_per_pass"] > 0
+
+
+def test_experts_that_do_not_fit(tiny: Callable[..., Path], state: Path) -> None:
+    """What is known of them is said, and that nothing is known yet."""
+    model = tiny("mixture", n_layer=4, n_embd=256, n_ff=512, n_experts=16, n_used=2)
+    whole = make_plan(read_header(model), None, ram=1 << 40, n_ctx=256, rows=64)
+    ram = whole.fixed + whole.layout.pinned_bytes + whole.layout.expert_bytes // 2
+    arguments = ["plan", "-m", str(model), "--ctx", "256", "--ram", f"{ram}B", "--disk-speed", "100MiB"]
+    before = CliRunner().invoke(main, arguments)
+    assert "is learned while text is written" in before.stdout
+    layers = read_header(model).number("block_count")
+    demand = ExpertDemand(np.full((layers, 16), 0.01))
+    demand.rate[:, :2], demand.n_rows = 1.0, 100
+    LearnedDemand(read_header(model)).keep(demand)
+    after = CliRunner().invoke(main, arguments)
+    assert "% of a token's experts are in memory" in after.stdout
+    values = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert values["hit_rate"] > 0.9 and values["read_bytes_per_pass"] < 0.1 * values["routed"]

@@ -1,6 +1,7 @@
 """The bench's report and comparison, on records that were made up."""
 
 import json
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,15 +12,18 @@ import pytest
 
 from bench.matrix import models
 from bench.matrix.cell import MEMORY, Cell
-from bench.matrix.grid import AS_IS, MEDIUM, all_cells, cell, sections
+from bench.matrix.grid import AS_IS, DRAWN, MEDIUM, all_cells, cell, sections
 from bench.matrix.runner import measure
 from bench.matrix.systems import OURS, PLAIN, SAME, digest, is_steady, parse
 from bench.measure.energy import rapl, watts_of
+from bench.measure.machine_speed import machine_speed
+from bench.measure.neighbours import BUSY, TWIN, beside
 from bench.measure.record import ROOT
 from bench.measure.results import Record, Run, differing, gather, load
 from bench.report import build
 from bench.report.compare import exact_changes, timed_changes
 from bench.report.goals import Goal, goals
+from bench.report.speed import headline
 from bench.report.statistics import growth, over_others, ratio
 from bench.studies import fixed_sizes, weight_types
 from cadcpp.models.demo import demo_names
@@ -146,6 +150,40 @@ def test_a_goal_without_figures_is_neither_reached_nor_missed() -> None:
     assert all(goal.reached is None for goal in goals(gather([])))
 
 
+def test_drawn_texts_are_compared_with_plain_decoding_whose_speed_no_sampler_changes() -> None:
+    drawn = cell(AS_IS, "chat", OURS, sampling=DRAWN)
+    run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1), line(drawn, 0.15, [1, 2]))
+    assert ratio(run, drawn) == pytest.approx(6)
+    shown = "\n".join(headline(run))
+    assert "chat, temperature 0.8 | 0.150 (6.0x)" in shown and "chat, greedy | 0.100 (9.0x)" in shown
+
+
+def test_each_is_compared_beside_the_same_neighbour() -> None:
+    seconds = {(PLAIN, ""): 0.1, (OURS, ""): 0.1, (PLAIN, BUSY): 0.4, (OURS, BUSY): 0.2}
+    lines = [line(cell(MEMORY, "chat", kind, beside=other), s) for (kind, other), s in seconds.items()]
+    assert len({record["id"] for record in lines}) == 4
+    text, _ = build.render(run_of(*lines))
+    assert "| in memory | beside a busy process | 0.400 | 0.200 | 2.0x |" in text
+    found = {goal.text: goal.value for goal in goals(run_of(*lines))}
+    assert found["in memory, each beside a busy process: x plain llama.cpp"] == pytest.approx(2)
+
+
+def test_a_neighbour_works_meanwhile_and_not_afterwards(tmp_path: Path) -> None:
+    sign = tmp_path / "sign"
+    with beside(TWIN, [sys.executable, "-c", f"open({str(sign)!r}, 'a').write('x')"]):
+        while not sign.exists() or sign.stat().st_size < 2:  # again and again
+            time.sleep(0.01)
+    n = sign.stat().st_size
+    time.sleep(0.3)
+    assert sign.stat().st_size == n
+    with beside("", ["no such command"]):
+        pass
+
+
+def test_the_machine_s_speed_is_counted() -> None:
+    assert machine_speed(0.05) > 0
+
+
 def test_growth_compares_the_ends() -> None:
     points = {256.0: (0.1, 0.1, 0.1), 8192.0: (0.4, 0.4, 0.4), 1024.0: (9.0, 9.0, 9.0)}
     assert growth(points, "x").startswith("32 times the x costs 4 times as much (0.1 at 256, 0.4 at 8192; power 0.40")
@@ -245,7 +283,7 @@ def test_the_readmes_table_is_the_reports(tmp_path: Path) -> None:
     run = run_of(line(PLAIN_CHAT, 0.9), line(OURS_CHAT, 0.1))
     build.put_headline(run, readme)
     text = readme.read_text()
-    assert "old" not in text and "| **cadcpp**: chat | 0.100 (9.0x) |" in text and text.endswith("after\n")
+    assert "old" not in text and "| **cadcpp**: chat, greedy | 0.100 (9.0x) |" in text and text.endswith("after\n")
 
 
 def test_the_project_s_own_table_is_the_published_reports() -> None:

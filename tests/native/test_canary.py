@@ -18,11 +18,14 @@ import pytest
 
 from cadcpp.gguf.ggml_base import binding_folder, ggml_base, listening
 from cadcpp.gguf.parser import parser
+from cadcpp.link.connection import connect
+from cadcpp.link.protocol import CAPS_BYTES, VERSION, Command, ask
 from cadcpp.llama.chat import _formatter_of
 from cadcpp.llama.upstream import Upstream
 from cadcpp.native.lib import api
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import MAX_SEQ
+from tests.support.workers import needs_rpc, worker
 
 from llama_cpp import _internals as internals  # isort: skip  after cadcpp.native.lib
 from llama_cpp.llama_chat_format import get_chat_completion_handler  # isort: skip
@@ -39,6 +42,15 @@ def attributes(thing: Any, of: str) -> set[str]:
     """Every ``of.<name>`` in the source of a function or a class."""
     nodes = (node for node in ast.walk(tree_of(thing)) if isinstance(node, ast.Attribute))
     return {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == of}
+
+
+# llama.cpp's RPC backend, where it was built in. ------------------------------------------------------------
+
+
+@needs_rpc
+def test_workers_are_spoken_to_in_the_version_that_llama_cpp_speaks() -> None:
+    with worker(1 << 30) as there, connect(there.address) as sock:
+        assert tuple(ask(sock, Command.HELLO, bytes(CAPS_BYTES))[:2]) == VERSION, "link/protocol.py"
 
 
 # llama_cpp.Llama and its parts. ---------------------------------------------------------------------------

@@ -13,6 +13,7 @@ pytest.importorskip("starlette", reason="the extra `server` is not installed")
 from cadcpp import Llama  # noqa: E402
 from cadcpp.server.app import make_app  # noqa: E402
 from tests.support.asgi import Client, ask  # noqa: E402
+from tests.support.vocab import N_VOCAB  # noqa: E402
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
@@ -168,7 +169,7 @@ COMPLETIONS: dict[str, tuple[dict[str, Any], int]] = {
     "an echo": ({"prompt": "abc", "echo": True}, 1),
     "an echo of ids": ({"prompt": [20, 21, 22], "echo": True}, 1),
     "an echo alone": ({"prompt": "abc", "echo": True, "max_tokens": 0}, 1),
-    "a suffix": ({"prompt": "abc", "suffix": "."}, 1),
+    "no suffix": ({"prompt": "abc", "suffix": ""}, 1),
 }
 
 
@@ -186,7 +187,7 @@ def test_completions(app: Any, alone: Llama, path: str, body: dict[str, Any], n:
         made = alone(prompt, max_tokens=limit, temperature=0, repeat_penalty=1.1) if limit else None
         shown = "" if not body.get("echo") else prompt if isinstance(prompt, str) else alone.spelled(prompt)
         texts.append(shown + (made["choices"][0]["text"] if made else ""))
-    assert [choice["text"] for choice in answer["choices"]] == texts or body.get("suffix")
+    assert [choice["text"] for choice in answer["choices"]] == texts
     assert answer["usage"]["completion_tokens"] == 0 if not limit else answer["usage"]["completion_tokens"] > 0
 
 
@@ -200,7 +201,7 @@ def test_streams_of_completions_say_the_same(app: Any, body: dict[str, Any]) -> 
     for chunk in chunks[:-1]:
         assert chunk["usage"] is None
         texts[chunk["choices"][0]["index"]] += chunk["choices"][0]["text"]
-    assert texts == [choice["text"] for choice in whole["choices"]] or body.get("suffix")
+    assert texts == [choice["text"] for choice in whole["choices"]]
     assert chunks[-1]["choices"] == [] and chunks[-1]["usage"] == whole["usage"]
 
 
@@ -239,7 +240,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "a choice that is none": ("chat/completions", chat(HI, tools=[WEATHER], tool_choice="maybe"), "tool_choice"),
     "a schema that cannot be kept": (
         "chat/completions",
-        chat(HI, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}),
+        chat(HI, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"if": {}}}}),
         "response_format",
     ),
     "no schema": ("chat/completions", chat(HI, response_format={"type": "json_schema"}), "response_format"),
@@ -266,7 +267,7 @@ def test_what_is_not_served_is_refused_with_the_parameters_name(
 
 
 def test_the_place_in_a_schema_is_named(app: Any) -> None:
-    schema = {"type": "object", "properties": {"a": {"anyOf": [{"type": "null"}, {"not": {}}]}}}
+    schema = {"type": "object", "properties": {"a": {"anyOf": [{"type": "null"}, {"not": {"type": "integer"}}]}}}
     body = chat(HI, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
     assert b"#/properties/a/anyOf/1/not" in post(app, "/v1/chat/completions", body).body
 
@@ -459,9 +460,9 @@ def test_ollamas_errors_are_texts(app: Any, body: dict[str, Any]) -> None:
 
 PATHS = {
     "GET": "/v1/models /v1/models/tiny /models /props /slots /plan /metrics /api/tags /api/ps /api/version".split(),
-    "POST": "/v1/completions /v1/chat/completions /chat/completions /completion /completions /tokenize /detokenize "
-    "/apply-template /extras/tokenize /extras/tokenize/count /extras/detokenize /api/chat /api/generate /api/show "
-    "/v1/embeddings /embedding /api/embed /v1/engines/x/completions".split(),
+    "POST": "/v1/completions /v1/chat/completions /chat/completions /completion /completions /infill /tokenize "
+    "/detokenize /apply-template /extras/tokenize /extras/tokenize/count /extras/detokenize /api/chat /api/generate "
+    "/api/show /v1/embeddings /embedding /api/embed /v1/engines/x/completions".split(),
 }
 
 
@@ -499,3 +500,86 @@ def test_pages_of_an_allowed_origin_may_use_it_with_the_key(llama: Llama) -> Non
     assert ask(app, path="/v1/models", method="GET", headers=origin, chunks=[b""]).status == 401
     other = ask(app, method="OPTIONS", headers=asks | {"origin": "https://evil.example"}, chunks=[b""])
     assert other.status >= 400 and not any(name.startswith(b"access-control") for name, _ in other.sent[0]["headers"])
+
+
+# between two texts --------------------------------------------------------------------------------------
+
+FIM = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>", "<|repo_name|>"]
+
+
+@pytest.fixture(scope="module")
+def filler(tiny: Callable[..., Path]) -> Iterator[Llama]:
+    """A model with tokens for texts that are filled in."""
+    path = tiny("llama", type_name="Q8_0", n_padding=len(FIM), vocabulary={"control": FIM})
+    with Llama(str(path), n_ctx=256, n_threads=1, logits_all=True, verbose=False) as made:
+        yield made
+
+
+def filling(llama: Llama, before: str, after: str, *beside: str) -> list[int]:
+    """The prompt as it has to be."""
+    first = N_VOCAB
+    prefix, suffix, middle, separator, repository = range(first, first + len(FIM))
+    ids = [llama.token_bos()]
+    for i, text in enumerate(beside):
+        ids += [separator if i else repository, *llama.tokenize(text.encode(), add_bos=False)]
+    ids += [prefix, *llama.tokenize(before.encode(), add_bos=False)]
+    return [*ids, suffix, *llama.tokenize(after.encode(), add_bos=False), middle]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "key"),
+    [
+        ("/infill", {"input_prefix": "ab", "input_suffix": "yz", "n_predict": 5}, "content"),
+        ("/infill", {"input_prefix": "a", "prompt": "b", "input_suffix": "yz", "n_predict": 5}, "content"),
+        ("/v1/completions", {"prompt": "ab", "suffix": "yz", "max_tokens": 5, "repeat_penalty": 1}, "choices"),
+        (
+            "/api/generate",
+            {
+                "prompt": "ab",
+                "suffix": "yz",
+                "stream": False,
+                "options": {"num_predict": 5, "temperature": 0, "repeat_penalty": 1},
+            },
+            "response",
+        ),
+    ],
+)
+def test_a_text_is_filled_in(filler: Llama, path: str, body: dict[str, Any], key: str) -> None:
+    want = filler(filling(filler, "ab", "yz"), max_tokens=5, temperature=0)["choices"][0]["text"]
+    client = post(make_app(filler, "tiny"), path, {"temperature": 0, **body})
+    assert client.status == 200, client.body
+    found = json.loads(client.body)[key]
+    assert (found if isinstance(found, str) else found[0]["text"]) == want
+
+
+def test_files_go_before_what_is_filled_in(filler: Llama) -> None:
+    files = [{"filename": "a.py", "text": "one"}, {"text": "two"}]
+    body = {"input_prefix": "ab", "input_suffix": "yz", "input_extra": files, "n_predict": 3, "temperature": 0}
+    assert post(make_app(filler, "tiny"), "/infill", body).status == 200
+    assert filler._prompt == filling(filler, "ab", "yz", "project\n", "a.py\none", "file\ntwo")
+
+
+def test_a_model_that_cannot_fill_in_says_so(app: Any) -> None:
+    client = post(app, "/infill", {"input_prefix": "ab", "input_suffix": "yz"})
+    assert client.status == 501 and json.loads(client.body)["error"]["param"] == "input_suffix"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_probabilities_of_a_native_completion(app: Any, alone: Llama, stream: bool) -> None:
+    body = {"prompt": "abc", "n_predict": 6, "temperature": 0, "n_probs": 3, "return_tokens": True, "stream": stream}
+    text = post(app, "/completion", body).body.decode()
+    parts = [json.loads(part.removeprefix("data: ")) for part in text.split("\n\n") if part] if stream else None
+    found = parts if parts is not None else [json.loads(text)]
+    tokens = [token for each in found for token in each["tokens"]]
+    probs = [prob for each in found for prob in each["completion_probabilities"]]
+    ids = alone.tokenize(b"abc")
+    alone.reset()
+    alone.eval([*ids, *tokens])
+    assert len(tokens) == 6 and [prob["id"] for prob in probs] == tokens
+    for i, prob in enumerate(probs):
+        logits = alone.scores[len(ids) - 1 + i].astype(float)
+        logprobs = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+        top = [(int(token), pytest.approx(logprobs[token], abs=1e-4)) for token in np.argsort(-logprobs)[:3]]
+        assert [(each["id"], each["logprob"]) for each in prob["top_logprobs"]] == top
+        assert prob["logprob"] == pytest.approx(logprobs[tokens[i]], abs=1e-4)
+        assert bytes(prob["bytes"]).decode("utf-8", "replace") == prob["token"]

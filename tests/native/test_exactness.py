@@ -14,7 +14,7 @@ import pytest
 from cadcpp import errors
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import read_header
-from cadcpp.gguf.sketch import Sketch, sketch, write_sketch
+from cadcpp.gguf.sketch import Sketch, sketch
 from cadcpp.modes import Speculative
 from cadcpp.native import exactness
 from cadcpp.native.exactness import agrees, find_granularity
@@ -68,7 +68,7 @@ def test_some_number_of_rows_is_exact(tiny: Callable[..., Path], architecture: s
     ],
 )
 def test_control_rows_one_by_one_are_not_enough(tiny: Callable[..., Path], tmp_path: Path, architecture: str) -> None:
-    write_sketch(path := tmp_path / "sketch.gguf", sketch(read_header(tiny_of(tiny, architecture, "Q8_0"))))
+    sketch(read_header(tiny_of(tiny, architecture, "Q8_0"))).write(path := tmp_path / "sketch.gguf")
     model = Model(path, vocabulary=False)
     try:
         assert not agrees(model, Granularity(), 1) and agrees(model, Granularity(16, 16, 16), 1)

@@ -1,6 +1,6 @@
 """What a context tells while it decodes, and what happens when the one who listens raises."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ class Diary:
     def start_pass(self) -> None:
         self.told.append("start")
 
-    def experts_chosen(self, layer: int, experts: Sequence[int]) -> None: ...
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None: ...
 
     def layer_done(self, layer: int) -> None:
         self.told.append(layer)

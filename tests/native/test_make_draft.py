@@ -142,3 +142,60 @@ def test_memory_that_leaves_no_room_for_a_draft(tiny: Callable[..., Path], tmp_p
     with pytest.raises(ToolError, match="no variant of .* fits beside it into 31.5 MB"):
         make_draft(tiny(n_layer=1), tmp_path / "draft.gguf", place, lambda variant: None)
     assert list(tmp_path.iterdir()) == []
+
+
+# models with recurrent state ---------------------------------------------------------------------------------------
+
+HYBRIDS = ("lfm2", "lfm2moe", "qwen35", "granitehybrid", "nemotron_h", "falcon_h1", "mamba2")
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+@pytest.mark.parametrize("architecture", HYBRIDS)
+def test_a_silenced_layer_of_a_hybrid_is_as_good_as_dropped(
+    tiny: Callable[..., Path], tmp_path: Path, architecture: str, layer: int
+) -> None:
+    attention = [t.name for t in read_header(tiny(architecture)).tensors if "attn_output" in t.name]
+    if attention == [f"blk.{layer}.attn_output.weight"]:
+        pytest.skip("without any attention it is no hybrid")
+    if architecture == "lfm2moe" and layer == 0:
+        pytest.skip("its first layer is dense, by number")
+    whole, tried, dropped = tiny(architecture), tmp_path / "tried.gguf", tmp_path / "dropped.gguf"
+    tried.write_bytes(whole.read_bytes())
+    drop_layers(whole, dropped, [layer])
+    with silenced(read_header(tried), layer):
+        assert differ(tried, dropped) < CLOSE < differ(tried, whole)
+    assert tried.read_bytes() == whole.read_bytes()
+
+
+def test_blocks_that_predict_further_tokens_are_dropped_too(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    for name, model in {"plain": tiny("qwen35"), "longer": tiny("qwen35", n_nextn=1)}.items():
+        drop_layers(model, tmp_path / name, [1])
+    assert [read_header(tmp_path / name).number("block_count") for name in ("plain", "longer")] == [3, 3]
+    assert differ(tmp_path / "plain", tmp_path / "longer") < CLOSE
+
+
+@pytest.mark.parametrize("architecture", HYBRIDS)
+def test_a_hybrid_drafts_for_itself(tiny: Callable[..., Path], architecture: str) -> None:
+    verifier = tiny(architecture)
+    texts, _ = write_texts(verifier, None)
+    same, poor = measure(verifier, texts), measure(tiny(architecture, noise=0.1), texts)
+    assert same.agreement > 0.98 > poor.agreement
+    assert same.tokens[-1] > poor.tokens[-1] >= 1
+
+
+@pytest.mark.parametrize("architecture", ["lfm2", "qwen35", "granitehybrid", "mamba2"])
+def test_a_draft_is_made_of_a_hybrid(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    verifier, costs, seen = tiny(architecture, type_name="F32"), PassCost(), list[Variant]()
+    texts, _ = write_texts(verifier, None)
+    for n_rows in (1, 2, 4, 8, 16, 64):
+        costs.add(n_rows, 0.01)
+    monkeypatch.setattr("cadcpp.models.make_draft.write_texts", lambda *_, **place: (texts[:2], costs))
+    monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda path, texts: at_once(8))
+    place = Place(ram=8 << 30, disk_bytes_per_s=1e9, n_ctx=256)
+    make_draft(verifier, tmp_path / "draft.gguf", place, seen.append)
+    assert {*"Q2_K Q3_K_M Q4_K_M Q8_0".split()} < {variant.name for variant in seen} and less_layers(seen)
+    draft = read_header(tmp_path / "draft.gguf")
+    assert draft.architecture == read_header(verifier).architecture and draft.n_bytes < verifier.stat().st_size
+    check_pair(read_header(verifier), draft)

@@ -2,16 +2,27 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import read_header
+from cadcpp.native.context import Context
+from cadcpp.native.model import Model
+from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.memory_plan import Plan, make_plan
+from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import read_bytes
+from cadcpp.telemetry.stats import Stats
+from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.limits import TreeLimits
+from tests.support.routes import Routes
+from tests.support.vocab import random_text
 
 N_CTX, ROWS = 256, 16
 GREEDY = SamplingConfig(temperature=0.0)
@@ -69,6 +80,50 @@ def test_only_routed_experts_are_read(mixture: Path) -> None:
     assert read < n_passes * layout.expert_bytes / 4
     if counted:  # a memory file system has nothing to count
         assert counted <= 1.25 * read + (4 << 20)
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 5])
+def test_rows_that_fill_a_pass_up_read_no_experts(mixture: Path, n_rows: int) -> None:
+    """They are routed as the first row is, in every layer, wherever in a text it stands."""
+    shape = ContextShape(n_cells=N_CTX, n_batch=16, n_outputs=16, n_seq=8)
+    text = random_text(3, 40)
+    used = []
+    for granularity in (Granularity(), Granularity(4, 4)):
+        routes = Routes()
+        with closing(Model(mixture)) as model:
+            with closing(Context(model, replace(shape, granularity=granularity), 1, routes)) as context:
+                for start, n in ((0, 16), (16, 16), (32, n_rows)):
+                    context.batch.clear()
+                    context.batch.add(text[start : start + n], start, 0, 1, True)
+                    context.decode()
+        assert {len(chosen) for chosen in routes.chosen.values()} <= {granularity.whole(n_rows), n_rows}
+        used.append({layer: set(chosen.ravel().tolist()) for layer, chosen in routes.chosen.items()})
+    assert used[0] == used[1] and all(len(experts) <= 2 * n_rows for experts in used[1].values())
+
+
+def test_the_next_session_starts_from_what_was_used_most(mixture: Path, state: Path) -> None:
+    with session(mixture, None, 0.5) as behind:
+        pager = behind.pager
+        assert isinstance(pager, StreamingPager) and behind.plan.hit_rate is None
+        first = write(behind, 48)
+        learned = pager.demand.rate.copy()
+    assert (state / "cadcpp" / "experts.json").stat().st_size < 2_000
+    with session(mixture, None, 0.5) as behind:
+        assert isinstance(behind.pager, StreamingPager)
+        np.testing.assert_allclose(behind.pager.demand.rate, learned, atol=1 / 255)
+        assert behind.plan.hit_rate is not None and 0.5 < behind.plan.hit_rate < 1
+        assert write(behind, 48) == first
+
+
+def test_the_figures_tell_of_experts(mixture: Path) -> None:
+    stats = Stats()
+    with session(mixture, None, 0.5) as behind:
+        for _ in behind.stream(PROMPT, GREEDY, 24, stats=stats):
+            pass
+        read = behind.pager.state()
+    assert stats.expert_hit_rate == round(1 - read.experts_read / read.experts_used, 4)
+    assert stats.expert_read_bytes == read.expert_bytes > 0
+    assert 0 < stats.expert_stall_seconds <= stats.stall_seconds
 
 
 def _forget(path: Path, behind: Session) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from bench.baselines import own_defaults
 from bench.matrix.systems import LOOKUP, OPTIONS, PLAIN, SAME, Task, command, parse
 from bench.measure import record
-from bench.studies import acceptance, exactness, round_profile, soak
+from bench.studies import acceptance, exactness, expert_routes, round_profile, soak
 from bench.studies.replay import replays
 from bench.studies.soak_request import Reply, Request
 from cadcpp.cli import main as cli
@@ -149,3 +150,16 @@ def test_control_trees_of_f16_do_not_replay_row_by_row() -> None:
 @pytest.mark.parametrize("kind", ["f16", "q4_K"])
 def test_the_small_study_finds_what_the_large_one_does(kind: str) -> None:
     assert list(exactness.rows([kind], small=True)) == list(exactness.rows([kind]))
+
+
+def test_routings_are_recorded_a_token_at_a_time_and_replayed(tiny: Callable[..., Path], results: Path) -> None:
+    model = tiny("mixture", n_layer=4, n_embd=256, n_ff=512, n_experts=16, n_used=2)
+    prompts = ["It was a dark and stormy night.", "Nothing else was known of it."]
+    texts = expert_routes.routing(model, prompts, 20)
+    assert [text.shape for text in texts] == [(19, 4, 2)] * 2 and len(np.unique(texts[0])) > 8
+    again = expert_routes.routing(model, prompts[::-1], 20, share=0.3)
+    assert all((one == other).all() for one, other in zip(texts, again[::-1], strict=True))
+    reads = expert_routes.compare(np.concatenate(texts), 16, 0.5)
+    assert reads["optimum"] <= min(reads.values()) and reads["own"] < 8
+    figures = expert_routes.figures(texts, 16)
+    assert 2 <= figures["used"] <= 16 and 0 < figures["lag 1, first layer"] < 1

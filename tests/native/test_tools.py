@@ -12,6 +12,8 @@ from cadcpp.errors import ConfigError
 from cadcpp.llama import options as own_options
 from tests.support.oracle import whole
 
+from llama_cpp import LlamaGrammar  # isort: skip
+
 _MESSAGES = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
 TEMPLATES = {  # what is looked at in the families' own
     "Hermes, Qwen": _MESSAGES + "{% if tools %}<tools>{{ tools | tojson }}</tools> answer in <tool_call>{% endif %}",
@@ -83,6 +85,40 @@ def test_a_required_call_is_valid_and_the_same_without_drafts(pair: Any, seed: i
     assert whole(answers[0]) == whole(answers[1])
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_strict_tools_that_may_be_called_change_no_text_with_drafts(pair: Any, seed: int) -> None:
+    tools = [{**tool, "function": {**tool["function"], "strict": True}} for tool in TOOLS]
+    given: dict[str, Any] = {"tools": tools, "seed": seed, "temperature": 1.0, "max_tokens": 60}
+    answers = [llama.create_chat_completion(ASK, **given) for llama in pair]
+    for answer in answers:
+        for call in answer["choices"][0]["message"].get("tool_calls", ()):
+            check(call)
+            call["id"] = ""
+    assert whole(answers[0]) == whole(answers[1])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% if m.role == 'user' %}user: {{ m.content }}\n{% endif %}{% endfor %}",
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "{{ m.role }}: {{ m.content }}\n{% endfor %}",
+    ],
+    ids=["left out", "refused"],
+)
+def test_what_the_system_says_is_never_left_out(tiny: Callable[..., Path], template: str) -> None:
+    with Llama(str(tiny(chat_template=template)), n_ctx=64, n_threads=1, verbose=False) as llama:
+        system = {"role": "system", "content": "Brief."}
+        assert llama.chat_prompt([system, {"role": "user", "content": "Hi"}]) == "user: Brief.\nHi\n"
+        assert llama.chat_prompt([system]) == "user: Brief.\n"
+
+
+def test_a_grammar_and_a_format_are_not_both_taken(pair: Any) -> None:
+    with pytest.raises(ConfigError, match="response_format and grammar"):
+        grammar = LlamaGrammar.from_string('root ::= "a"')
+        pair[0].create_chat_completion(ASK, response_format={"type": "json_object"}, grammar=grammar)
+
+
 def test_calls_and_results_go_into_the_prompt(pair: Any) -> None:
     called = {"id": "call_abcdefghi", "type": "function", "function": {"name": "stop", "arguments": "{}"}}
     messages = [*ASK, {"role": "assistant", "content": None, "tool_calls": [called]}]
@@ -101,10 +137,10 @@ def test_calls_and_results_go_into_the_prompt(pair: Any) -> None:
         ({"tools": [{"type": "function", "function": {}}]}, r"tools\[0\]"),
         (
             {
-                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}],
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"if": {}}}}],
                 "tool_choice": "required",
             },
-            "tools: .*#/not",
+            "tools: f: .*#/if",
         ),
         ({"response_format": {"type": "json_object", "schema": {"type": "x"}}}, "#/type"),
     ],

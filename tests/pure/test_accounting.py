@@ -18,7 +18,14 @@ def record(n_decodes: int = 2, n_emitted: int = 3, tree: TokenTree = TREE, n_pag
     """A tree of four nodes of which two were right: 0.3 s of drafting, 0.2 of them after a text was read."""
     drafted = DraftedTree(tree=tree, n_evaluated=5, n_kept=1)
     draft = DraftRecord(
-        drafted=drafted, n_uncached=7, n_decodes=n_decodes, n_ahead=0, start=10.0, begun=10.1, stop=10.3
+        drafted=drafted,
+        n_uncached=7,
+        n_rows=6 + len(tree),
+        n_decodes=n_decodes,
+        n_ahead=0,
+        start=10.0,
+        begun=10.1,
+        stop=10.3,
     )
     verify = PassRecord(start=11.0, stop=12.0, stall_s=0.4)
     accepted = Accepted([0, 1, 2] if len(tree) > 1 else [0], 9)
@@ -29,7 +36,7 @@ class Reading(NullPager):
     """Has read so much by now."""
 
     def __init__(self) -> None:
-        self.now = PagerState(stall_seconds=5.0, expert_bytes=100, passes=3)
+        self.now = PagerState(stall_seconds=5.0, expert_bytes=100, experts_used=10, experts_read=10, passes=3)
 
     def state(self) -> PagerState:
         return self.now
@@ -49,12 +56,27 @@ def test_paging_counts_from_where_the_generation_began() -> None:
     pager = Reading()
     accounting = Accounting(Stats(), pager)
     pager.now = PagerState(
-        pinned_bytes=7, stall_seconds=6.5, expert_bytes=700, passes=5, pass_bytes=1000, streamed_bytes=3000
+        pinned_bytes=7,
+        stall_seconds=6.5,
+        expert_bytes=700,
+        experts_used=50,
+        experts_read=20,
+        expert_seconds=0.25,
+        passes=5,
+        pass_bytes=1000,
+        streamed_bytes=3000,
     )
     accounting.count(record(), dict)
     stats = accounting.stats
     assert (stats.pinned_bytes, stats.stall_seconds) == (7, 1.5)
     assert stats.streamed_bytes_per_pass == 1000 + 600 // 2
+    assert (stats.expert_hit_rate, stats.expert_read_bytes, stats.expert_stall_seconds) == (0.75, 600, 0.25)
+
+
+def test_without_experts_there_is_no_hit_rate() -> None:
+    accounting = Accounting(Stats(), NullPager())
+    accounting.count(record(), dict)
+    assert accounting.stats.expert_hit_rate is None
 
 
 def test_bytes_read_for_the_prompt_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ class Device:
     pass_s: Callable[[int], float] = smooth
     node_s: float = 0.006
     stream_s: float = 0.0
+    routed_s: Floats = field(default_factory=lambda: np.zeros(SIZES))  # of reading the experts of n rows, [n]
     beyond_s: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))
     ahead_s: float = 0.0
     seed: int = 1
@@ -63,7 +64,8 @@ class Device:
             rows = len(tree)
             right = int(np.argmin(np.append(rng.random(ROWS)[: rows - 1] < self.agrees, False)))
             draft_s, compute_s = self.node_s * n_nodes, self.pass_s(rows)
-            stall_s = max(self.stream_s - compute_s - draft_s, 0.0)
+            routed_s = float(self.routed_s[rows])
+            stall_s = max(self.stream_s - compute_s - draft_s, 0.0) + routed_s
             policy.observe(
                 Observation(
                     n_rows=rows,
@@ -79,11 +81,11 @@ class Device:
             )
             self.sizes.append(rows)
             self.tokens += 1 + right
-            self.seconds += max(self.stream_s, draft_s + compute_s)
+            self.seconds += max(self.stream_s, draft_s + compute_s) + routed_s
         return policy
 
     def state(self, max_size: int = ROWS, streamed: int = 0, n_uncached: int = 1) -> RoundState:
-        disk = Disk(stream_s=self.stream_s, beyond_s=self.beyond_s, ahead_s=self.ahead_s)
+        disk = Disk(stream_s=self.stream_s, beyond_s=self.beyond_s, routed_s=self.routed_s, ahead_s=self.ahead_s)
         return state(disk, max_size, streamed, n_uncached)
 
     def budget(self, n_rounds: int, max_size: int = ROWS, streamed: int = 0) -> DraftBudget:
@@ -276,3 +278,39 @@ def test_what_drafting_costs_at_first_is_forgotten_at_once(n_cold: int) -> None:
             n_planned += 1
     assert n_planned == 3
     assert policy.node_s == pytest.approx(0.01) and policy.draft_s == pytest.approx(0.1)
+
+
+def experts(alike: float, missing_s: float = 1.5) -> Floats:
+    """Seconds of reading a mixture's experts, of which a row uses 8 in 128: n rows count for n ** ``alike``."""
+    return missing_s * (1 - (1 - 8 / 128) ** (np.arange(float(SIZES)) ** alike))
+
+
+@pytest.mark.parametrize("alike", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("agrees", [0.3, 0.7, 0.9])
+def test_trees_on_a_mixture_are_as_large_as_their_experts_are_worth(agrees: float, alike: float) -> None:
+    """As fast as the best fixed size, one row included, whatever rows have in common."""
+
+    def device() -> Device:
+        return Device(agrees, agrees, routed_s=experts(alike))
+
+    own = device()
+    own.run(120)
+    fixed = {rows: device() for rows in (1, 2, 3, 4, 6, 8, 16, 32, 64)}
+    for rows, other in fixed.items():
+        other.run(120, fixed=rows)
+    best = max(fixed, key=lambda rows: fixed[rows].rate)
+    assert own.rate > 0.9 * fixed[best].rate
+    assert own.rate > 0.97 * fixed[1].rate
+
+
+def test_rows_that_route_alike_make_larger_trees() -> None:
+    apart, alike = Device(0.9, 0.9, routed_s=experts(1.0)), Device(0.9, 0.9, routed_s=experts(0.2))
+    apart.run(60)
+    alike.run(60)
+    assert np.mean(apart.sizes[20:]) < np.mean(alike.sizes[20:])
+
+
+def test_no_first_tree_is_hidden_behind_a_slow_disk_that_reads_its_experts() -> None:
+    slow = 1 / (10 * 2**20)
+    assert planned(CostModel(), state(Disk(byte_s=slow, stream_s=9.0))).max_size == ROWS
+    assert planned(CostModel(), state(Disk(byte_s=slow, stream_s=9.0, routed_s=experts(0.6)))).max_size == 4

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cadcpp.system.cpu import Threads, busy_cpus, choose_threads, cpu_quota
+from cadcpp.system.cpu import Threads, choose_threads, cpu_quota
 
 CPUS = "sys/devices/system/cpu"
 
@@ -109,19 +109,3 @@ def test_threads_leave_cores_to_others_who_keep_them_busy(tmp_path: Path, busy: 
 def test_others_may_have_the_slow_cores_and_hyper_threads(tmp_path: Path) -> None:
     assert choose(machine(tmp_path, cores(300, 300, 1024, 1024)), 4, 2.0).n == 2
     assert choose(machine(tmp_path / "other", cores(0, 0, threads=2)), 4, 1.0).n == 2
-
-
-def test_what_others_compute_is_told_by_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ticks of a hundredth of a second: of CPU 0 half a second more, of CPU 1 by who gives way; CPU 2 is not ours."""
-    lines = "cpu 9 9 9 9 9 9 9 0\ncpu0 {0} 0 {1} 500 0 0 0 0\ncpu1 7 {0} 0 500 0 0 0 0\ncpu2 {0} 0 0 0 0 0 0 0"
-    machine(tmp_path, {"proc/stat": lines.format(10, 10)})
-    monkeypatch.setattr("os.sysconf", lambda _: 100)
-    monkeypatch.setattr("time.sleep", lambda _: machine(tmp_path, {"proc/stat": lines.format(50, 20)}))
-    clock = iter([0.0, 0.5])
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    monkeypatch.setattr("cadcpp.system.cpu._own_seconds", lambda: 0.0)
-    assert busy_cpus([0, 1], tmp_path) == pytest.approx(1.0)
-
-
-def test_where_nobody_tells_nobody_is_busy(tmp_path: Path) -> None:
-    assert busy_cpus([0, 1], tmp_path) == 0.0

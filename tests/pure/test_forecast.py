@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bench.predict.devices import ARCHITECTURES, DEVICES, Device
-from bench.predict.forecast import Forecast, forecast, header_of, tree
+from bench.predict.forecast import Forecast, chain, forecast, header_of, tree
+from bench.predict.published import HYBRIDS
 from cadcpp.errors import ConfigError
 from cadcpp.models.catalog import pairs
 from cadcpp.residency.layout import lay_out
@@ -17,7 +18,7 @@ SD = DEVICES[0]
 
 def cast(device: Device = SD, agreement: float = 0.7, name: str = "qwen3-14b") -> Forecast:
     pair = pairs()[name]
-    verifier, draft = (header_of(entry, ARCHITECTURES[entry.name]) for entry in (pair.verifier, pair.draft))
+    verifier, draft = (header_of(entry, ARCHITECTURES[entry.name]) for entry in pair.models[::-1])
     return forecast(verifier, draft, device, agreement, 4096)
 
 
@@ -32,7 +33,7 @@ def test_a_header_has_the_files_size(name: str) -> None:
     assert 4.5 < bits < 5.7  # as Q4_K_M has; wrong numbers of an architecture would show here
 
 
-@pytest.mark.parametrize("name", sorted({pair.draft.name for pair in pairs().values()}))
+@pytest.mark.parametrize("name", sorted({p.draft.name for p in pairs().values() if p.draft} - HYBRIDS.keys()))
 def test_every_draft_is_known(name: str) -> None:
     assert name in ARCHITECTURES
 
@@ -41,6 +42,12 @@ def test_a_tree_holds_the_likeliest_nodes_first() -> None:
     logp, depth = tree(0.7)
     assert len(logp) == len(depth) == 256 and logp[0] == 0 and depth[0] == 0
     assert np.all(np.diff(logp) <= 1e-6) and np.exp(logp[1]) == pytest.approx(0.7)
+
+
+def test_a_chain_has_no_branches() -> None:
+    logp, depth = chain(0.5, 4)
+    assert depth.tolist() == [0, 1, 2, 3] and np.exp(logp).tolist() == pytest.approx([1, 0.5, 0.25, 0.125])
+    assert np.exp(logp).sum() < np.exp(tree(0.5, 4)[0]).sum()
 
 
 def test_tokens_a_pass_are_about_those_measured() -> None:

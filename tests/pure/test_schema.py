@@ -16,6 +16,10 @@ NODE = {
     "required": ["v", "next"],
 }
 ZOD_EMAIL = r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
+ZOD_UUID = (
+    "^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[1-8][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
+    "|00000000-0000-0000-0000-000000000000|ffffffff-ffff-ffff-ffff-ffffffffffff)$"
+)
 KINDS = {
     "oneOf": [
         {"type": "object", "properties": {"kind": {"const": "a"}, "n": {"type": "integer"}}},
@@ -64,6 +68,78 @@ CASES: list[tuple[str, Any, list[str], list[str]]] = [
     ("cents", {"type": "number", "multipleOf": 0.01}, ["1.25", "-3"], ["1.255"]),
     ("multiples", {"type": "integer", "multipleOf": 7}, ["0", "14", "-21"], ["15"]),
     ("multiples in a range", {"type": "integer", "multipleOf": 5, "minimum": 7, "maximum": 20}, ["10", "20"], ["5"]),
+    ("halves", {"type": "number", "multipleOf": 0.5}, ["0.5", "-3", "2.0"], ["0.25", "1.75"]),
+    (
+        "quarters in a range",
+        {"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 1},
+        ["0.75", "1"],
+        ["1.25"],
+    ),
+    ("multiples from", {"type": "integer", "multipleOf": 5, "minimum": 12}, ["15", "100"], ["10", "13", "-15"]),
+    ("multiples below", {"type": "integer", "multipleOf": 3, "exclusiveMaximum": 6}, ["3", "-9", "0"], ["6", "9", "4"]),
+    (
+        "large multiples",
+        {"multipleOf": 5000, "minimum": 1, "maximum": 20000, "type": "number"},
+        ["5000", "20000"],
+        ["1"],
+    ),
+    ("bytes", {"type": "integer", "format": "uint8"}, ["0", "255"], ["256", "-1"]),
+    (
+        "a set of bools",
+        {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True},
+        ["[false,true]"],
+        ["[true,true]"],
+    ),
+    (
+        "a set of dice",
+        {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 6}, "uniqueItems": True, "minItems": 2},
+        ["[1,6]"],
+        ["[1,1]", "[1]"],
+    ),
+    ("any case", {"type": "string", "pattern": "(?i)^a[b-c]$"}, ['"Ab"', '"aC"'], ['"ad"']),
+    (
+        "two patterns of names",
+        {
+            "type": "object",
+            "patternProperties": {"^a": {"type": "null"}, "^b": {"type": "string"}},
+            "unevaluatedProperties": False,
+        },
+        ['{"ax":null,"b":"y"}'],
+        ['{"a":"x"}', '{"c":null}'],
+    ),
+    (
+        "three of few declared",
+        {"type": "object", "properties": {"a": {}, "b": {}}, "additionalProperties": {}, "minProperties": 3},
+        ['{"a":1,"b":2,"c":3}'],
+        ['{"a":1,"c":2}', '{"c":1,"c":2,"c":3}'],
+    ),
+    ("never", {"type": "object", "properties": {"a": {"not": {}}, "b": {"type": "null"}}}, ['{"b":null}'], ['{"a":1}']),
+    ("not a type", {"type": ["string", "null"], "not": {"type": "null"}}, ['"a"'], ["null"]),
+    ("not a word", {"type": "string", "not": {"enum": ["ab", ""]}}, ['"a"', '"abc"'], ['"ab"', '""']),
+    ("not of a list", {"enum": [1, 2, 3], "not": {"const": 2}}, ["1"], ["2"]),
+    (
+        "zod's intersection",
+        {"allOf": [obj(a={"type": "null"}), obj(b={"type": "null"})], "unevaluatedProperties": False},
+        ['{"a":null,"b":null}'],
+        ['{"a":null,"b":null,"c":1}'],
+    ),
+    ("no more items", {"type": "array", "prefixItems": [True], "unevaluatedItems": False}, ["[1]"], ["[1,2]"]),
+    ("what is long", {"type": "string", "minLength": 1, "maxLength": 5000, "pattern": r"\S"}, ['"a b"'], ['" "', '""']),
+    (
+        "zod's uuid",
+        {"type": "string", "format": "uuid", "pattern": ZOD_UUID},
+        ['"c8145dd8-598e-4dc3-8f9d-ba5291a918ac"'],
+        ['"c8145dd8"'],
+    ),
+    (
+        "a code",
+        {"type": "string", "format": "ulid"},
+        ['"01ARZ3NDEKTSV4RRFFQ69G5FAV"'],
+        ['"01arz3ndektsv4rrffq69g5fav"'],
+    ),
+    ("a network", {"type": "string", "format": "ipv4network"}, ['"10.0.0.0/8"'], ['"10.0.0.1/8"']),
+    ("encoded", {"type": "string", "contentEncoding": "base64"}, ['"YWI="'], ['"YWI"']),
+    ("long words", {"enum": ["a" * 400, "b" * 400]}, [json.dumps("a" * 400)], ['"a"']),
     ("recursion", {"$ref": "#/$defs/Node", "$defs": {"Node": NODE}}, ['{"v":1,"next":{"v":2,"next":null}}'], ["null"]),
     ("root reference", obj(a={"anyOf": [{"$ref": "#"}, {"type": "null"}]}), ['{"a":{"a":null}}'], ['{"a":{}}']),
     ("true", True, ["1", "[{}]", '"x"'], ["x"]),
@@ -128,7 +204,18 @@ def test_what_is_written_for_a_pattern_matches_it(source: str, seed: int) -> Non
 
 
 REFUSED: list[tuple[Any, str]] = [
-    ({"not": {"type": "string"}}, "#/not "),
+    ({"not": {"type": "integer"}}, "#/not "),
+    ({"not": {"required": ["a"]}}, "#/not "),
+    ({"not": {}}, "allows no value"),
+    ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, "#/uniqueItems compares"),
+    ({"type": "object", "additionalProperties": {}, "minProperties": 2}, "#/minProperties counts"),
+    ({"type": "object", "patternProperties": {"^a": {}, "b$": {}}}, "#/patternProperties/b$ may hold together"),
+    ({"allOf": [obj(a={}) | {"unevaluatedProperties": False}, obj(b={})]}, "#/allOf/0/unevaluatedProperties looks"),
+    ({"type": "integer", "format": "int7"}, "#/format is 'int7'"),
+    ({"type": "number", "multipleOf": 12345}, "#/multipleOf is 12345"),
+    ({"type": "string", "contentMediaType": "application/json"}, "#/contentMediaType is JSON"),
+    ({"type": "string", "contentSchema": {"type": "object"}}, "#/contentSchema is beyond"),
+    ({"type": "string", "contentEncoding": "quoted-printable"}, "#/contentEncoding is 'quoted"),
     (obj(a={"$ref": "#/$defs/X"}), "#/properties/a/$ref .*not there"),
     ({"$ref": "other.json"}, "#/$ref .*outside"),
     ({"$ref": "#"}, "#/$ref .*without end"),
@@ -149,6 +236,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({"properties": []}, "#/properties has a value"),
     ({"type": "integer", "minimum": "x"}, "#/minimum has a value"),
     ({"type": "object", "required": [5]}, "#/required has a value"),
+    ({"enum": [1e999]}, "#/enum has a value"),
+    (obj(a={"const": [float("nan")]}), "#/properties/a/const has a value"),
     ({"multipleOf": 0}, "#/multipleOf has a value"),
     ({"type": "object", "minProperties": 3}, "#/minProperties counts"),
     ([], "is no schema"),
@@ -167,3 +256,23 @@ def test_a_schema_that_is_nested_too_deeply_is_refused() -> None:
         schema = {"type": "array", "items": schema}
     with pytest.raises(SchemaError, match="nested too deeply"):
         schema_grammar(schema)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        r"^(a|b)*a(a|b){20}$",
+        r"^(?=.*a)(?=.*b)(?=.*c)(?=.*d)(?=.*e)(?=.*f)(?=.*g)(?=.*h)(?=.*i)(?=.*j)(?=.*k)(?=.*l)(?=.*m).*$",
+        "^" + "(?:" * 200 + "a" + ")?" * 200 + "$",
+        "^(?:(?:[a-f]{1,900}x){1,900}y){1,900}$",
+        "|".join(f"^{i:b}$".replace("0", "(?:0|2)") for i in range(2000)),
+    ],
+)
+def test_a_pattern_that_is_too_much_work_ends_in_bounded_steps(source: str) -> None:
+    """Steps are derivatives that are taken; a server would work at one request for ever."""
+    try:
+        grammar = schema_grammar({"type": "string", "pattern": source})
+    except SchemaError as error:
+        assert "complicated" in str(error) or "nested" in str(error)
+    else:
+        assert len(grammar) < 2_000_000

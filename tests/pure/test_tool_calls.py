@@ -7,8 +7,8 @@ import pytest
 
 from cadcpp.chat.messages import MessageError, plain_messages, with_short_ids, with_text_arguments
 from cadcpp.chat.tool_calls import begin_of_calls, read_calls
-from cadcpp.chat.tool_grammar import FAMILIES, calls_rule, family_of, told_of_tools
-from cadcpp.schema.rules import Rules
+from cadcpp.chat.tool_grammar import FAMILIES, calls_rule, family_of, told_of_tools, words_or_calls_rule
+from cadcpp.schema.rules import Rules, literal
 from tests.support.gbnf import Gbnf
 
 NAMES = ["get_weather", "add"]
@@ -133,6 +133,30 @@ def test_what_a_familys_grammar_lets_through_is_read_as_calls(family: Any, seed:
     reply = read_calls(text, NAMES)
     assert reply.calls and reply.content == "" and {call.name for call in reply.calls} <= set(NAMES)
     assert all(set(json.loads(call.arguments)) <= {"city", "days", "a"} for call in reply.calls)
+
+
+STRICT = [{"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}, *TOOLS[1:]]
+
+
+CALLED: list[tuple[str, Any, bool]] = [
+    ("get_weather", {"city": "Rome"}, True),
+    ("get_weather", {"town": 5}, False),
+    ("add", {"x": [1]}, True),  # it is not strict
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES[::5], ids=lambda family: family.sign)
+def test_strict_calls_are_right_where_words_are_free(family: Any) -> None:
+    rules = Rules()
+    calls = calls_rule(rules, family, STRICT, True, loose=True)
+    grammar = Gbnf(rules.grammar(words_or_calls_rule(rules, family, calls)))
+    assert all(map(grammar.accepts, ["It is 5 < 6.", 'Say "no" {or} not [a]:\n\n```py\n1```', "", "日本"]))
+    for name, given, fits in CALLED:
+        call = Gbnf(f"root ::= {family.call(name, literal(json.dumps(given)))}\n").sample(0)
+        text = f"{family.begin}{call}{family.end}"
+        assert grammar.accepts(text) == fits
+        assert grammar.accepts(f"Well: {text}") == (fits or family.begin == "")  # which is read as words
+    assert not grammar.accepts('<function=get_weather>{"town": 5}</function>')
 
 
 def test_families_are_told_by_their_templates() -> None:

@@ -17,7 +17,7 @@ from cadcpp.tree.prices import FIRST_ROWS
 
 GB = 10**9
 PAIR = pairs()["qwen3-14b"]
-VERIFIER, DRAFT = (header_of(entry, ARCHITECTURES[entry.name]) for entry in (PAIR.verifier, PAIR.draft))
+VERIFIER, DRAFT = (header_of(entry, ARCHITECTURES[entry.name]) for entry in PAIR.models[::-1])
 
 
 def plan(ram: float, **settings: Any) -> tuple[Plan, TreeBuffers]:

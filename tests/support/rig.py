@@ -33,9 +33,10 @@ class Rig:
         n_batch: int = 512,
         n_threads: int = 1,
         n_snapshots: int = 0,
+        n_chains: int = 1,
     ) -> None:
-        """``n_snapshots`` are of states, as far as the model has any."""
-        self.n_ctx, self._n_snapshots = n_ctx, n_snapshots
+        """``n_snapshots`` are of states, and of ``n_chains`` sequences, as far as the model has any."""
+        self.n_ctx, self._n_snapshots, self._n_chains = n_ctx, n_snapshots, n_chains
         self._max_rows, self._n_batch, self._n_threads = max_rows, n_batch, n_threads
         self._stack = ExitStack()
         self.model = Model(path)
@@ -51,7 +52,7 @@ class Rig:
             n_cells=self.n_ctx,
             n_batch=n_batch,
             n_outputs=n_outputs,
-            n_seq=1 if stateful else self._max_rows,
+            n_seq=(self._n_chains if own else 1) if stateful else self._max_rows,
             states=States(n_snapshots=self._n_snapshots if own else 0, n_marks=2 * own) if stateful else None,
             granularity=self._granularity if own else Granularity(),
         )

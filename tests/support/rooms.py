@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ROOMS = {  # from the ground up; a room imports only from rooms before it
     "cadcpp": (
-        *("errors", "_version", "modes", "util", "schema", "telemetry", "gguf", "system", "sampling", "tree", "config"),
-        *("ngram", "policy", "residency", "native", "kv", "chat", "draft", "verify", "runtime", "models", "llama"),
-        *("server", "cli"),
+        *("errors", "_version", "modes", "util", "schema", "telemetry", "gguf", "system", "link", "sampling", "tree"),
+        *("config", "ngram", "policy", "residency", "native", "kv", "chat", "draft", "verify", "runtime", "models"),
+        *("llama", "server", "cli"),
         "__main__",
     ),
     "bench": ("measure", "baselines", "matrix", "report", "studies", "predict", "repeat", "run"),

@@ -10,20 +10,19 @@ import click
 
 from cadcpp.chat.transcript import Message, load
 from cadcpp.cli.chat.banner import Pair, screen
-from cadcpp.cli.chat.reader import Lines, Pipe
+from cadcpp.cli.chat.opening import Opening
 from cadcpp.cli.chat.state_dir import HOMELESS, Places, cache_of
-from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, open_session
-from cadcpp.cli.progress import loading
+from cadcpp.cli.options import MODEL_OPTIONS, SAMPLING_OPTIONS, make_sampling, make_workers, open_session
 from cadcpp.cli.renamed import Renamed
 from cadcpp.cli.terminal import is_terminal, note
 from cadcpp.errors import ConfigError
 from cadcpp.util.extras import require
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cadcpp.cli.chat.live_chat import Talk
     from cadcpp.cli.chat.settings import Settings
-    from cadcpp.config import SessionConfig
-    from cadcpp.residency.memory_plan import Plan
     from cadcpp.runtime.session import Session
 
 
@@ -66,36 +65,63 @@ def command(
     places = _places()
     earlier = _earlier(places) if resume else None
     pair = model_options["model"], model_options["draft"]
+    opening = Opening(pair, places, interactive=_is_interactive(), reads=not resume)
     with ExitStack() as stack:
-        bar = stack.enter_context(ExitStack())
-        session = stack.enter_context(
-            open_session(n_predict=n_predict, planned=partial(_announce, bar, pair), **model_options)
-        )
-        bar.close()
-        talk = _talk(session, settings, pair, places, system)
+
+        def start(opening: Opening = opening, **changed: Any) -> "Session":
+            options = model_options | changed
+            return stack.enter_context(
+                open_session(n_predict=n_predict, planned=opening.announce, meanwhile=opening.meanwhile, **options)
+            )
+
+        def restart(**changed: Any) -> "Session":
+            return start(Opening(pair, places, interactive=_is_interactive(), reads=False), **changed)
+
+        reopen = partial(_reopen, restart, model_options["workers"])
+        talk = _talk(start(), settings, pair, places, system, reopen)
         if earlier is not None:
             _resume(talk, *earlier, system)
         if save_kv_cache:
             stack.callback(talk.save_kv_cache)
-        _run(talk, places)
+        _run(talk, opening)
 
 
-def _talk(session: "Session", settings: "Settings", pair: Pair, places: Places, system: str | None) -> "Talk":
+def _reopen(start: "Callable[..., Session]", workers: str | None) -> "Session":
+    """A session with the workers that answer now; the others are named, with the reason."""
+    from cadcpp.link.connection import absence
+
+    reasons = {address: absence(address) for address in make_workers(workers)}
+    for reason in filter(None, reasons.values()):
+        note(f"cadcpp: {reason}; until /reconnect this machine goes on without it")
+    there = ",".join(str(address) for address, reason in reasons.items() if not reason)
+    return start(workers=there or None)
+
+
+def _talk(
+    session: "Session",
+    settings: "Settings",
+    pair: Pair,
+    places: Places,
+    system: str | None,
+    reopen: "Callable[[], Session]",
+) -> "Talk":
     from cadcpp.chat.conversation import Conversation
     from cadcpp.chat.template import Template
     from cadcpp.cli.chat.live_chat import Talk
 
     conversation = Conversation(Template(session.model), system)
-    return Talk(session, conversation, settings, lambda: screen(session.plan, session.config, pair), places.new_chat)
+    return Talk(
+        session, conversation, settings, lambda now: screen(now.plan, now.config, pair), places.new_chat, reopen
+    )
 
 
-def _run(talk: "Talk", places: Places) -> None:
+def _run(talk: "Talk", opening: Opening) -> None:
     from cadcpp.cli.chat import keyboard
     from cadcpp.cli.chat.repl import Repl
 
-    lines = _lines(places)
+    lines = opening.lines
     with talk.interrupts, keyboard.silent_keyboard() if lines.interactive else nullcontext():
-        Repl(talk, lines).run()
+        Repl(talk, lines, opening.typed).run()
 
 
 def _resume(talk: "Talk", path: Path, messages: list[Message], system: str | None) -> None:
@@ -127,23 +153,3 @@ def _earlier(places: Places) -> tuple[Path, list[Message]]:
 
 def _is_interactive() -> bool:
     return is_terminal(sys.stdin) and is_terminal(sys.stderr)
-
-
-def _announce(bar: ExitStack, pair: Pair, plan: "Plan", config: "SessionConfig") -> None:
-    """Say what will run; then a bar follows how it is loaded."""
-    from cadcpp.system.memory_limits import resident_bytes
-
-    if _is_interactive():
-        note(screen(plan, config, pair))
-        weights = 0 if plan.streams else plan.layout.pinned_bytes + plan.layout.expert_bytes
-        bar.enter_context(loading(plan.draft + weights, resident_bytes))
-
-
-def _lines(places: Places) -> Lines:
-    if not _is_interactive():
-        return Pipe()
-    from cadcpp.cli.chat.commands import COMMANDS
-    from cadcpp.cli.chat.editor import Editor
-
-    note("/help lists the commands.")
-    return Editor(places.history, [command.name for command in COMMANDS])

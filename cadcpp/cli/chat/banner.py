@@ -9,6 +9,7 @@ from cadcpp.util.byte_size import format_size
 if TYPE_CHECKING:
     from cadcpp.config import SessionConfig
     from cadcpp.residency.memory_plan import Plan
+    from cadcpp.residency.placement import Share
 
 Pair = tuple[Path, Path | None]  # verifier, draft
 _MEASURE_S = 0.3
@@ -30,6 +31,7 @@ def screen(plan: "Plan", config: "SessionConfig", pair: Pair) -> str:
         ("threads", _threads(config)),
         ("memory", f"{format_size(plan.peak)} of {format_size(plan.ram)}"),
         ("weights", _weights(plan)),
+        *[("worker", _worker(share)) for share in plan.workers],
         ("speed", _speed(plan, config, verifier)),
     ]
     if plan.limited:
@@ -54,6 +56,11 @@ def _weights(plan: "Plan") -> str:
     kept, streamed = (format_size(n) for n in (plan.layout.pinned_bytes, plan.layout.streamed_bytes))
     experts = f", {format_size(plan.experts)} for experts" if plan.layout.expert_bytes else ""
     return f"{kept} stay in memory, {streamed} are streamed{experts}"
+
+
+def _worker(share: "Share") -> str:
+    layers = f"layers {share.first} to {share.stop - 1}"
+    return f"{share.address} computes {layers}, {format_size(share.weights)} of weights"
 
 
 def _speed(plan: "Plan", config: "SessionConfig", verifier: Path) -> str:

@@ -168,6 +168,12 @@ def _tree(talk: Talk, _rest: str) -> str:
     return f"{drawn}\naccepted: {len(last.accepted.rows) - 1} of {len(last.tree) - 1}, then the verifier's own: {own}"
 
 
+def _reconnect(talk: Talk, _rest: str) -> str:
+    talk.reconnect()
+    shares = talk.session.plan.workers
+    return f"goes on with {', '.join(share.address for share in shares)}" if shares else "goes on without workers"
+
+
 def _quit(_talk: Talk, _rest: str) -> str:
     raise Leave
 
@@ -203,6 +209,7 @@ COMMANDS = (
     Command("/stats", "all figures of the last reply", _stats),
     Command("/show [draft|off]", "what was drafted, in colour; also info, system, parameters", _show),
     Command("/tree", "the last token tree, and what of it was accepted", _tree),
+    Command("/reconnect", "after a worker was lost: go on with those that are there", _reconnect),
     Command("/quit", "leave (so does Ctrl-D)", _quit, ("/bye", "/exit", "/q"), ("exit", "quit", "q", "bye")),
 )
 _KEYS = (

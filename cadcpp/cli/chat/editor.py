@@ -10,6 +10,7 @@ from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
+from prompt_toolkit.patch_stdout import patch_stdout
 
 
 class Editor:
@@ -29,10 +30,16 @@ class Editor:
 
     def read(self, prompt: str, text: str = "") -> str | None:
         try:
-            line = self._session.prompt(prompt, default=text)
+            with patch_stdout(raw=True):  # what is said meanwhile stands above the line
+                line = self._session.prompt(prompt, default=text)
         except EOFError:
             return None
         return line.encode("utf-8", "replace").decode()  # bytes that are no text come as lone surrogates
+
+    def abandon(self) -> None:
+        app = self._session.app
+        if (loop := app.loop) is not None:
+            loop.call_soon_threadsafe(lambda: app.exit(exception=EOFError) if app.is_running else None)
 
 
 def _keys() -> KeyBindings:

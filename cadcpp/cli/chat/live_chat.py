@@ -13,7 +13,7 @@ from cadcpp.cli.chat.settings import Settings
 from cadcpp.cli.chat.state_dir import cache_of
 from cadcpp.cli.progress import prefill_progress, stall_note
 from cadcpp.cli.terminal import answer, note, told
-from cadcpp.errors import ContextFull
+from cadcpp.errors import ContextFull, WorkerError
 from cadcpp.runtime.generation_record import GenerationRecord
 
 if TYPE_CHECKING:
@@ -30,11 +30,16 @@ class Talk:
         session: "Session",
         conversation: "Conversation",
         settings: Settings,
-        about: Callable[[], str],
+        about: Callable[["Session"], str],
         new_chat: Callable[[], Path | None],
+        reopen: Callable[[], "Session"],
     ) -> None:
-        """``new_chat`` names a file for a transcript, or None where chats are not kept."""
-        self.session, self.settings, self.about, self._new_chat = session, settings, about, new_chat
+        """``new_chat`` names a file for a transcript, or None where chats are not kept.
+
+        ``reopen`` gives another session with the workers that are there then.
+        """
+        self.session, self.settings, self._about, self._new_chat = session, settings, about, new_chat
+        self._reopen = reopen
         self.record: dict[str, Any] | None = None  # of the last reply
         self.round: Round | None = None  # its last
         self.attached: list[str] = []  # goes with the next question
@@ -55,12 +60,26 @@ class Talk:
             save_cache(self.session.engine.verifier.cache, path)
         except OSError as error:
             note(f"cadcpp: cannot write {path}: {error.strerror}; the next chat will read this one again")
+        except WorkerError as error:
+            note(f"cadcpp: {error}; the next chat will read this one again")
 
     def begin(self, conversation: "Conversation") -> None:
         """Go on with another conversation, in a transcript of its own."""
         self.conversation = conversation
         path = self._new_chat()
         self._transcript: Transcript | None = Transcript(path) if path is not None else None
+
+    def about(self) -> str:
+        """What runs."""
+        return self._about(self.session)
+
+    def reconnect(self) -> None:
+        """Load the models again, with the workers that are there now; the conversation is read again."""
+        from cadcpp.chat.template import Template
+
+        self.session.close()
+        self.session = self._reopen()
+        self.conversation = self.conversation.with_template(Template(self.session.model))
 
     def change(self, conversation: "Conversation") -> None:
         """Take another version of this conversation."""
@@ -92,7 +111,7 @@ class Talk:
         except Stopped:
             pass
         except Exception as error:
-            remark = told(error) + ("; /reset starts over" if isinstance(error, ContextFull) else "")
+            remark = told(error) + _remedy(error)
         something = bool(recorder.tokens) or ended
         if something:
             self._finish(recorder, ended)
@@ -150,6 +169,12 @@ class Talk:
         except OSError as error:
             note(f"cadcpp: cannot write {self._transcript.path}: {error.strerror}; this chat is no longer kept")
             self._transcript = None
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, ContextFull):
+        return "; /reset starts over"
+    return "; /reconnect goes on with the workers that are there" if isinstance(error, WorkerError) else ""
 
 
 def resumed(talk: Talk, path: Path) -> str:

@@ -19,6 +19,10 @@ class Lines(Protocol):
         """
         ...
 
+    def abandon(self) -> None:
+        """End the reading that is under way, from another thread, as if there were no more lines."""
+        ...
+
 
 class Pipe:
     """Standard input that nobody types into."""
@@ -28,6 +32,9 @@ class Pipe:
     def read(self, prompt: str, text: str = "") -> str | None:
         line = sys.stdin.readline() if sys.stdin is not None else ""
         return line.rstrip("\r\n") if line else None
+
+    def abandon(self) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)

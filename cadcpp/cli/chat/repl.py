@@ -1,5 +1,7 @@
 """The loop of a chat: reads lines, answers them, and never dies of one bad line."""
 
+from collections.abc import Iterable
+
 from cadcpp.cli.chat.commands import Leave, find
 from cadcpp.cli.chat.live_chat import Talk
 from cadcpp.cli.chat.reader import Lines, Typed, read_typed
@@ -9,8 +11,9 @@ from cadcpp.cli.terminal import note, told
 class Repl:
     """The loop. Ctrl-C stops a reply or drops a line; the second in a row is a KeyboardInterrupt."""
 
-    def __init__(self, talk: Talk, lines: Lines) -> None:
-        self._talk, self._lines = talk, lines
+    def __init__(self, talk: Talk, lines: Lines, typed: Iterable[Typed | None] = ()) -> None:
+        """``typed`` was read from ``lines`` already."""
+        self._talk, self._lines, self._typed = talk, lines, list(typed)
 
     def run(self) -> None:
         """Until the lines end, or /quit."""
@@ -25,7 +28,7 @@ class Repl:
         """Read a line and do what it says; False after the last."""
         interrupts = self._talk.interrupts
         try:
-            typed = interrupts.reading(lambda: read_typed(self._lines, self._talk.editing or ""))
+            typed = self._typed.pop(0) if self._typed else interrupts.reading(self._read)
         except KeyboardInterrupt:
             self._interrupted()
             return True
@@ -39,6 +42,9 @@ class Repl:
         except Exception as error:
             note(told(error))
         return True
+
+    def _read(self) -> Typed | None:
+        return read_typed(self._lines, self._talk.editing or "")
 
     def _interrupted(self) -> None:
         """Drop what was being typed; whoever pipes lines in leaves."""

@@ -22,13 +22,17 @@ _DIRECTORY = click.option(
 )
 
 
+_NO_DRAFT = "none: n-grams"
+
+
 @click.command("list")
 @_DIRECTORY
 def list_models(directory: Path) -> None:
     """List pairs of models that fit together, and files on disk.
 
     Each pair with its sizes, the memory that it suits and its licence. A star marks those that suit the memory of
-    this device. Sizes with a ~ are approximate.
+    this device. Sizes with a ~ are approximate. Where a family has no draft, the text so far drafts, or what
+    make-draft makes.
     """
     from cadcpp.models.catalog import pairs
     from cadcpp.system.memory_limits import available_bytes
@@ -37,10 +41,11 @@ def list_models(directory: Path) -> None:
     say(f"{'pair':<17}{'verifier':>9}  {'draft':<15}{'size':>8}  {'memory':<14}licence")
     for name, pair in pairs().items():
         memory = f"{pair.ram_gb[0]:g} to {pair.ram_gb[1]:g} GB"
-        here = "on disk" if all(_on_disk(model, directory) for model in (pair.verifier, pair.draft)) else ""
+        here = "on disk" if all(_on_disk(model, directory) for model in pair.models) else ""
+        draft = f"{pair.draft.name:<15}{_size(pair.draft):>8}" if pair.draft else f"{_NO_DRAFT:<15}{'':>8}"
         say(
-            f"{name + (' *' if pair.suits(ram) else ''):<17}{_size(pair.verifier):>9}  {pair.draft.name:<15}"
-            f"{_size(pair.draft):>8}  {memory:<14}{pair.verifier.licence:<21}{here}".rstrip()
+            f"{name + (' *' if pair.suits(ram) else ''):<17}{_size(pair.verifier):>9}  {draft}"
+            f"  {memory:<14}{pair.verifier.licence:<21}{here}".rstrip()
         )
     found = sorted(directory.glob("*.gguf"))
     say(f"\nOn disk, in {directory}:" if found else f"\nNo models in {directory} yet.")

@@ -26,6 +26,14 @@ class NewTensor:
     data: Callable[[], Any]  # an array of that shape, made when it is written
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Another architecture for a model that is written, and counts that it has in addition or of its own."""
+
+    architecture: str
+    counts: Mapping[str, int | Sequence[int]]
+
+
 def require_gguf() -> None:
     """Raise ToolError if models cannot be made here; for what does long work before it makes one."""
     require("models", "making models", "gguf")
@@ -57,16 +65,27 @@ def stored_shape(tensor: Any) -> tuple[int, ...]:
 
 
 def rewrite(
-    reader: Any, part: Path, changed: Mapping[str, object], tensors: Sequence[NewTensor], progress: Progress
+    reader: Any,
+    part: Path,
+    changed: Mapping[str, object],
+    tensors: Sequence[NewTensor],
+    progress: Progress,
+    kind: Kind | None = None,
 ) -> None:
-    """Write ``tensors`` and the metadata of ``reader``, some of it ``changed``, to ``part``."""
+    """Write ``tensors`` and the metadata of ``reader``, some of it ``changed``, to ``part``.
+
+    The model becomes one of another ``kind``, if one is given; what is changed has the names of that.
+    """
     import gguf
 
-    writer = gguf.GGUFWriter(part, reader.get_field("general.architecture").contents())
+    old = reader.get_field("general.architecture").contents()
+    kind = kind or Kind(old, {})
+    writer = gguf.GGUFWriter(part, kind.architecture)
     try:
         writer.data_alignment = reader.alignment
         with _understood(part):
-            _copy_metadata(reader, writer, changed)
+            _copy_metadata(reader, writer, changed, old, kind)
+            _add_counts(writer, kind)
             for tensor in tensors:
                 _announce(writer, tensor)
             writer.write_header_to_file()
@@ -79,12 +98,25 @@ def rewrite(
         writer.close()
 
 
-def _copy_metadata(reader: Any, writer: Any, changed: Mapping[str, object]) -> None:
+def _copy_metadata(reader: Any, writer: Any, changed: Mapping[str, object], old: str, kind: Kind) -> None:
+    replaced = {f"{kind.architecture}.{name}" for name in kind.counts}
     for key, field in reader.fields.items():
         # the writer adds these itself
-        if not key.startswith("GGUF.") and key != "general.architecture":
-            value = changed.get(key, field.contents())
-            writer.add_key_value(key, value, field.types[0], sub_type=field.types[-1])
+        if key.startswith("GGUF.") or key == "general.architecture":
+            continue
+        if key.startswith(f"{old}."):
+            key = kind.architecture + key.removeprefix(old)
+        if key not in replaced:
+            writer.add_key_value(key, changed.get(key, field.contents()), field.types[0], sub_type=field.types[-1])
+
+
+def _add_counts(writer: Any, kind: Kind) -> None:
+    for name, value in kind.counts.items():
+        key = f"{kind.architecture}.{name}"
+        if isinstance(value, int):
+            writer.add_uint32(key, value)
+        else:
+            writer.add_array(key, value)
 
 
 def _announce(writer: Any, tensor: NewTensor) -> None:

@@ -1,0 +1,1 @@
+"""The way to other machines: llama.cpp's RPC protocol, spoken and relayed without llama.cpp."""

@@ -1,0 +1,213 @@
+"""What listens for clients on a worker: in front of llama.cpp's server, which knows no limits."""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cadcpp.link.address import Address
+from cadcpp.link.connection import BEAT_S, START_S, prepare
+from cadcpp.link.protocol import (
+    ALIVE,
+    CAPS_BYTES,
+    MARK,
+    Broken,
+    Command,
+    head,
+    length,
+    move,
+    read_exactly,
+    read_head,
+    read_length,
+    reply_bytes,
+    send_reply,
+)
+
+_PAYLOADS = {  # of requests that are read as a whole, bytes
+    Command.GET_DEVICE_MEMORY: 4,
+    Command.ALLOC_BUFFER: 12,
+    Command.FREE_BUFFER: 8,
+    Command.HELLO: CAPS_BYTES,
+}
+GUEST = "guest"  # what threads that serve a client are called
+_SIZE, _POINTER, _TWO = struct.Struct("<4xQ"), struct.Struct("<Q"), struct.Struct("<QQ")
+
+
+class Server(Protocol):
+    """llama.cpp's server, in a process of its own."""
+
+    def connect(self, seconds: float) -> socket.socket:
+        """Raises OSError if it has not started by then."""
+        ...
+
+    def resident_bytes(self) -> int: ...
+
+    def cpu_seconds(self) -> float:
+        """How long it has computed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Ledger:
+    """The memory that clients may have together."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._free, self._lock = n_bytes, threading.Lock()
+
+    def free(self) -> int:
+        return max(self._free, 0)
+
+    def take(self, n_bytes: int) -> bool:
+        """Whether there is as much; then it is taken."""
+        with self._lock:
+            enough = n_bytes <= self._free
+            self._free -= n_bytes if enough else 0
+            return enough
+
+    def give(self, n_bytes: int) -> None:
+        """What was taken is free again, or less than nothing: what a process takes that is there all the same."""
+        with self._lock:
+            self._free += n_bytes
+
+
+class Front:
+    """Accepts clients, each with a server of its own: what one has is gone when it goes, even if the server died."""
+
+    def __init__(
+        self, address: Address, ledger: Ledger, start: Callable[[], Server], told: Callable[[str], None]
+    ) -> None:
+        """Raises OSError if the address cannot be listened at. ``told`` gets lines about clients."""
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._listener = socket.create_server((address.host, address.port), family=family)
+        self.ledger, self._start, self._told = ledger, start, told
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    def serve(self) -> None:
+        """Until it is closed, or an exception comes out of the blue, such as a KeyboardInterrupt."""
+        with contextlib.suppress(OSError):
+            while True:
+                client, where = self._listener.accept()
+                threading.Thread(target=self._attend, args=(client, where[0]), name=GUEST, daemon=True).start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _attend(self, client: socket.socket, where: str) -> None:
+        prepare(client)
+        guest = _Guest(client, self._start(), self.ledger)
+        try:
+            guest.serve()
+        except (OSError, Broken) as error:
+            self._told(f"client {where} is lost: {error}")
+        finally:
+            guest.leave()
+
+
+@dataclass(slots=True)
+class _Guest:
+    """One client and its server."""
+
+    client: socket.socket
+    server: Server
+    ledger: Ledger
+    known: bool = False  # it understands ALIVE
+    buffers: dict[int, int] = field(default_factory=dict)  # bytes, by what its server calls them
+    own_bytes: int = 0  # of the server itself
+    inner: socket.socket = field(init=False)  # to the server
+
+    def serve(self) -> None:
+        """All its requests. Raises OSError or Broken where one of the two has gone."""
+        with self.server.connect(START_S) as self.inner:
+            prepare(self.inner)
+            self.own_bytes = self.server.resident_bytes()
+            self.ledger.give(-self.own_bytes)
+            self._serve()
+
+    def leave(self) -> None:
+        """End its server, and with that give back what it had."""
+        self.client.close()
+        self.server.close()
+        self.ledger.give(self.own_bytes + sum(self.buffers.values()))
+
+    def _serve(self) -> None:
+        while (found := read_head(self.client)) is not None:
+            command, n_bytes = found
+            if n_bytes != _PAYLOADS.get(command, n_bytes):
+                raise Broken(f"its {command.name} has {n_bytes} bytes")
+            match command:
+                case Command.GET_DEVICE_MEMORY:
+                    read_exactly(self.client, n_bytes)
+                    send_reply(self.client, _TWO.pack(self.ledger.free(), self.ledger.free()))
+                case Command.ALLOC_BUFFER:
+                    self._allocate(read_exactly(self.client, n_bytes))
+                case Command.FREE_BUFFER:
+                    self._free(read_exactly(self.client, n_bytes))
+                case Command.HELLO:
+                    self._greet(read_exactly(self.client, n_bytes))
+                case _:
+                    self._hand_on(command, n_bytes)
+
+    def _allocate(self, payload: bytes) -> None:
+        (n_bytes,) = _SIZE.unpack(payload)
+        if not self.ledger.take(n_bytes):
+            send_reply(self.client, _TWO.pack(0, 0))
+            return
+        reply = self._ask(Command.ALLOC_BUFFER, payload)
+        buffer, _ = _TWO.unpack(reply)
+        if buffer:
+            self.buffers[buffer] = n_bytes
+        else:
+            self.ledger.give(n_bytes)
+        send_reply(self.client, reply)
+
+    def _free(self, payload: bytes) -> None:
+        self.inner.sendall(head(Command.FREE_BUFFER, len(payload)) + payload)
+        self.ledger.give(self.buffers.pop(_POINTER.unpack(payload)[0], 0))
+
+    def _greet(self, payload: bytes) -> None:
+        self.known = payload == MARK
+        reply = self._ask(Command.HELLO, bytes(CAPS_BYTES))
+        send_reply(self.client, reply[:-CAPS_BYTES] + MARK if self.known else reply)
+
+    def _hand_on(self, command: Command, n_bytes: int) -> None:
+        self.inner.sendall(head(command, n_bytes))
+        expected = reply_bytes(command, move(self.client, n_bytes, self.inner.sendall))
+        if expected is not None:
+            self._reply(expected)
+
+    def _reply(self, n_bytes: int) -> None:
+        self._wait()
+        if (found := read_length(self.inner)) != n_bytes:
+            raise Broken(f"llama.cpp's server answered with {found} bytes instead of {n_bytes}")
+        self.client.sendall(length(n_bytes))
+        move(self.inner, n_bytes, self.client.sendall)
+
+    def _wait(self) -> None:
+        """Until the server replies; a client that understands it is told that it computes, as long as it does."""
+        self.inner.settimeout(BEAT_S)
+        before = self.server.cpu_seconds()
+        while not self._has_replied():
+            now = self.server.cpu_seconds()
+            if self.known and now > before:
+                self.client.sendall(length(ALIVE))
+            before = now
+        self.inner.settimeout(None)
+
+    def _has_replied(self) -> bool:
+        with contextlib.suppress(TimeoutError):
+            self.inner.recv(1, socket.MSG_PEEK)
+            return True
+        return False
+
+    def _ask(self, command: Command, payload: bytes) -> bytes:
+        self.inner.sendall(head(command, len(payload)) + payload)
+        return read_exactly(self.inner, read_length(self.inner))

@@ -1,0 +1,74 @@
+"""How likely rows are to use each expert, learned from routings: numbers in, numbers out."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+# Weights of the past in an expert's rate, per row. Of what was tried on recorded routings (bench.studies.expert_routes)
+# the mean of a long and a short memory read least at a quarter and at half of the experts together.
+_LONG, _SHORT = 0.99, 0.9
+_ALIKE = 0.7  # power of their number that rows count for as long as none were seen side by side
+_SLOW = 0.99  # weight of the past in that power, per layer of a pass
+
+
+class ExpertDemand:
+    """The share of rows that use each expert of each layer, and how many experts several rows use.
+
+    Rows of one text are alike: n of them use fewer different experts than n rows drawn at random would. They count for
+    n ** ``alike`` such rows, a power that is learned.
+    """
+
+    def __init__(self, rate: Floats) -> None:
+        """``rate`` is what is taken of a model of which nothing is known, [n_layers, n_experts]."""
+        self.rate, self.lately, self.alike = rate.copy(), rate.copy(), _ALIKE
+        self.n_rows = 0  # seen so far, of each layer
+
+    def observe(self, layer: int, chosen: NDArray[np.integer]) -> None:
+        """Rows of one pass use these experts of a layer, [n, n_used]."""
+        n, n_experts = len(chosen), self.rate.shape[1]
+        counts = np.bincount(chosen.ravel(), minlength=n_experts)
+        self.n_rows += n if layer == 0 else 0
+        if n > 1:
+            self._compare(self.heat[layer], n, int(np.count_nonzero(counts)))
+        for rate, fade in ((self.rate, _LONG**n), (self.lately, _SHORT**n)):
+            rate[layer] = fade * rate[layer] + (1 - fade) * counts / n
+
+    @property
+    def heat(self) -> Floats:
+        """How likely a row is to use each expert, [n_layers, n_experts]."""
+        return (self.rate + self.lately) / 2
+
+    def expected(self, missing: NDArray[np.bool_], n_rows: NDArray[np.integer]) -> Floats:
+        """How many of the ``missing`` experts, [n_layers, n_experts], passes of so many rows use, [n, n_layers]."""
+        unused = np.log1p(-np.minimum(self.heat, 1 - 1e-9))
+        counts = [np.where(missing, -np.expm1(unused * n**self.alike), 0.0).sum(axis=1) for n in n_rows.tolist()]
+        return np.array(counts)
+
+    def hit_rate(self, sizes: NDArray[np.integer], n_bytes: int) -> float:
+        """Share of a row's experts in ``n_bytes`` of the likeliest; one of a layer has ``sizes`` bytes."""
+        heat = self.heat.ravel()
+        order = np.argsort(heat)[::-1]
+        each = np.repeat(sizes, self.rate.shape[1])[order]
+        return float(heat[order][np.cumsum(each) <= n_bytes].sum() / max(heat.sum(), 1e-9))
+
+    def _compare(self, rate: Floats, n: int, n_used: int) -> None:
+        """So many different experts were used by ``n`` rows: find how many rows drawn at random would use as many."""
+        rows = np.geomspace(1, n, 16)
+        used = -np.expm1(np.log1p(-np.minimum(rate, 1 - 1e-9)) * rows[:, None]).sum(axis=1)
+        power = math.log(float(np.interp(n_used, used, rows))) / math.log(n)
+        self.alike = _SLOW * self.alike + (1 - _SLOW) * power
+
+    def learned(self) -> dict[str, Any]:
+        """What another session may start from, in terms of JSON: rates in 1/255, two hexadecimal digits each."""
+        return {"alike": self.alike, "rate": [row.tobytes().hex() for row in np.rint(255 * self.rate).astype(np.uint8)]}
+
+    def recall(self, learned: dict[str, Any]) -> None:
+        """Start from what was `learned` before. Raises KeyError, TypeError or ValueError for nonsense."""
+        rows = [np.frombuffer(bytes.fromhex(row), np.uint8) for row in learned["rate"]]
+        rate, alike = np.array(rows) / 255, float(learned["alike"])
+        if rate.shape != self.rate.shape or not 0 <= alike <= 1:
+            raise ValueError(f"rates of {rate.shape} experts, a power of {alike}")
+        self.rate, self.lately, self.alike = rate, rate.copy(), alike

@@ -1,0 +1,103 @@
+"""Which layers of a verifier other machines compute: numbers in, blocks out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cadcpp.errors import ConfigError
+from cadcpp.gguf.blocks import ahead_blocks, block_of, state_blocks
+from cadcpp.gguf.header import Header
+from cadcpp.residency.footprint import block_cache_bytes, compute_bytes, whole_cells
+
+_MARGIN = 16 << 20  # of a worker: what the allocator and the kernel hold back
+WIDEST = 128  # rows of text in a pass with workers: memory for more is better used for layers, which are streamed else
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The memory that a worker lends."""
+
+    address: str
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Blocks [first, stop), which one worker keeps and computes, with their keys and values; bytes."""
+
+    address: str
+    offered: int
+    first: int
+    stop: int
+    weights: int
+    cache: int  # twice, since a long text is read in a context of its own
+    compute: int  # buffers, and the largest tensor on its way in
+
+    @property
+    def n_blocks(self) -> int:
+        return self.stop - self.first
+
+    @property
+    def n_bytes(self) -> int:
+        """All that it takes."""
+        return self.weights + self.cache + self.compute
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def place_layers(header: Header, offers: Sequence[Offer], n_ctx: int, rows: int) -> tuple[Share, ...]:
+    """As many of the last blocks as the workers have memory for, the first worker's before the second's.
+
+    The last ones, since the draft, the embeddings and the output stay here: a pass leaves this machine once and comes
+    back once, and between two workers it goes through here. Rows of the largest passes are counted.
+
+    Raises ConfigError for a worker that has no room for a single block, and for a model with recurrent states.
+    """
+    if state_blocks(header):
+        raise ConfigError(f"{header.path} has recurrent states, which stay on one machine: leave out --workers")
+    weights, largest = _block_weights(header)
+    n_cells = whole_cells(n_ctx)
+    caches = block_cache_bytes(header, n_cells)
+    compute = compute_bytes(header, rows + WIDEST, 0, n_cells) + compute_bytes(header, rows, 0, n_cells) + _MARGIN
+    shares: list[Share] = []
+    stop = len(weights)
+    for offer in reversed(offers):
+        first, left = stop, offer.n_bytes - compute
+        while first > 0 and left - max(largest[first - 1 : stop]) >= (n := weights[first - 1] + 2 * caches[first - 1]):
+            first, left = first - 1, left - n
+        if first == stop > 0:
+            least = compute + largest[stop - 1] + weights[stop - 1] + 2 * caches[stop - 1]
+            raise ConfigError(
+                f"worker {offer.address} lends {offer.n_bytes >> 20} MiB, and a layer takes {(least >> 20) + 1} MiB "
+                "there: start it with a larger --ram, lower --ctx, or leave it out"
+            )
+        mine = slice(first, stop)
+        buffers = compute + max(largest[mine], default=0)
+        share = Share(offer.address, offer.n_bytes, first, stop, sum(weights[mine]), 2 * sum(caches[mine]), buffers)
+        shares.insert(0, share)
+        stop = first
+    return tuple(share for share in shares if share.n_blocks)
+
+
+def without_blocks(header: Header, first: int) -> Header:
+    """The header of a model as far as this machine computes it: without blocks from ``first`` on."""
+    tensors = tuple(t for t in header.tensors if (block := block_of(t)) is None or block < first)
+    metadata = header.metadata | {
+        f"{header.architecture}.block_count": first,
+        f"{header.architecture}.nextn_predict_layers": 0,  # those are at the end
+    }
+    return replace(header, tensors=tensors, metadata=metadata, n_bytes=sum(t.n_bytes for t in tensors))
+
+
+def _block_weights(header: Header) -> tuple[list[int], list[int]]:
+    """Bytes of every block, and of its largest tensor."""
+    n_blocks, unused = header.number("block_count"), ahead_blocks(header)
+    weights, largest = [0] * n_blocks, [0] * n_blocks
+    for tensor in header.tensors:
+        block = block_of(tensor)
+        if block is not None and block < n_blocks and block not in unused:
+            weights[block] += tensor.n_bytes
+            largest[block] = max(largest[block], tensor.n_bytes)
+    return weights, largest

@@ -1,0 +1,20 @@
+"""Which experts a model's rows are routed to."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Routes:
+    """Writes down which experts each layer's rows are routed to."""
+
+    def __init__(self) -> None:
+        self.chosen: dict[int, NDArray[np.int32]] = {}
+
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
+        self.chosen[layer] = chosen
+
+    def start_pass(self) -> None: ...
+
+    def layer_done(self, layer: int) -> None: ...
+
+    def end_pass(self, whole: bool) -> None: ...
