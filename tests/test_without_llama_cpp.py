@@ -9,7 +9,7 @@ import pytest
 from tests.support.rooms import ROOT, modules
 
 ROOMS = ("util", "telemetry", "gguf", "system", "sampling", "tree", "config", "ngram", "policy", "residency")
-PARTS = ("draft", "verify.accept", "chat", "runtime.stages", "runtime.detokenizer")
+PARTS = ("draft", "verify.accept", "chat", "runtime.stages", "runtime.detokenizer", "runtime.compute_threads")
 NEEDS = {"cadcpp.draft.model_drafter", "cadcpp.draft.staged"}  # contexts of llama.cpp
 PURE = [
     module

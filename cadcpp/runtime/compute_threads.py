@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from cadcpp.native.context import Context
 from cadcpp.system.cpu import left_by
 from cadcpp.system.cpu_load import CpuLoad
 
@@ -14,6 +14,14 @@ _PATIENCE = 2  # looks that must find a core idle before it is taken; one that i
 def thread_counts(n: int, most: int) -> tuple[int, ...]:
     """Numbers of threads that a session which begins with ``n`` may change between, on a machine for ``most``."""
     return tuple(sorted({1, most // 2, most - 1, most, n} - {0}))
+
+
+class Team(Protocol):
+    """What computes with a number of threads that can be changed, such as a context."""
+
+    n_threads: int
+
+    def use_threads(self, n: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -28,7 +36,7 @@ class ComputeThreads:
     counts: Sequence[int] = ()  # to change between, rising; without any, ``n`` stays
     load: CpuLoad = field(default_factory=CpuLoad)
     changed: bool = False  # whether it ever did
-    contexts: list[Context] = field(default_factory=list)
+    contexts: list[Team] = field(default_factory=list)
     _n_idle: int = 0  # looks in a row that found a core idle
 
     def follow(self) -> bool:

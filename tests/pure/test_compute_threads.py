@@ -18,21 +18,21 @@ class FakeLoad:
 
 
 class FakeContext:
-    n = 4
+    n_threads = 4
 
     def use_threads(self, n: int) -> None:
-        self.n = n
+        self.n_threads = n
 
 
 def follow(*busy: float, n: int = 4, counts: tuple[int, ...] = (1, 2, 3, 4)) -> list[int]:
     """Numbers of threads after each look."""
     threads, context = ComputeThreads(n, counts, FakeLoad(*busy)), FakeContext()  # type: ignore[arg-type]
-    threads.contexts.append(context)  # type: ignore[arg-type]
+    threads.contexts.append(context)
     found = []
     for _ in busy:
         before, changed = threads.n, threads.follow()
         assert changed == (threads.n != before)
-        assert context.n == threads.n or not threads.changed
+        assert context.n_threads == threads.n or not threads.changed
         found.append(threads.n)
     return found
 
