@@ -200,8 +200,9 @@ def test_smolagents(url: str) -> None:
 
     model = OpenAIServerModel(model_id="smol", api_base=url, api_key="x", temperature=0, max_tokens=100)
     agent = ToolCallingAgent(tools=[get_weather], model=model, max_steps=2, verbosity_level=0)
+    del agent.tools["final_answer"]  # whose text such a small model does not end
     agent.run(ASK)
-    assert any(getattr(step, "tool_calls", None) for step in agent.memory.steps)
+    assert asked and all(isinstance(city, str) for city in asked)
 
 
 def test_pydantic_ai(url: str) -> None:
