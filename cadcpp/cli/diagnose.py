@@ -130,8 +130,8 @@ def _environment() -> Iterator[Finding]:
         yield Finding("slow", "OMP_WAIT_POLICY=passive makes a draft take twice as long", "unset OMP_WAIT_POLICY")
     if os.environ.get("GGML_CPU_TILED_MM", "0") != "0":
         yield Finding(
-            "wrong",
-            "GGML_CPU_TILED_MM is set: with K-quants, text may differ from plain decoding's",
+            "slow",
+            "GGML_CPU_TILED_MM is set: with K-quants, passes of a few rows may have to be filled up to stay exact",
             "unset GGML_CPU_TILED_MM",
         )
 

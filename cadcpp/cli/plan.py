@@ -77,8 +77,8 @@ def _config(
 
 def _plan(model: Path, draft: Path | None, config: "SessionConfig") -> "tuple[Plan, TreeBuffers]":
     from cadcpp.gguf.header import read_header
-    from cadcpp.runtime.assembly import plan_with
     from cadcpp.runtime.crew import crew_of
+    from cadcpp.runtime.session_plan import plan_with
 
     verifier, drafter = read_header(model), read_header(draft) if draft else None
     with crew_of(config.workers) as crew:

@@ -34,30 +34,25 @@ from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.policy.llmcad import AdaptiveFallback
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.context_shape import ContextShape, wide_bytes
-from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
-from cadcpp.residency.placement import WIDEST, without_blocks
 from cadcpp.residency.streaming_pager import StreamingPager
-from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
+from cadcpp.residency.tree_buffers import plan_session
 from cadcpp.runtime.compute_threads import ComputeThreads, thread_counts
-from cadcpp.runtime.crew import Crew, crew_of
+from cadcpp.runtime.crew import crew_of
 from cadcpp.runtime.engine import Engine
-from cadcpp.runtime.kernel_choice import kernel_modes, same_with_all
+from cadcpp.runtime.kernel_choice import same_with_all
 from cadcpp.runtime.learned_costs import LearnedCosts
-from cadcpp.runtime.learned_demand import LearnedDemand, told_hits
+from cadcpp.runtime.learned_demand import LearnedDemand
+from cadcpp.runtime.session_plan import MakePlan, plan_with
 from cadcpp.runtime.stages import BACKGROUND
 from cadcpp.system.cpu import most_threads
 from cadcpp.system.mapping import Mapping, is_shareable
-from cadcpp.system.stub import foreseen_limits
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.limits import GrowthOptions
 from cadcpp.verify.verifier import Verifier
 
 logger = logging.getLogger(__name__)
-
-
-MakePlan = Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]]
 
 
 class StartPager(Protocol):
@@ -284,32 +279,6 @@ def _close_loaded(loading: Future[Model]) -> None:
     wait((loading,))
     if not loading.exception():
         loading.result().close()
-
-
-def plan_with(
-    crew: Crew | None,
-    config: SessionConfig,
-    header: Header,
-    draft: Header | None,
-    plan: MakePlan = plan_session,
-) -> tuple[Plan, TreeBuffers]:
-    """A plan for what workers leave to this machine, with what they compute."""
-    rows = max(config.tree.max_size, config.tree.max_size_streamed)
-    shares = crew.place(header, config.n_ctx, rows) if crew else ()
-    here = without_blocks(header, shares[0].first) if shares else header
-    modes = kernel_modes(config, header, here.n_bytes)
-    if crew and config.exact != "off":
-        modes = crew.agree(modes, header, shares, config.threads())
-    if shares:
-        config = replace(config, n_batch=min(config.n_batch, WIDEST))
-    made, tree_buffers = plan(config, here, draft, modes)
-    told = told_hits(told_limits(made, header, pager=config.pager), header)
-    return replace(told, workers=shares), tree_buffers
-
-
-def told_limits(plan: Plan, header: Header, *, pager: bool = True) -> Plan:
-    """A plan that says what of its streaming is not to be had here."""
-    return replace(plan, limited=foreseen_limits(header)) if plan.streams and pager else plan
 
 
 def _usable(path: str | Path) -> Header:

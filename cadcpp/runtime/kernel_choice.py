@@ -25,6 +25,7 @@ _NEITHER = "no number of rows was found with which this machine rounds every row
 _UNCHECKED = "it was not asked for"
 _STATES = "operations on recurrent states"  # of which no small model can be made
 _REVISION = 6  # of what is tried
+_MOST = 512  # a model has one for each number of threads, kind of kernels and question
 _CHEAP = 1.5  # times one row's seconds, that a filled up pass may take; drafts seldom bring back more
 
 
@@ -135,7 +136,7 @@ def _cost(made: Sketch, n_rows: int, n_threads: int) -> float:
 
 def _remembered(facts: object, find: Callable[[], Any]) -> Any:
     """What was found before on the same machine with the same library, else what ``find`` finds now."""
-    file = MachineFile(cache_dir(), "kernels.json")
+    file = MachineFile(cache_dir(), "kernels.json", _MOST)
     known, found = file.find(facts)
     if not known:
         # On the thread that computes: a second team of OpenMP's would slow the first one.

@@ -14,14 +14,15 @@ from cadcpp.native.lib import api, library_files
 from cadcpp.util.files import new_file
 
 _TELLING = ("flags", "features", "model name", "cpu part")  # lines that tell one kind of processor from another
-_MOST = 64  # entries of a file; the oldest goes
+_MOST = 64  # entries of a file
 
 
 class MachineFile:
     """Values in terms of JSON by facts, in a file of a user's folder; a user without a home keeps none."""
 
-    def __init__(self, folder: Path | None, name: str) -> None:
-        self._path = folder / name if folder else None
+    def __init__(self, folder: Path | None, name: str, most: int = _MOST) -> None:
+        """It has ``most`` entries; then the oldest goes."""
+        self._path, self._most = folder / name if folder else None, most
 
     def find(self, facts: object) -> tuple[bool, Any]:
         """Whether there is a value for ``facts`` on this machine, and which."""
@@ -34,7 +35,7 @@ class MachineFile:
             return
         known, key = self._read(), _key(facts)
         known.pop(key, None)
-        kept = dict([*known.items(), (key, value)][-_MOST:])
+        kept = dict([*known.items(), (key, value)][-self._most :])
         with suppress(ToolError), new_file(self._path) as new:
             new.write_text(json.dumps(kept))
 
