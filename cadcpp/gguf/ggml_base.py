@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ _GGML_ERROR = 4
 _MOST_LETTERS = 300  # of an error, which may quote a file's names
 _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _GGML_ERROR: logging.ERROR}
 _errors: list[str] = []
-_listeners: list[Callable[[str], None]] = []
+_listeners: list[tuple[int, Callable[[str], None]]] = []  # each with its thread
 
 
 def binding_folder() -> Path:
@@ -37,8 +38,9 @@ def _on_log(level: int, text: bytes, _user_data: int | None) -> None:
         _errors.append(line)
         del _errors[8:]
     logger.log(shown, line)
-    for listener in _listeners:
-        listener(line)
+    for thread, listener in _listeners:
+        if thread == threading.get_ident():  # another one may load another model
+            listener(line)
 
 
 on_log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_on_log)  # ggml's and llama.cpp's
@@ -46,12 +48,13 @@ on_log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
 
 @contextlib.contextmanager
 def listening(listener: Callable[[str], None]) -> Iterator[None]:
-    """Inside, ``listener`` is called with every line that llama.cpp logs, on the thread that logs it."""
-    _listeners.append(listener)
+    """Inside, ``listener`` is called with every line that llama.cpp logs on this thread."""
+    mine = threading.get_ident(), listener
+    _listeners.append(mine)
     try:
         yield
     finally:
-        _listeners.remove(listener)
+        _listeners.remove(mine)
 
 
 def last_error(default: str) -> str:

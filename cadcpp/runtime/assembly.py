@@ -125,13 +125,10 @@ class Assembly:
         self._tell_undrafted(draft is not None)
 
     def _draft_model(self, header: Header | None) -> Callable[[], Model] | None:
-        """What gives the draft model; it is loaded beside the verifier, unless both would read from disk at once.
-
-        Nor beside one that is loaded through a stub, which goes by what llama.cpp logs, of whichever load.
-        """
+        """What gives the draft model; it is loaded beside the verifier, unless both would read from disk at once."""
         if header is None or self._parts.drafter is not None or not self.plan.kernels.drafts:
             return None
-        if self.plan.streams or self.plan.workers:
+        if self.plan.streams:
             return partial(self._model, header, vocabulary=False, repacked=True)
         loading = BACKGROUND.submit(Model, header.path, header=header, vocabulary=False, repacked=True)
         self._stack.callback(_close_loaded, loading)
