@@ -47,7 +47,7 @@ def test_chains_of_drafts_change_no_text(hybrid: Path, demo: DemoPair, limited: 
         with Session(hybrid, demo.draft, config) as session:
             assert session.plan.streams == limited
             chunks = [
-                list(session.stream(session.model.tokenize(prompt), sampling, 32))
+                list(session.stream(session.model.tokenize(prompt), sampling, 20))
                 for prompt in PROMPTS
                 for sampling in (GREEDY, DRAWN)
             ]
