@@ -1,12 +1,15 @@
 """Runs on emulated processors: what passed is kept, and what it said is in the table. None is emulated here."""
 
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.support.arm import outcome, table
+from tests.support.arm import outcome, processors, table
 from tests.support.arm.__main__ import Task, work_off
 from tests.support.arm.outcome import kept, run
 from tests.support.arm.parts import CELLS, QUICK, WHOLE, Part
@@ -72,3 +75,21 @@ def test_parts_have_names_of_their_own_and_files_that_are_there() -> None:
     assert len({each.name for each in named}) == len(named) and set(CELLS) < set(WHOLE)
     root = Path(__file__).parents[2]
     assert all(list(root.glob(file)) for each in named for file in each.files)
+
+
+def test_what_several_parts_need_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors, "PLACE", tmp_path)
+    started, made = threading.Barrier(4), list[Path]()
+
+    def make(part: Path) -> None:
+        made.append(part)
+        time.sleep(0.05)  # as long as it takes for the others to come
+        part.mkdir()
+
+    def need(_n: int) -> Path:
+        started.wait()
+        return processors._kept("system", make, "the same")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(need, range(4)))) == 1
+    assert len(made) == 1

@@ -59,8 +59,6 @@ def _tasks(names: Sequence[str], quick: bool) -> list[Task]:
 
 def work_off(tasks: Sequence[Task], *, again: bool, n_jobs: int) -> list[int]:
     """Run them, ``n_jobs`` at a time; prints what each says, and gives their exit codes."""
-    for processor, _ in tasks:
-        processor.environment()  # made, if it is not there, by one thread
     with ThreadPoolExecutor(n_jobs) as pool:
         outcomes = pool.map(lambda task: (not again and kept(*task)) or run(*task), tasks)
         return [_show(*task, outcome) for task, outcome in zip(tasks, outcomes, strict=True)]

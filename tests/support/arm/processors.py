@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from cadcpp.system.user_dirs import cache_dir
 PLACE = (cache_dir() or Path(__file__).parents[3] / "build") / "arm"
 PACKAGES = "qemu-user-static debootstrap gcc-aarch64-linux-gnu g++-aarch64-linux-gnu cmake ninja-build"
 TOOLS = ("qemu-aarch64-static", "debootstrap", "aarch64-linux-gnu-g++", "cmake", "ninja")
+_MAKING = threading.RLock()
 _SUITE, _PYTHON = "bookworm", "3.11"
 _DEBIAN = ("--foreign", "--variant=minbase", "--arch=arm64", "--include=python3,libgomp1")
 _WHEELS = ("numpy", "click", "psutil", "jinja2", "gguf", "pytest", "hypothesis", "typing_extensions", "diskcache")
@@ -106,13 +108,14 @@ def _sources() -> Path:
 
 
 def _kept(name: str, make: Callable[[Path], object], *made_of: str | Sequence[str]) -> Path:
-    """A folder that is made unless it is there already, made of the same."""
+    """A folder that is made unless it is there already, made of the same; by one thread, for all that wait for it."""
     path = PLACE / f"{name}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:8]}"
-    if not path.exists():
-        PLACE.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part := path.with_suffix(".part"), ignore_errors=True)
-        make(part)
-        part.rename(path)
+    with _MAKING:
+        if not path.exists():
+            PLACE.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(part := path.with_suffix(".part"), ignore_errors=True)
+            make(part)
+            part.rename(path)
     return path
 
 
