@@ -65,9 +65,10 @@ def test_drafts_change_no_token(
 def test_control_kernels_that_were_not_tried_change_tokens(write: Callable[..., dict[str, Any]]) -> None:
     """Of one of these types at least: which one it is depends on the machine."""
 
-    def differs(kind: str, seed: int) -> bool:
+    def differs(architecture: str, kind: str, seed: int) -> bool:
         options = ("--temp", 0.8, "--seed", seed, "-n", 200, "--exact", "off")
-        plain, drafted = (write("llama", kind, mode, *options) for mode in ("off", "draft"))
+        plain, drafted = (write(architecture, kind, mode, *options) for mode in ("off", "draft"))
         return bool(plain["tokens"] != drafted["tokens"])
 
-    assert any(differs(kind, seed) for seed in range(4) for kind in ("BF16", "Q8_0", "Q4_1"))
+    cells = [("llama", "BF16"), ("mixture", "Q8_0"), ("llama", "Q4_1")]
+    assert any(differs(*cell, seed) for seed in range(4) for cell in cells)
