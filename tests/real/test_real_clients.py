@@ -125,6 +125,18 @@ def test_langchain_on_the_class(kind: str, target: Path, demo: DemoPair, monkeyp
     assert model.client.speculates and model.client.last_stats.tokens_per_pass > 1
 
 
+def test_guidance_on_the_class(target: Path, demo: DemoPair) -> None:
+    needs("guidance")
+    from guidance import gen, models, select
+
+    options: dict[str, Any] = {"draft_model_path": str(demo.draft), "fallback": "none", "logits_all": True}
+    made = Llama(str(target), n_ctx=512, n_threads=1, verbose=False, **options)
+    text = models.LlamaCpp(made, echo=False)
+    text += "The capital of France is " + select(["Paris", "Rome"], name="city")
+    text += ". Its river is " + gen(name="river", max_tokens=8)
+    assert text["city"] in ("Paris", "Rome") and text["river"]
+
+
 def test_litellm(url: str) -> None:
     needs("litellm")
     import litellm
