@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "signal": ("cadcpp.cli", "cadcpp.models", "cadcpp.system.file_guard"),
     "threading": (
         *("cadcpp.cli", "cadcpp.residency.prefetcher", "cadcpp.native.model", "cadcpp.runtime", "cadcpp.llama.serial"),
-        *("cadcpp.llama.upstream", "cadcpp.link", "cadcpp.native.rpc_server"),
+        *("cadcpp.llama.upstream", "cadcpp.link", "cadcpp.native.rpc_server", "cadcpp.gguf.ggml_base"),
     ),
     "starlette": ("cadcpp.server",),
     "uvicorn": ("cadcpp.server",),
