@@ -38,6 +38,6 @@ def plan_with(
     return replace(told, workers=shares), tree_buffers
 
 
-def _told_limits(plan: Plan, header: Header, *, pager: bool = True) -> Plan:
+def _told_limits(plan: Plan, header: Header, *, pager: bool) -> Plan:
     """A plan that says what of its streaming is not to be had here."""
     return replace(plan, limited=foreseen_limits(header)) if plan.streams and pager else plan

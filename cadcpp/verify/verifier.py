@@ -151,7 +151,7 @@ class Verifier:
         """
         context, n = self.context, text.n_uncached
         on_layer = within(progress, text.n_committed, n, len(text.ids))
-        at = (self._decode if self.n_chains is None else self._decode_chains)(text.uncached, tree, on_layer)
+        at = (self._decode if self.n_chains is None else self._decode_chains)(text, tree, on_layer)
         return lambda row: draw(context, int(at[row]))
 
     def commit(self, text: TextState, tree: TokenTree, accepted: Accepted) -> None:
@@ -164,9 +164,9 @@ class Verifier:
         self.cache.commit(text.uncached, tree.token[rows[1:]].tolist(), self._n_seq, winner)
         text.ids += accepted.tokens(tree)
 
-    def _decode(self, uncached: list[int], tree: TokenTree, on_layer: OnLayer | None) -> NDArray[np.int_]:
+    def _decode(self, text: TextState, tree: TokenTree, on_layer: OnLayer | None) -> NDArray[np.int_]:
         """One pass, in which a node belongs to the sequences of all leaves below it; gives the rows of nodes, [n]."""
-        lo, hi = tree.spans()
+        (lo, hi), uncached = tree.spans(), text.uncached
         n_seq, start, batch = int(hi[0]), len(self.cache), self.context.batch
         n_rows = len(uncached) - 1 + len(tree)
         self.cache.share(n_seq, self.context.shape.granularity.whole(n_rows) - len(uncached))
@@ -177,18 +177,18 @@ class Verifier:
         self.context.decode(on_layer)
         return len(uncached) - 1 + np.arange(len(tree))
 
-    def _decode_chains(self, uncached: list[int], tree: TokenTree, on_layer: OnLayer | None) -> NDArray[np.int_]:
+    def _decode_chains(self, text: TextState, tree: TokenTree, on_layer: OnLayer | None) -> NDArray[np.int_]:
         """One pass, in which every leaf has a sequence that begins with the text; gives the rows of nodes, [n]."""
         lo, leaves, batch = tree.spans()[0], tree.leaves(), self.context.batch
-        start, n, at = len(self.cache), len(uncached), np.zeros(len(tree), np.int_)
-        length = self.context.shape.granularity.length(len(leaves), n + int(tree.depth.max()))
+        start, n, at = len(self.cache), text.n_uncached, np.zeros(len(tree), np.int_)
+        length = self._chains(text).length(len(leaves), int(tree.depth.max()))
         self.cache.share(len(leaves), length - n)
         batch.clear()
         for seq, leaf in enumerate(leaves):
             path = np.array(tree.ancestors(leaf))
             is_first = lo[path] == seq  # logits of what several have are the same
             at[path[is_first]] = batch.n + n - 1 + np.flatnonzero(is_first)
-            batch.add(uncached[:-1], start, seq, seq + 1, False)
+            batch.add(text.uncached[:-1], start, seq, seq + 1, False)
             batch.add(tree.token[path], start + n - 1, seq, seq + 1, is_first)
         self._n_seq = len(leaves)
         self.context.decode(on_layer)
