@@ -24,22 +24,28 @@ from bench.baselines.token_times import TokenTimes  # noqa: E402
 
 
 def main() -> None:
+    parser = options_parser()
+    parser.add_argument(SAME, action="store_true")
+    options = parser.parse_args()
+    times = TokenTimes()
+    model = _model(options.m, options.same_settings)
+    context = make_context(model, options.ctx, options.threads, same_settings=options.same_settings)
+    times.loaded()
+    vocab = api.llama_model_get_vocab(model)
+    prompt = tokenize(vocab, options.p.encode())
+    tokens = write(context, vocab, prompt, options.n, times)
+    print(json.dumps(times.record(tokens, len(prompt))))
+
+
+def options_parser() -> argparse.ArgumentParser:
+    """What every such loop is told."""
     parser = argparse.ArgumentParser()
     parser.add_argument("-m", required=True)
     parser.add_argument("-p", required=True)
     parser.add_argument("-n", type=int, default=16)
     parser.add_argument("--ctx", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument(SAME, action="store_true")
-    options = parser.parse_args()
-    times = TokenTimes()
-    model = _model(options.m, options.same_settings)
-    context = _context(model, options.ctx, options.threads, options.same_settings)
-    times.loaded()
-    vocab = api.llama_model_get_vocab(model)
-    prompt = _tokenize(vocab, options.p.encode())
-    tokens = write(context, vocab, prompt, options.n, times)
-    print(json.dumps(times.record(tokens, len(prompt))))
+    return parser
 
 
 def write(context: int, vocab: int, prompt: list[int], n: int, times: TokenTimes) -> list[int]:
@@ -73,7 +79,7 @@ def _model(path: str, same_settings: bool) -> int:
     return int(api.llama_model_load_from_file(path.encode(), params))
 
 
-def _context(model: int, n_ctx: int, threads: int, same_settings: bool) -> int:
+def make_context(model: int, n_ctx: int, threads: int, *, same_settings: bool) -> int:
     params = api.llama_context_default_params()
     params.n_ctx, params.n_threads, params.n_threads_batch = n_ctx, threads, threads
     if same_settings:
@@ -89,7 +95,7 @@ def _configure(params: Any) -> None:
     params.n_outputs_max = 1
 
 
-def _tokenize(vocab: int, text: bytes) -> list[int]:
+def tokenize(vocab: int, text: bytes) -> list[int]:
     buffer = (ctypes.c_int32 * (len(text) + 8))()
     n = api.llama_tokenize(vocab, text, len(text), buffer, len(buffer), True, True)
     return list(buffer[:n])

@@ -3,14 +3,13 @@
 As `bench.baselines.plain --same-settings`, so that the texts are the same.
 """
 
-import argparse
 import json
 import os
 from dataclasses import replace
 
 os.environ["GGML_CPU_TILED_MM"] = "0"
 
-from bench.baselines.plain import _configure, _tokenize, write  # noqa: E402
+from bench.baselines.plain import make_context, options_parser, tokenize, write  # noqa: E402
 from bench.baselines.token_times import TokenTimes  # noqa: E402
 from cadcpp.link.address import Address  # noqa: E402
 from cadcpp.link.link import Link  # noqa: E402
@@ -19,12 +18,7 @@ from cadcpp.native.rpc import Device, Spread  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("-m", required=True)
-    parser.add_argument("-p", required=True)
-    parser.add_argument("-n", type=int, default=16)
-    parser.add_argument("--ctx", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = options_parser()
     parser.add_argument("--worker", required=True)
     parser.add_argument("--first", type=int, required=True, help="the first layer that the worker computes")
     parser.add_argument("--layers", type=int, required=True, help="of the model")
@@ -38,13 +32,10 @@ def main() -> None:
     kept = spread.apply(params, options.layers)
     model = int(api.llama_model_load_from_file(options.m.encode(), params))
     del kept
-    contexts = api.llama_context_default_params()
-    contexts.n_ctx, contexts.n_threads, contexts.n_threads_batch = options.ctx, options.threads, options.threads
-    _configure(contexts)
-    context = int(api.llama_init_from_model(model, contexts))
+    context = make_context(model, options.ctx, options.threads, same_settings=True)
     times.loaded()
     vocab = api.llama_model_get_vocab(model)
-    prompt = _tokenize(vocab, options.p.encode())
+    prompt = tokenize(vocab, options.p.encode())
     before = replace(link.traffic)
     tokens = write(context, vocab, prompt, options.n, times)
     traffic = {

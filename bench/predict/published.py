@@ -14,6 +14,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from bench.predict.devices import Architecture
 from cadcpp.gguf.ggml_base import row_bytes
 
 Tensors = dict[str, tuple[int, ...]]  # shapes, the contiguous dimension first
@@ -25,19 +26,11 @@ _Q4_K, _Q5_K, _Q6_K, _Q8_0 = (gguf.GGMLQuantizationType[name] for name in ("Q4_K
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hybrid:
+class Hybrid(Architecture):
     """The numbers of a hybrid, as its makers publish them."""
 
     architecture: str
-    layers: int
     attention: tuple[int, ...]  # layers that have attention; the others have a state
-    width: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    hidden: int
-    vocabulary: int
-    tied: bool  # whether the output weights are the embeddings
     value_heads: int = 0  # of a gated delta net
     is_draft: bool = False
 

@@ -108,7 +108,7 @@ def _theirs(options: argparse.Namespace, disk: int, worker: Address) -> dict[str
     (share,) = json.loads(told.stdout)["workers"]
     n_layer = read_header(models.verifier()).number("block_count")
     command = [sys.executable, "-m", "bench.baselines.rpc", "-m", str(models.verifier())]
-    command += ["-n", str(options.baseline_tokens)]
+    command += ["-n", str(options.baseline_tokens), "--threads", "1"]
     where = ["--worker", str(worker), "--first", str(share["first"]), "--layers", str(n_layer), "--ctx", str(_CTX)]
     done = _run(options, disk, [*command, *where, "-p", prompt(options.workload)])
     return {**done, "s_per_token": done.pop("seconds_per_token"), "first_layer": share["first"]}
