@@ -89,7 +89,14 @@ class Crew:
         made = sketch(header)
         spread = Spread((device,), (made.n_layer,), 0, self.check)
         found = finish(
-            lambda: find_granularity(made, repacked=False, n_threads=n_threads, spread=spread, candidates=suitable)
+            lambda: find_granularity(
+                made,
+                repacked=False,
+                f16_values=mode.f16_values,
+                n_threads=n_threads,
+                spread=spread,
+                candidates=suitable,
+            )
         )
         self.check()
         if found is None:

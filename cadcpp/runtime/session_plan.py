@@ -14,6 +14,7 @@ from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.runtime.learned_demand import told_hits
 from cadcpp.system.stub import foreseen_limits
 
+_ROOMY = 7 / 8  # of the memory is taken at most, where some is spent on speed
 MakePlan = Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]]
 
 
@@ -34,8 +35,26 @@ def plan_with(
     if shares:
         config = replace(config, n_batch=min(config.n_batch, WIDEST))
     made, tree_buffers = plan(config, here, draft, modes)
+    if config.cache_values == "auto" and not shares:
+        made, tree_buffers = _with_f16_values(config, header, draft, modes, plan) or (made, tree_buffers)
     told = told_hits(_told_limits(made, header, pager=config.pager), header)
     return replace(told, workers=shares), tree_buffers
+
+
+def _with_f16_values(
+    config: SessionConfig, header: Header, draft: Header | None, modes: KernelModes, plan: MakePlan
+) -> tuple[Plan, TreeBuffers] | None:
+    """The plan with the cache's values in f16, which attention reads faster; None where they do not pay.
+
+    They take memory, which is better spent on weights as long as these have to be streamed, and other kernels, which
+    must not need more rows to be exact.
+    """
+    guess = replace(modes, kept=replace(modes.kept, f16_values=True))
+    made, tree_buffers = plan(config, header, draft, guess)
+    if made.streams or made.peak > _ROOMY * made.ram:
+        return None
+    tried = kernel_modes(replace(config, cache_values="f16"), header).kept
+    return (made, tree_buffers) if tried == guess.kept else None
 
 
 def _told_limits(plan: Plan, header: Header, *, pager: bool) -> Plan:
