@@ -5,6 +5,7 @@ programs, and the share of the processor that reading takes are not modelled.
 """
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -20,7 +21,9 @@ from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.layout import CHUNK, lay_out
+from cadcpp.residency.link_cost import link_cost
 from cadcpp.residency.memory_plan import Plan
+from cadcpp.residency.placement import Offer, Share, place_layers, without_blocks
 from cadcpp.residency.tree_buffers import expected, plan_session
 from cadcpp.tree.limits import GrowthOptions, TreeLimits, limit_tree
 from cadcpp.tree.prices import MAX_ROWS
@@ -31,11 +34,33 @@ _GUESSES = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Workers:
+    """Further machines like the first one, each behind a link of its own."""
+
+    n: int
+    round_trip_s: float
+    byte_s: float
+
+    def shares(self, header: Header, ram: int, config: SessionConfig) -> tuple[Share, ...]:
+        """What they compute of a verifier, each with as much memory."""
+        offers = [Offer(f"worker {i + 1}", ram) for i in range(self.n)]
+        return place_layers(header, offers, config.n_ctx, max(config.tree.max_size, config.tree.max_size_streamed))
+
+    def link_s(self, header: Header, shares: Sequence[Share], n_rows: int, n_ctx: int) -> float:
+        """Seconds of a pass on all links, with a text that fills the context."""
+        costs = (link_cost(header, share, n_rows, n_ctx) for share in shares)
+        return sum(cost.seconds(self.round_trip_s, self.byte_s) for cost in costs)
+
+
+ALONE = Workers(0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
     """Seconds per token."""
 
     plan: Plan
-    mapped_s: float  # plain llama.cpp, memory-mapped: all of the file for every token, if it does not fit
+    mapped_s: float  # plain llama.cpp, memory-mapped: all that workers leave, for every token, if it does not fit
     plain_s: float  # cadcpp without drafts
     model: CostModel  # with drafts
 
@@ -58,15 +83,22 @@ def forecast(
     agreement: float,
     n_ctx: int,
     kernels: KernelModes = KernelModes(),  # noqa: B008 - frozen
+    workers: Workers = ALONE,
 ) -> Forecast:
     """What to expect; of plain decoding alone if there is no draft.
+
+    Machines take turns, and the disk reads meanwhile: a pass is computed as long as on one, and passes all links.
 
     Raises ConfigError where too little memory is left for the verifier.
     """
     config = SessionConfig(ram=device.ram, n_ctx=n_ctx, tree=limit_tree(None))
-    plan, tree_buffers = plan_session(config, verifier, draft, kernels)
-    alone, _ = plan_session(replace(config, tree=TreeLimits(max_size=1)), verifier, None, kernels)
+    shares = workers.shares(verifier, device.ram, config)
+    here = without_blocks(verifier, shares[0].first) if shares else verifier
+    plan, tree_buffers = plan_session(config, here, draft, kernels)
+    alone, _ = plan_session(replace(config, tree=TreeLimits(max_size=1)), here, None, kernels)
     (base_s, row_s), (draft_s, draft_row_s) = (pass_s(h, device) if h else (0.0, 0.0) for h in (verifier, draft))
+    one_s, two_s = (workers.link_s(verifier, shares, n, n_ctx) for n in (1, 2))
+    base_s, row_s = base_s + one_s, row_s + two_s - one_s
     states = plan.verifier_shape.states
     model = CostModel(
         verify=costs(base_s, row_s),
@@ -77,8 +109,10 @@ def forecast(
     length = 1 + (states.n_snapshots if states and states.n_snapshots else tree_buffers.most)
     if draft:
         model.expect(*(chain(agreement, length) if states else tree(agreement, tree_buffers.most)))
-    mapped = verifier.n_bytes * byte_s(device) if alone.streams else 0.0
-    return Forecast(plan, max(mapped, base_s), max(alone.read_bytes * byte_s(device), base_s), model)
+    mapped = here.n_bytes * byte_s(device) if alone.streams else 0.0
+    return Forecast(
+        replace(plan, workers=shares), max(mapped, base_s), max(alone.read_bytes * byte_s(device), base_s), model
+    )
 
 
 def byte_s(device: Device) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.predict.devices import ARCHITECTURES, DEVICES, Device
-from bench.predict.forecast import Forecast, chain, forecast, header_of, tree
+from bench.predict.forecast import ALONE, Forecast, Workers, chain, forecast, header_of, tree
 from bench.predict.published import HYBRIDS
 from cadcpp.errors import ConfigError
 from cadcpp.models.catalog import pairs
@@ -16,10 +16,13 @@ from cadcpp.residency.layout import lay_out
 SD = DEVICES[0]
 
 
-def cast(device: Device = SD, agreement: float = 0.7, name: str = "qwen3-14b") -> Forecast:
+WIFI = (2e-3, 8 / 300e6)  # seconds there and back, and of a byte
+
+
+def cast(device: Device = SD, agreement: float = 0.7, name: str = "qwen3-14b", workers: Workers = ALONE) -> Forecast:
     pair = pairs()[name]
     verifier, draft = (header_of(entry, ARCHITECTURES[entry.name]) for entry in pair.models[::-1])
-    return forecast(verifier, draft, device, agreement, 4096)
+    return forecast(verifier, draft, device, agreement, 4096, workers=workers)
 
 
 @pytest.mark.parametrize("name", [name for name in pairs() if name in ARCHITECTURES])
@@ -87,6 +90,21 @@ def test_a_pass_behind_the_wall_takes_what_reading_takes() -> None:
     device = replace(SD, latency_s=0.0)
     alone = cast(device).plan.read_bytes / device.disk_bytes_per_s
     assert cast(device).given(8, 4.0) == pytest.approx(alone / 4, rel=0.05)
+
+
+def test_workers_pay_until_nothing_is_streamed_any_more() -> None:
+    casts = [cast(workers=Workers(n, *WIFI), name="qwen3-32b") for n in range(5)]
+    reads, seconds = [c.plan.read_bytes for c in casts], [c.drafted_s for c in casts]
+    enough = next(n for n, one in enumerate(casts) if not one.plan.streams)
+    assert enough == 2 and reads[:3] == sorted(reads[:3], reverse=True)
+    assert seconds[: enough + 1] == sorted(seconds[: enough + 1], reverse=True)
+    assert seconds[enough + 1] > seconds[enough]  # machines take turns: one more adds a link and nothing else
+
+
+def test_a_link_costs_its_round_trips_and_its_bytes() -> None:
+    free, near, far = (cast(workers=Workers(2, *link)) for link in ((0.0, 0.0), (0.3e-3, 8e-9), WIFI))
+    assert free.plain_s < near.plain_s < far.plain_s
+    assert near.plain_s - free.plain_s > 2 * 0.3e-3
 
 
 def test_too_little_memory_is_said() -> None:
