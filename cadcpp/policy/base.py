@@ -119,3 +119,22 @@ class FixedSize:
 
     def describe(self) -> dict[str, float]:
         return {}
+
+
+class NoDrafting:
+    """Plain decoding: there is nothing to decide, so nothing is measured either."""
+
+    uses_model = False
+
+    @property
+    def verify(self) -> PassCost:
+        return PassCost()
+
+    def plan(self, state: RoundState) -> DraftBudget | None:
+        return None
+
+    def observe(self, seen: Observation) -> None:
+        pass
+
+    def describe(self) -> dict[str, float]:
+        return {}
