@@ -134,13 +134,7 @@ class Verifier:
         return len(tree.leaves()) * (text.n_uncached + int(tree.depth.max()))
 
     def _chains(self, text: TextState) -> Chains:
-        shape, n_snapshots = self.context.shape, self.context.n_snapshots
-        return Chains(
-            most=shape.n_seq,
-            n_text=text.n_uncached,
-            n_doubtful=n_snapshots or None,
-            granularity=shape.granularity,
-        )
+        return self.context.shape.chains(text.n_uncached, self.context.n_snapshots)
 
     def evaluate(
         self, text: TextState, tree: TokenTree, draw: Draw, progress: Progress | None = None

@@ -14,6 +14,7 @@ from cadcpp.gguf.header import Header, read_header
 from cadcpp.link.address import Address
 from cadcpp.link.front import GUEST, Front, Ledger
 from cadcpp.link.server_process import ServerProcess
+from cadcpp.link.weight_cache import WeightCache
 from cadcpp.native.rpc import check_rpc
 from cadcpp.residency.placement import Offer, place_layers
 from cadcpp.tree.limits import TreeLimits
@@ -49,7 +50,8 @@ class Worker:
         self.ledger, self.told = Ledger(n_bytes), list[str]()
         self.servers: list[Weightless] = []
         self._cache = cache
-        self.front = Front(Address("127.0.0.1", 0), self.ledger, self._start, self.told.append)
+        kept = WeightCache(cache) if cache else None
+        self.front = Front(Address("127.0.0.1", 0), self.ledger, self._start, self.told.append, kept)
         self.address = Address("127.0.0.1", self.front.port)
         threading.Thread(target=self.front.serve, daemon=True).start()
 
