@@ -29,13 +29,14 @@ def window_bytes(header: Header, pinned: int) -> int:
 
 def cache_bytes(header: Header, n_cells: int) -> int:
     """Size of one q8_0 KV cache."""
-    return int(sum(cache_heads(header)) * _head_width(header) * n_cells * _Q8_0)
+    return int(sum(cache_heads(header).values()) * _head_width(header) * n_cells * _Q8_0)
 
 
 def block_cache_bytes(header: Header, n_cells: int) -> list[int]:
-    """... of each of the blocks that keep keys and values, in order; blocks that no pass computes keep none."""
-    each = [int(heads * _head_width(header) * n_cells * _Q8_0) for heads in cache_heads(header)]
-    return each + [0] * (header.number("block_count", 1) - len(each))
+    """... of each block; what has no attention, or what no pass computes, keeps none."""
+    heads = cache_heads(header)
+    blocks = range(header.number("block_count", 1))
+    return [int(heads.get(block, 0) * _head_width(header) * n_cells * _Q8_0) for block in blocks]
 
 
 def _head_width(header: Header) -> int:

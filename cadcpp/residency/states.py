@@ -19,6 +19,7 @@ class States:
     n_chains: int = 1  # sequences, of which each has a state of its own
     n_snapshots: int = 0  # states before the last tokens of each sequence, inside llama.cpp
     n_marks: int = 0  # states at which earlier texts ended, to take up a text again
+    elsewhere: int = 0  # bytes of a sequence's states that workers have; copies of them are here all the same
 
     @property
     def n_copies(self) -> int:
