@@ -46,7 +46,7 @@ def command(
     config = _config(model, draft, ctx, max_tree_size, ram, workers)
     plan, tree_buffers = _plan(model, draft, config)
     values = _values(plan, tree_buffers, parse_size(disk_speed) if disk_speed else None, model)
-    lines = [_table(values, plan.kernels.promise)]
+    lines = [_table(values, plan)]
     if config.workers:
         alone, _ = _plan(model, draft, replace(config, workers=()))
         values |= with_workers(plan, alone, config, model, tree_buffers.rows, values["disk_bytes_per_second"])
@@ -118,12 +118,14 @@ _ROWS = (
 )
 
 
-def _table(values: dict[str, Any], promise: str) -> str:
+def _table(values: dict[str, Any], plan: "Plan") -> str:
     from cadcpp.util.byte_size import format_size
 
     lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
-    lines += ["", f"Kernels: {values['kernels']}; {promise}."]
+    lines += ["", f"Kernels: {values['kernels']}; {plan.kernels.promise}."]
+    if states := plan.verifier_shape.states:
+        lines.append(f"Drafts: {states.verdict}.")
     sizes = {key: format_size(round(value)) for key, value in values.items() if isinstance(value, int | float)}
     if values["unused"]:
         lines.append(f"{sizes['unused']} are blocks that predict further tokens, which no pass computes: never read.")

@@ -100,10 +100,11 @@ class CostModel:
         self.early_estimate, self.cold_estimate = seen.cold or first, seen.cold and first
         self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
         self.draft_s = _mean(self.draft_s, seen.draft_s)
-        self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
+        n_rows = max(seen.rows_per_node * (len(seen.logp) - 1), 1)
+        self.nodes = _mean(self.nodes, seen.n_evaluated / n_rows)
         promised = np.bincount(seen.depth, np.exp(seen.logp)).astype(np.float64)
         self.acceptance.observe(promised, seen.n_accepted)
-        self.expect(seen.logp, seen.depth)
+        self.expect(seen.logp, seen.depth, seen.rows_per_node)
 
     def miss(self, seen: Observation) -> None:
         """Learn from a round that another drafter's tree was used in."""
@@ -111,11 +112,12 @@ class CostModel:
         self.elsewhere_s = _mean(self.elsewhere_s, seen.elsewhere_s)
         self.plain_rounds += 1
 
-    def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32]) -> None:
+    def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32], rows_per_node: float = 1.0) -> None:
         """A tree, by its nodes' log probabilities and depth, [n]: others will promise about as much."""
         gains = Prices(acceptance=self.acceptance.by_depth()).gains(logp, depth)
-        tokens = 1 + np.cumsum(np.sort(gains)[::-1])[: len(gains) - 1]
-        tokens = np.concatenate([[1.0], tokens, np.full(MAX_ROWS, tokens[-1] if len(tokens) else 1.0)])[:MAX_ROWS]
+        by_nodes = np.cumsum(np.append(1.0, np.sort(gains)[::-1]))[: len(gains)]
+        n_nodes = (np.arange(MAX_ROWS) / rows_per_node).astype(np.int64)
+        tokens = by_nodes[np.minimum(n_nodes, len(by_nodes) - 1)]
         self.tokens = _FORGET * self.tokens + (1 - _FORGET) * tokens if self.tokens.any() else tokens
 
     def learned(self) -> dict[str, Any]:

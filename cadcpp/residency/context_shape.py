@@ -7,6 +7,7 @@ from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.residency.footprint import cache_bytes, compute_bytes, whole_cells
 from cadcpp.residency.states import States
+from cadcpp.tree.chains import Chains
 from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.prices import TEXT_ROWS
 
@@ -56,6 +57,10 @@ class ContextShape:
     @property
     def cells(self) -> int:
         return whole_cells(self.n_cells + self.granularity.padding)
+
+    def chains(self, n_text: int, n_snapshots: int) -> Chains:
+        """What a pass of a recurrent model may consist of beside ``n_text`` tokens, with so many snapshots kept."""
+        return Chains(most=self.n_seq, n_text=n_text, n_doubtful=n_snapshots or None, granularity=self.granularity)
 
     def cache_bytes(self, header: Header) -> int:
         """Of the KV cache of a model with this header."""

@@ -73,6 +73,9 @@ class Pager(Protocol):
     def close(self) -> None: ...
 
 
+_NOTHING = PagerState()
+
+
 class NullPager:
     """Leaves paging to the kernel."""
 
@@ -99,7 +102,7 @@ class NullPager:
         return False
 
     def state(self) -> PagerState:
-        return PagerState()
+        return _NOTHING
 
     def close(self) -> None:
         pass

@@ -26,6 +26,14 @@ class States:
         """States outside of llama.cpp: the marks, and the trunk's own before a pass."""
         return self.n_marks + 1
 
+    @property
+    def verdict(self) -> str:
+        """What a pass can check at once."""
+        chains = "a chain" if self.n_chains == 1 else f"up to {self.n_chains} chains"
+        if self.n_snapshots:
+            return f"{chains} of drafts a pass, of which up to {self.n_snapshots} wrong tokens are taken back"
+        return f"{chains} of drafts a pass; after a wrong one text is evaluated again"
+
 
 def draft_states(header: Header) -> States | None:
     """For a draft; it reads an earlier text anew. None for models that have no state."""

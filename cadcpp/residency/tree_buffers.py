@@ -16,6 +16,7 @@ from cadcpp.residency.states import draft_states
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.prices import FIRST_ROWS, SIZES, Floats
 
+_NOTHING_READ = Disk()
 _STEP = 8  # rows between which bytes are interpolated
 
 
@@ -119,6 +120,8 @@ def expected(plan: Plan, tree_buffers: TreeBuffers, byte_s: float) -> Disk:
 
 def measured(pager: PagerState, tree_buffers: TreeBuffers) -> Disk:
     """What the next pass will wait for, as far as a pager has measured it."""
+    if pager.byte_seconds == 0 and pager.routed_seconds is None:
+        return _NOTHING_READ
     return Disk(
         byte_s=pager.byte_seconds,
         stream_s=pager.pass_seconds,

@@ -28,7 +28,7 @@ from cadcpp.native.model import Model
 from cadcpp.ngram.file import load
 from cadcpp.ngram.katz import Katz
 from cadcpp.ngram.predictor import NgramPredictor
-from cadcpp.policy.base import FixedSize, Policy
+from cadcpp.policy.base import FixedSize, NoDrafting, Policy
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.policy.llmcad import AdaptiveFallback
@@ -112,7 +112,7 @@ class Assembly:
             config.n_ctx,
             config.tree.up_to(self.tree_buffers.most),
             self.pager,
-            self._policy(draft_header),
+            self._policy(drafter, draft_header),
             self._trace,
             self.tree_buffers,
             ahead=config.pipeline and (isinstance(self.pager, StreamingPager) or bool(self.plan.workers)),
@@ -225,7 +225,9 @@ class Assembly:
     def _is_paged(self) -> bool:
         return self.model.mapping is not None and self.config.pager
 
-    def _policy(self, draft: Header | None) -> Policy:
+    def _policy(self, drafter: Drafter, draft: Header | None) -> Policy:
+        if isinstance(drafter, NoDrafter):
+            return NoDrafting()
         if self.config.fallback == "llmcad":
             return AdaptiveFallback()
         if self.config.fallback == "none":
@@ -233,7 +235,7 @@ class Assembly:
         # What fills up a pass on a mixture is routed as its first row, and reads and multiplies no other experts.
         cost = PassCost() if self.plan.layout.experts else PassCost(granularity=self.plan.kernels.granularity)
         policy = DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
-        if not self.plan.streams and self.config.speculative != "off":
+        if not self.plan.streams:
             self._start_from_learned(policy, draft)
         return policy
 

@@ -1,8 +1,8 @@
 """The engine: rounds of draft, verify and accept over two models, as stages of a pipeline."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import ParamSpec, TypeVar
@@ -125,21 +125,14 @@ class Engine:
 
     def open_round(self, generation: Generation) -> Step[OpenRound]:
         """A round up to its walk. Whatever goes wrong leaves both caches valid."""
-        try:
-            with ExitStack() as stack:
-                walk, close = yield from self._stage(self._open, generation, stack)
-                return OpenRound(walk, close, stack.pop_all())
-        except BaseException:
-            finish(self.rollback)
-            raise
+        with self._caches_valid(), ExitStack() as stack:
+            walk, close = yield from self._stage(self._open, generation, stack)
+            return OpenRound(walk, close, stack.pop_all())
 
     def read(self, ids: Sequence[int], on_logits: OnLogits | None = None) -> Step[None]:
         """`Verifier.read` as a stage. Whatever goes wrong leaves both caches valid."""
-        try:
+        with self._caches_valid():
             yield from self._stage(self.verifier.read, ids, on_logits)
-        except BaseException:
-            finish(self.rollback)
-            raise
 
     def stop(self) -> None:
         """End the decodes that are under way, from another thread, with Stopped; `rollback` undoes it."""
@@ -161,8 +154,8 @@ class Engine:
         if not self._writes.acquire(blocking=False):
             raise ConfigError("this session is writing another text on another thread: wait for it, or take a Llama")
         try:
-            with (yield from self.open_round(generation)) as opened:
-                return (yield from self._stage(opened.complete))
+            with self._caches_valid():
+                return (yield from self._stage(self._complete, generation))
         finally:
             self._writes.release()
 
@@ -178,10 +171,24 @@ class Engine:
     def _stage(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Step[T]:
         return stage(self.stop, work, *args, **kwargs)
 
+    @contextmanager
+    def _caches_valid(self) -> Iterator[None]:
+        """Whatever goes wrong inside leaves both so."""
+        try:
+            yield
+        except BaseException:
+            finish(self.rollback)
+            raise
+
     # on the computing thread ------------------------------------------------------------------------
 
-    def _open(self, generation: Generation, stack: ExitStack) -> tuple[Walk, Callable[[Accepted, bool], Round]]:
+    def _complete(self, generation: Generation) -> Round:
         """A round in one stage, since every change of threads costs a plain round a percent of its time."""
+        with ExitStack() as stack:
+            return OpenRound(*self._open(generation, stack), stack).complete()
+
+    def _open(self, generation: Generation, stack: ExitStack) -> tuple[Walk, Callable[[Accepted, bool], Round]]:
+        """A round up to its walk."""
         self._begin(generation, stack)
         draft = self._draft(generation)
         choose, verify = self._evaluate(generation, draft)

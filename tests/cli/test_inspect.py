@@ -93,8 +93,8 @@ def test_check_of_a_pair_that_does_not_fit(
     ("verifier", "found"),
     [
         ("llama", "a tree of drafts a pass"),
-        ("lfm2", "a chain of drafts a pass, of which a wrong end is taken back"),
-        ("mamba2", "a chain of drafts a pass, after a wrong one text is evaluated again"),
+        ("lfm2", "a chain of drafts a pass, of which up to 16 wrong tokens are taken back"),
+        ("mamba2", "a chain of drafts a pass; after a wrong one text is evaluated again"),
     ],
 )
 def test_check_tells_what_a_pass_can_check(tiny: Callable[..., Path], verifier: str, found: str) -> None:

@@ -255,6 +255,24 @@ def chain_of(n: int, n_accepted: int) -> dict[str, Any]:
     return {**shape, "n_accepted": n_accepted, "n_tokens": n_accepted + 1}
 
 
+def test_rows_that_chains_have_twice_bring_no_more_tokens() -> None:
+    tree, chains = CostModel(), CostModel()
+    for policy, rows_per_node in ((tree, 1.0), (chains, 2.0)):
+        policy.observe(
+            Observation(
+                n_rows=11,
+                n_evaluated=5,
+                draft_s=0.1,
+                compute_s=0.2,
+                rows_per_node=rows_per_node,
+                **chain_of(6, n_accepted=5),
+            )
+        )
+    assert chains.tokens[::2][:6].tolist() == pytest.approx(tree.tokens[:6].tolist())
+    assert chains.tokens[1] == 1.0 and chains.tokens[-1] == tree.tokens[-1]
+    assert chains.nodes == tree.nodes / 2 and chains.rate() < tree.rate()
+
+
 def test_a_long_prompt_is_not_held_against_the_draft() -> None:
     """The first pass takes long because of its tail, with a draft or without."""
     policy = CostModel()
