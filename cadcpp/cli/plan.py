@@ -129,7 +129,7 @@ def _table(values: dict[str, Any], plan: "Plan") -> str:
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
     lines += ["", f"Kernels: {values['kernels']}; {plan.kernels.promise}."]
     if states := plan.verifier_shape.states:
-        lines.append(f"Drafts: {states.verdict}.")
+        lines.append(f"A pass checks {states.verdict}.")
     sizes = {key: format_size(round(value)) for key, value in values.items() if isinstance(value, int | float)}
     if values["unused"]:
         lines.append(f"{sizes['unused']} are blocks that predict further tokens, which no pass computes: never read.")

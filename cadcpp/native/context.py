@@ -271,6 +271,7 @@ class Context:
         n = api.llama_state_seq_get_size_ext(self.handle, 0, _STATE_ONLY)
         data = into if into is not None and len(into) == n else np.empty(n, np.uint8)
         api.llama_state_seq_get_data_ext(self.handle, _bytes(data), n, 0, _STATE_ONLY)
+        self.model.check_workers()  # as in `save`
         return data
 
     def restore_state(self, data: NDArray[np.uint8]) -> None:

@@ -71,7 +71,8 @@ class ContextShape:
         """Of recurrent states, wherever they are kept."""
         if self.states is None:
             return 0
-        return state_bytes(header) * (self.sequences * (1 + self.states.n_snapshots) + self.states.n_copies)
+        here, states = state_bytes(header), self.states
+        return here * self.sequences * (1 + states.n_snapshots) + (here + states.elsewhere) * states.n_copies
 
     def buffer_bytes(self, header: Header) -> int:
         """Of the buffers that a decode computes in, its logits included."""

@@ -29,13 +29,14 @@ def window_bytes(header: Header, pinned: int) -> int:
 
 def cache_bytes(header: Header, n_cells: int, *, f16_values: bool = False) -> int:
     """Size of one KV cache in q8_0, or with values in f16."""
-    return int(sum(cache_heads(header)) * _head_bytes(header, f16_values) * n_cells)
+    return int(sum(cache_heads(header).values()) * _head_bytes(header, f16_values) * n_cells)
 
 
 def block_cache_bytes(header: Header, n_cells: int) -> list[int]:
-    """... of each of the blocks that keep any, in q8_0 and in order; blocks that no pass computes keep none."""
-    each = [int(heads * _head_bytes(header, False) * n_cells) for heads in cache_heads(header)]
-    return each + [0] * (header.number("block_count", 1) - len(each))
+    """... of each block, in q8_0; what has no attention, or what no pass computes, keeps none."""
+    heads = cache_heads(header)
+    blocks = range(header.number("block_count", 1))
+    return [int(heads.get(block, 0) * _head_bytes(header, False) * n_cells) for block in blocks]
 
 
 def _head_bytes(header: Header, f16_values: bool) -> float:

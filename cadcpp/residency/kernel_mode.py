@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cadcpp.residency.states import States
 from cadcpp.tree.granularity import Granularity
 
 
@@ -58,3 +59,4 @@ class KernelModes:
     kept: KernelMode = KernelMode()
     streamed: KernelMode = KernelMode()
     snapshots: bool = False  # whether llama.cpp can keep recurrent states before the last tokens
+    states: States | None = None  # which it keeps, where workers have made room for them; else the plan decides

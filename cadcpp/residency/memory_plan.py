@@ -1,5 +1,6 @@
 """The memory plan: made from the models' headers alone, before anything is loaded."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -130,13 +131,13 @@ def make_plan(
     """
     whole = lay_out(verifier, verifier.n_bytes)
     common = {"ram": ram, "python": python, "routed": _routed_bytes(verifier, whole)}
-    for states in verifier_states(verifier, ram, snapshots=kernels.snapshots, streamed=False):
+    for states in _states(verifier, ram, kernels, streamed=False):
         for n in _prompt_sizes(n_prompt):
             budget = _budget(verifier, draft, n_ctx, rows, n, logits_all, kernels.kept, states) | common
             room = ram - _fixed(budget)
             if room >= whole.pinned_bytes + whole.expert_bytes + whole.sparse_bytes:
                 return Plan(window=0, experts=whole.expert_bytes, layout=whole, **budget)
-    states = next(verifier_states(verifier, ram, snapshots=kernels.snapshots, streamed=True))
+    states = next(_states(verifier, ram, kernels, streamed=True))
     budget = _budget(verifier, draft, n_ctx, rows, 0, logits_all, kernels.streamed, states) | common
     room = ram - _fixed(budget)
     experts = _expert_room(whole, room)
@@ -149,6 +150,13 @@ def make_plan(
         window = window_bytes(verifier, pinned)
         pinned = room - window
     return Plan(window=window, experts=experts, layout=lay_out(verifier, pinned), **budget)
+
+
+def _states(verifier: Header, ram: int, kernels: KernelModes, *, streamed: bool) -> Iterator[States | None]:
+    """What may be kept of recurrent states, the best first."""
+    if kernels.states is not None:
+        return iter((kernels.states,))
+    return verifier_states(verifier, ram, snapshots=kernels.snapshots, streamed=streamed)
 
 
 def _prompt_sizes(n_prompt: int) -> list[int]:

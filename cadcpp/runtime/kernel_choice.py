@@ -33,7 +33,7 @@ def kernel_modes(config: SessionConfig, header: Header, n_bytes: int | None = No
     """The modes for a verifier: exact ones, if there are any. This machine computes ``n_bytes`` of it, if not all."""
     n_bytes = header.n_bytes if n_bytes is None else n_bytes
     fits = n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
-    repacks, snapshots = fits and bool(repackable(header)), _snapshots(header)
+    repacks, snapshots = fits and bool(repackable(header)), has_snapshots(header)
     f16 = config.cache_values == "f16"
     if config.exact == "off":
         unchecked = KernelMode(exact=False, reason=_UNCHECKED, f16_values=f16)
@@ -44,7 +44,8 @@ def kernel_modes(config: SessionConfig, header: Header, n_bytes: int | None = No
     return KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
 
 
-def _snapshots(header: Header) -> bool:
+def has_snapshots(header: Header) -> bool:
+    """Whether llama.cpp can keep recurrent states of a verifier before its last tokens."""
     return bool(state_bytes(header)) and finish(lambda: keeps_snapshots(header))
 
 
