@@ -135,7 +135,7 @@ def test_weights_that_stay_in_memory_are_repacked_and_drafted_for_where_exact_pa
 
     def chosen(plain: Granularity | None, repacked: Granularity | None, cost: float = 1.0) -> tuple[bool, bool, bool]:
         found = {False: plain, True: repacked}
-        monkeypatch.setattr(kernel_choice, "_granularity", lambda _made, _n, how: found[how])
+        monkeypatch.setattr(kernel_choice, "_granularity", lambda _made, _n, mode: found[mode.repacked])
         monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: cost)
         memory.unlink(missing_ok=True)
         mode = kernel_modes(SessionConfig(), header).kept
@@ -205,7 +205,7 @@ def test_repacked_weights_have_rows_that_suit_those_which_never_are(
 ) -> None:
     """Such as embeddings that the model ends with."""
     found = {False: Granularity(2, 2, 16), True: Granularity()}
-    monkeypatch.setattr(kernel_choice, "_granularity", lambda _made, _n, how: found[how])
+    monkeypatch.setattr(kernel_choice, "_granularity", lambda _made, _n, mode: found[mode.repacked])
     monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: 1.0)
     kept = kernel_modes(SessionConfig(), read_header(tiny_of(tiny, "llama", "Q4_0"))).kept
     assert kept.repacked and kept.granularity == Granularity(2, 2, 16)

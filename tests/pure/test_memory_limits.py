@@ -93,7 +93,8 @@ def test_bytes_read_are_those_that_the_kernel_tells_of(tmp_path: Path) -> None:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         file.read()
-    assert read_bytes() == told() >= before
+    least, found, most = told(), read_bytes(), told()  # pages of the program itself may be read between
+    assert before <= least <= found <= most
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux's capabilities")
