@@ -105,7 +105,7 @@ def verifier_shape(
 
 def draft_shape(n_ctx: int, rows: int, *, n_prompt: int = 0, states: States | None = None) -> ContextShape:
     """For growing a tree of ``rows``; KV sequences for a quarter of them cost no accepted token (bench.studies)."""
-    n_seq = 1 if states else max(rows // 4, 8)
+    n_seq = states.n_chains if states else max(rows // 4, 8)
     return ContextShape(n_cells=n_ctx, n_batch=max(n_prompt, TEXT_ROWS), n_outputs=n_seq, n_seq=n_seq, states=states)
 
 
