@@ -40,6 +40,7 @@ class ModelDrafter:
 
     A tree cannot be grown with one KV sequence per leaf, since the leaves are not known yet. Instead the
     first evaluated child of a node goes on in its parent's sequence and every further one in a fork of it.
+    Of a model with recurrent states every child goes on in a copy of its parent's, if there is memory for several.
     When a part of the last tree, or of what was drafted below it, has become text, growth goes on from there.
     """
 
@@ -109,8 +110,13 @@ class ModelDrafter:
 
     @property
     def _is_chain(self) -> bool:
-        """Whether the model has a state, which can be at the end of one chain only."""
-        return self.context.shape.states is not None
+        """Whether the model has a state, and memory for one alone, which is at the end of a chain."""
+        return self.context.shape.states is not None and self.context.shape.n_seq == 1
+
+    @property
+    def _copies(self) -> bool:
+        """Whether a node goes on in a copy of its parent's state, which others may go on from as well."""
+        return self.context.shape.states is not None and not self._is_chain
 
     @property
     def _n_cells(self) -> int:
@@ -186,7 +192,7 @@ class ModelDrafter:
         token, parent, depth = growth.position(row)
         position = len(self._text) + depth - 1
         seq = self._seqs[parent]
-        if self._ends[seq] != parent:
+        if self._ends[seq] != parent or self._copies:
             source, seq = seq, next(s for s in range(self.context.shape.n_seq) if s not in self._ends)
             self.cache.branch(source, seq, position)
         self._ends[seq] = row

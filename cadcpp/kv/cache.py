@@ -1,7 +1,11 @@
 """Book-keeping for one KV cache: a trunk of text in position order, and branches on it."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError
 from cadcpp.telemetry.progress import Progress, within
@@ -9,6 +13,14 @@ from cadcpp.util.prefix import common_prefix
 
 if TYPE_CHECKING:
     from cadcpp.native.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A recurrent state, as it was after so many tokens."""
+
+    n: int = 0
+    data: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
 class Cache:
@@ -125,8 +137,12 @@ class Cache:
             self.context.trim(seq, 0)
         self.tokens, self._shared = list(tokens), [0] * len(self._shared)
 
-    def load(self, data: bytes, tokens: Sequence[int]) -> None:
-        """Hold what `Context.save` gave when the trunk was a part of these tokens."""
+    def marks(self) -> list[Kept]:
+        """States of earlier ends of a text, the last one first."""
+        return []
+
+    def load(self, data: bytes, tokens: Sequence[int], marks: Sequence[Kept] = ()) -> None:
+        """Hold what `Context.save` gave when the trunk was a part of these tokens, and `marks`."""
         self.clear()
         self.context.restore(data)
         self.tokens = list(tokens[: self.context.n_held()])

@@ -1,33 +1,46 @@
 """What the verifier has evaluated, in a file, so that a later session need not evaluate it again.
 
-A line of JSON with the tokens and a checksum, then the KV cache as llama.cpp writes it.
+A line of JSON with the tokens and checksums, then the KV cache as llama.cpp writes it, then the states of a recurrent
+model at which earlier texts ended, the last one first.
 """
 
 import json
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from cadcpp.errors import NativeError
 from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
-from cadcpp.kv.cache import Cache
+from cadcpp.kv.cache import Cache, Kept
 from cadcpp.residency.footprint import cache_bytes
+from cadcpp.residency.states import MOST_MARKS
 
 _LETTERS_EACH, _ROOM = 12, 1 << 20  # of a token in JSON; bytes for everything else
 
 
 def save_cache(cache: Cache, path: Path) -> None:
     """Write a cache, at once or not at all. Raises OSError."""
-    state = cache.context.save()
-    head = {**_identity(cache.context.model.header), "tokens": cache.tokens, "sha256": _digest(cache.tokens, state)}
+    tokens, state, marks = cache.tokens, cache.context.save(), cache.marks()
+    head = {
+        **_identity(cache.context.model.header),
+        "tokens": tokens,
+        "bytes": len(state),
+        "sha256": _digest(tokens, state),
+        "marks": [[mark.n, len(mark.data), _digest(tokens[: mark.n], mark.data.data)] for mark in marks],
+    }
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(json.dumps(head).encode() + b"\n")
             file.write(state)
+            for mark in marks:
+                file.write(mark.data.data)
         os.replace(new, path)
     finally:
         new.unlink(missing_ok=True)
@@ -39,9 +52,9 @@ def load_cache(cache: Cache, path: Path) -> bool:
     found = _read(cache, path)
     if found is None:
         return False
-    tokens, data = found
+    tokens, data, marks = found
     try:
-        cache.load(data, tokens)
+        cache.load(data, tokens, marks)
     except NativeError:
         cache.clear()
     # The digest tells of accidents. Whoever made one for a state of their own gets no further than this.
@@ -50,23 +63,31 @@ def load_cache(cache: Cache, path: Path) -> bool:
     return bool(cache.tokens)
 
 
-def _read(cache: Cache, path: Path) -> tuple[list[int], bytes] | None:
-    """Tokens and state of a file that fits the cache."""
+def _read(cache: Cache, path: Path) -> tuple[list[int], bytes, list[Kept]] | None:
+    """Tokens, state and marks of a file that fits the cache."""
     context = cache.context
-    n_cells = context.shape.n_cells
+    n_cells, header, states = context.shape.n_cells, context.model.header, context.shape.states
     try:
-        n_bytes, header = path.stat().st_size, context.model.header
-        if n_bytes > 2 * (cache_bytes(header, n_cells) + state_bytes(header)) + _ROOM:
+        if path.stat().st_size > 2 * (cache_bytes(header, n_cells) + (1 + MOST_MARKS) * state_bytes(header)) + _ROOM:
             return None
         with open(path, "rb") as file:
             head = json.loads(file.readline(_LETTERS_EACH * n_cells + _ROOM))
-            data = file.read()
-    except (OSError, ValueError, RecursionError):
+            if not isinstance(head, dict) or not _are_tokens(head.get("tokens"), n_cells, context.model.n_vocab):
+                return None
+            tokens, data = head["tokens"], file.read(head["bytes"])
+            marks = list(_read_marks(file, tokens, head["marks"][: states.n_marks if states else 0]))
+    except (OSError, ValueError, OverflowError, RecursionError, KeyError, TypeError):
         return None
-    if not isinstance(head, dict) or not _are_tokens(head.get("tokens"), n_cells, context.model.n_vocab):
-        return None
-    same = _identity(context.model.header).items() <= head.items()
-    return (head["tokens"], data) if same and head.get("sha256") == _digest(head["tokens"], data) else None
+    same = _identity(header).items() <= head.items()
+    return (tokens, data, marks) if same and head.get("sha256") == _digest(tokens, data) else None
+
+
+def _read_marks(file: BinaryIO, tokens: list[int], entries: list[Any]) -> Iterator[Kept]:
+    """Those that are as they were; one that is damaged costs no more than what it would have saved."""
+    for n, n_bytes, digest in entries:
+        data = file.read(n_bytes)
+        if data and 0 < n <= len(tokens) and digest == _digest(tokens[:n], data):
+            yield Kept(n, np.frombuffer(data, np.uint8))
 
 
 def _are_tokens(tokens: object, n_cells: int, n_vocab: int) -> bool:

@@ -2,13 +2,9 @@
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cadcpp.kv.cache import Cache
+from cadcpp.kv.cache import Cache, Kept
 from cadcpp.residency.states import States
 from cadcpp.util.prefix import common_prefix
 
@@ -16,14 +12,6 @@ if TYPE_CHECKING:
     from cadcpp.native.context import Context
 
 _OLD = 32  # tokens that may have to be evaluated again after an interruption, beside a batch
-
-
-@dataclass(slots=True)
-class _Kept:
-    """The state after so many tokens."""
-
-    n: int = 0
-    data: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
 def cache_of(context: "Context") -> Cache:
@@ -41,7 +29,7 @@ class StateCache(Cache):
     def __init__(self, context: "Context", states: States) -> None:
         super().__init__(context)
         self._n_snapshots = context.n_snapshots
-        self._kept, self._marks = _Kept(), deque[_Kept](maxlen=states.n_marks)
+        self._kept, self._marks = Kept(), deque[Kept](maxlen=states.n_marks)
         self._open = False  # whether a pass may have changed the state
 
     def align(self, ids: Sequence[int]) -> None:
@@ -53,7 +41,7 @@ class StateCache(Cache):
     def mark(self) -> None:
         """Keep the state for another text that begins alike."""
         if self._marks.maxlen and self.tokens and all(mark.n != len(self) for mark in self._marks):
-            self._marks.append(_Kept(len(self), self.context.save_state()))
+            self._marks.append(Kept(len(self), self.context.save_state()))
 
     def share(self, n_seq: int, n_doubtful: int = 0) -> None:
         """A pass begins, of which up to ``n_doubtful`` rows of each sequence may be no text."""
@@ -61,12 +49,12 @@ class StateCache(Cache):
             return
         is_late = len(self) - self._kept.n > _OLD or n_doubtful > self._n_snapshots or n_seq > 1
         if is_late and self._kept.n != len(self):
-            self._kept = _Kept(len(self), self.context.save_state(self._kept.data))
+            self._kept = Kept(len(self), self.context.save_state(self._kept.data))
             if n_seq > 1:  # copies are of the last row's state, whatever was taken back since
                 self.context.restore_state(self._kept.data)
         for seq in range(1, n_seq):
             self.context.fork(0, seq, 0, len(self))
-        self._open, self._n_seq = True, n_seq
+        self._open, self._n_seq = True, max(self._n_seq, n_seq)
 
     def extend(self, tokens: Sequence[int], n_seq: int = 1) -> None:
         self.commit(tokens)
@@ -105,16 +93,41 @@ class StateCache(Cache):
             self.context.trim(seq, 0)
         self._n_seq = 1
 
+    def branch(self, source: int, seq: int, stop: int) -> None:
+        """A state goes on as a whole, so ``source`` must end at ``stop``."""
+        self._n_seq = max(self._n_seq, seq + 1)
+        self.context.fork(source, seq, 0, stop)
+
     def adopt(self, seq: int, tokens: Sequence[int], keep: Collection[int] = ()) -> None:
-        self.commit(tokens)
+        """Count as trunk what a branch has, which ends there; of the trunk itself, as far as its state can go back."""
+        if seq == 0:
+            self.commit(tokens)
+            return
+        self.context.trim(0, 0)
+        self.context.fork(seq, 0, 0, len(self) + len(tokens))
+        for other in set(range(1, self._n_seq)) - set(keep):
+            self.context.trim(other, 0)
+        self.tokens += tokens
+        self._open, self._n_seq = False, self._n_seq if keep else 1
 
     def assume(self, tokens: Sequence[int]) -> None:
         self.tokens, self._open = list(tokens), False
         self._forget(0)
 
-    def load(self, data: bytes, tokens: Sequence[int]) -> None:
+    def marks(self) -> list[Kept]:
+        return list(self._marks)[::-1]
+
+    def load(self, data: bytes, tokens: Sequence[int], marks: Sequence[Kept] = ()) -> None:
         super().load(data, tokens)
+        own = self.context.save_state()
+        self._marks.extend(mark for mark in marks[::-1] if self._is_state(mark))
+        self.context.restore_state(own)
         self._open = False
+
+    def _is_state(self, mark: Kept) -> bool:
+        """Whether this model can have the state after the trunk's first tokens. The model has it afterwards."""
+        self.context.restore_state(mark.data)
+        return self.context.n_held() == mark.n and len(self.context.save_state()) == len(mark.data)
 
     def clear(self) -> None:
         super().clear()
@@ -128,8 +141,11 @@ class StateCache(Cache):
             other._marks.extend(marks)
 
     def rollback(self) -> None:
-        """Take the state back to where it was kept, if a pass may have changed it since."""
-        if self._open and not self.context.closed:
+        """Take the state back to where it was kept, if a pass may have changed it since, and drop all branches."""
+        if self.context.closed:
+            return
+        self._drop_branches()
+        if self._open:
             self._return_to(len(self))
 
     def _return_to(self, n: int) -> None:
@@ -141,7 +157,7 @@ class StateCache(Cache):
         self._drop_branches()
         self._restore(best)
 
-    def _restore(self, kept: _Kept) -> None:
+    def _restore(self, kept: Kept) -> None:
         """Make sequence 0 hold the text up to a state that was kept, and no more."""
         if kept.n:
             self.context.restore_state(kept.data)
@@ -151,6 +167,6 @@ class StateCache(Cache):
 
     def _forget(self, n: int) -> None:
         """What was kept after ``n`` tokens or more."""
-        self._kept = self._kept if self._kept.n < n else _Kept(0, self._kept.data)
+        self._kept = self._kept if self._kept.n < n else Kept(0, self._kept.data)
         for mark in [mark for mark in self._marks if mark.n >= n]:
             self._marks.remove(mark)

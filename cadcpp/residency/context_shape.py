@@ -111,7 +111,7 @@ def draft_shape(
     n_ctx: int, rows: int, *, n_prompt: int = 0, states: States | None = None, f16_values: bool = False
 ) -> ContextShape:
     """For growing a tree of ``rows``; KV sequences for a quarter of them cost no accepted token (bench.studies)."""
-    n_seq = 1 if states else max(rows // 4, 8)
+    n_seq = states.n_chains if states else max(rows // 4, 8)
     return ContextShape(
         n_cells=n_ctx,
         n_batch=max(n_prompt, TEXT_ROWS),

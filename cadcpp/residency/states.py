@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
 
-_MOST_SNAPSHOTS, _MOST_MARKS, _MOST_CHAINS = 16, 8, 8
+MOST_MARKS = 8
+_MOST_SNAPSHOTS, _MOST_CHAINS, _MOST_DRAFTED = 16, 8, 16
 _LEAST_SNAPSHOTS = 3  # with fewer chains would be too short, and evaluating text again is better
 _OF_KEPT, _OF_STREAMED = 8, 64  # snapshots take this part of the weights at most, by where these are
+_OF_DRAFT = 64  # ... and states of a draft's branches this part of its weights
 _OF_MEMORY = 64  # ... and marks this part of all memory, but one mark there is
 
 
@@ -36,8 +38,14 @@ class States:
 
 
 def draft_states(header: Header) -> States | None:
-    """For a draft; it reads an earlier text anew. None for models that have no state."""
-    return States() if state_bytes(header) else None
+    """For a draft; it reads an earlier text anew. None for models that have no state.
+
+    Where states are small every node that it evaluates has one of its own, so that branches may go on from it.
+    """
+    each = state_bytes(header)
+    if not each:
+        return None
+    return States(n_chains=max(min(header.n_bytes // _OF_DRAFT // each, _MOST_DRAFTED), 1))
 
 
 def verifier_states(header: Header, ram: int, *, snapshots: bool, streamed: bool) -> Iterator[States | None]:
@@ -47,7 +55,7 @@ def verifier_states(header: Header, ram: int, *, snapshots: bool, streamed: bool
         yield None
         return
     room = header.n_bytes // (_OF_STREAMED if streamed else _OF_KEPT)
-    n, n_marks = min(room // each, _MOST_SNAPSHOTS) if snapshots else 0, min(ram // _OF_MEMORY // each, _MOST_MARKS)
+    n, n_marks = min(room // each, _MOST_SNAPSHOTS) if snapshots else 0, min(ram // _OF_MEMORY // each, MOST_MARKS)
     n_chains = max(min(room // (each * (n + 1)), _MOST_CHAINS), 1)  # several only of the longest
     while n >= _LEAST_SNAPSHOTS:
         yield States(n_chains=n_chains, n_snapshots=n, n_marks=max(n_marks, 1))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from cadcpp.kv.cache import Cache
 from cadcpp.kv.saved_cache import load_cache, save_cache
+from cadcpp.kv.state_cache import cache_of
 from tests.support.command import ROOT
 from tests.support.rig import Rig
 
@@ -33,19 +35,26 @@ def rig(path: Path) -> Iterator[Rig]:
 @pytest.fixture
 def file(path: Path, tmp_path: Path) -> Path:
     """The cache of another session."""
-    rig = Rig(path, n_ctx=256, max_rows=8)
-    cache = Cache(rig.context)
-    cache.prefill(TEXT, 60)
-    save_cache(cache, tmp_path / "one.cache")
-    rig.close()
+    save(path, tmp_path / "one.cache")
     return tmp_path / "one.cache"
 
 
-def logits(rig: Rig, cache: Cache) -> np.ndarray:
+def save(path: Path, file: Path) -> None:
+    """The cache of a session whose texts ended after 30, 45 and 60 tokens; the first two ends are marked."""
+    rig = Rig(path, n_ctx=256, max_rows=8)
+    cache = cache_of(rig.context)
+    for n in (30, 45, 60):
+        cache.mark()
+        cache.prefill(TEXT, n)
+    save_cache(cache, file)
+    rig.close()
+
+
+def logits(rig: Rig, cache: Cache, text: list[int] = TEXT) -> np.ndarray:
     """What follows the text, of which the cache may hold a part."""
-    cache.prefill(TEXT, len(TEXT) - 1)
+    cache.prefill(text, len(text) - 1)
     rig.context.batch.clear()
-    rig.context.batch.add(TEXT[-1:], len(TEXT) - 1, 0, 1, True)
+    rig.context.batch.add(text[-1:], len(text) - 1, 0, 1, True)
     rig.context.decode()
     return rig.context.logits(1).copy()
 
@@ -56,6 +65,32 @@ def test_the_next_session_goes_on_from_it(rig: Rig, file: Path) -> None:
     assert load_cache(cache, file) and cache.tokens == TEXT[:60]
     assert np.array_equal(logits(rig, cache), plain)
     assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("architecture", ["lfm2", "qwen35", "granitehybrid", "mamba2"])
+def test_states_at_which_texts_ended_are_in_it(tiny: Callable[..., Path], tmp_path: Path, architecture: str) -> None:
+    """Of one that ends elsewhere only what comes after the last of them is evaluated again."""
+    file = tmp_path / "one.cache"
+    save(tiny(architecture), file)
+    with closing(Rig(tiny(architecture), n_ctx=256, max_rows=8)) as rig:
+        for other, n_kept in ((TEXT[:50], 45), (TEXT[:40], 30), (TEXT[:20], 0)):
+            text = [*other, *range(5, 25)]
+            plain = logits(rig, cache_of(rig.context), text)
+            cache = cache_of(rig.context)
+            assert load_cache(cache, file) and cache.tokens == TEXT[:60]
+            cache.align(text)
+            assert len(cache) == n_kept
+            assert np.array_equal(logits(rig, cache, text), plain)
+            rig.context.clear()
+
+
+def test_a_state_that_is_damaged_is_left_out(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    file = tmp_path / "one.cache"
+    save(tiny("lfm2"), file)
+    file.write_bytes(_flip(file.read_bytes()))  # the older of the two
+    with closing(Rig(tiny("lfm2"), n_ctx=256, max_rows=8)) as rig:
+        cache = cache_of(rig.context)
+        assert load_cache(cache, file) and [mark.n for mark in cache.marks()] == [45]
 
 
 def _cut(data: bytes) -> bytes:
@@ -98,8 +133,13 @@ def test_nothing_is_there(rig: Rig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [150, pytest.param(5000, marks=pytest.mark.slow)])
-def test_one_that_was_tampered_with_does_no_harm(path: Path, file: Path, tmp_path: Path, n: int) -> None:
+@pytest.mark.parametrize("architecture", ["llama", "lfm2", "mamba2"])
+def test_one_that_was_tampered_with_does_no_harm(
+    tiny: Callable[..., Path], tmp_path: Path, architecture: str, n: int
+) -> None:
     """Its digest is right, since whoever changed it made a new one; each is followed by a text on the same context."""
+    path, file = tiny(architecture), tmp_path / "one.cache"
+    save(path, file)
     command: list[str | Path] = [sys.executable, "-m", "tests.support.fuzzkeep", path, file, tmp_path / "tampered"]
     environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     done = subprocess.run(

@@ -146,13 +146,19 @@ def test_long_texts(tiny: Callable[..., Path], architecture: str, noise: float) 
 # what is taken back -----------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", params=ALL)
+def each(tiny: Callable[..., Path], request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with closing(Rig(tiny(request.param), n_ctx=256, max_rows=16, n_batch=32, n_snapshots=ROWS)) as rig:
+        yield rig
+
+
 @pytest.mark.parametrize("n_right", range(ROWS))
-def test_a_chain_of_which_any_part_is_right(rig: Rig, n_right: int) -> None:
+def test_a_chain_of_which_any_part_is_right(each: Rig, n_right: int) -> None:
     """Text is evaluated again only where llama.cpp keeps no snapshots."""
     prompt = random_text(3, 20)
-    whole = prompt + write(rig.engine(), rig, prompt)
-    rig.context.clear()
-    verifier, ids = Verifier(rig.context), list(prompt)
+    whole = prompt + write(each.engine(), each, prompt)
+    each.context.clear()
+    verifier, ids = Verifier(each.context), list(prompt)
     while len(ids) + ROWS < len(whole):
         right = whole[len(ids) : len(ids) + n_right]
         wrong = [(token + 1) % 300 for token in whole[len(ids) + n_right : len(ids) + ROWS - 1]]
@@ -162,7 +168,7 @@ def test_a_chain_of_which_any_part_is_right(rig: Rig, n_right: int) -> None:
         assert tokens == whole[len(ids) : len(ids) + len(tokens)] and is_trunk(verifier)
         assert len(tokens) == min(n_right + 1, len(chain))
         ids += tokens
-        assert len(verifier.cache) == len(ids) - 1 or rig.context.n_snapshots == 0
+        assert len(verifier.cache) == len(ids) - 1 or each.context.n_snapshots == 0
     assert ids == whole[: len(ids)]
 
 

@@ -34,9 +34,13 @@ class Rig:
         n_threads: int = 1,
         n_snapshots: int = 0,
         n_chains: int = 1,
+        n_drafted: int = 1,
     ) -> None:
-        """``n_snapshots`` are of states, and of ``n_chains`` sequences, as far as the model has any."""
-        self.n_ctx, self._n_snapshots, self._n_chains = n_ctx, n_snapshots, n_chains
+        """``n_snapshots`` are of states, and of ``n_chains`` sequences, as far as the model has any.
+
+        Drafts that have any have ``n_drafted`` states.
+        """
+        self.n_ctx, self._n_snapshots, self._n_chains, self._n_drafted = n_ctx, n_snapshots, n_chains, n_drafted
         self._max_rows, self._n_batch, self._n_threads = max_rows, n_batch, n_threads
         self._stack = ExitStack()
         self.model = Model(path)
@@ -52,7 +56,7 @@ class Rig:
             n_cells=self.n_ctx,
             n_batch=n_batch,
             n_outputs=n_outputs,
-            n_seq=(self._n_chains if own else 1) if stateful else self._max_rows,
+            n_seq=(self._n_chains if own else self._n_drafted) if stateful else self._max_rows,
             states=States(n_snapshots=self._n_snapshots if own else 0, n_marks=2 * own) if stateful else None,
             granularity=self._granularity if own else Granularity(),
         )
@@ -67,7 +71,7 @@ class Rig:
         """A drafter with a model of its own, freed with the rig."""
         model = Model(path, vocabulary=False, repacked=True)
         self._stack.callback(model.close)
-        return ModelDrafter(self._context(model, GrowthOptions().width), self.model.end_tokens())
+        return ModelDrafter(self._context(model, max(GrowthOptions().width, self._n_drafted)), self.model.end_tokens())
 
     def engine(self, drafter: Drafter | None = None, rows: int = 1, verifier: type[Verifier] = Verifier) -> Engine:
         self.context.clear()
