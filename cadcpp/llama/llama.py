@@ -67,17 +67,18 @@ class Llama(ContextOwner):
 
     Every argument and method of upstream's class is there and gives what upstream gives when it is made with
     ``flash_attn=True, type_k=8, type_v=8`` (q8_0) and the kernels of `plan`: exact verification rests on these
-    three, so they are always so here, and ``flash_attn`` is not looked at. Neither is what only decides where
-    weights lie and how they are computed with: ``n_gpu_layers``, ``split_mode``, ``main_gpu``, ``tensor_split``,
-    ``offload_kqv``, ``op_offload``, ``use_mmap``, ``use_mlock``, ``n_ubatch``, ``n_threads_batch``, ``swa_full``,
-    ``no_perf``. A pass has at most 160 rows, or ``n_batch``.
+    three, so they are always so here, but for ``cache_values``, and ``flash_attn`` is not looked at. Neither is what
+    only decides where weights lie and how they are computed with: ``n_gpu_layers``, ``split_mode``, ``main_gpu``,
+    ``tensor_split``, ``offload_kqv``, ``op_offload``, ``use_mmap``, ``use_mlock``, ``n_ubatch``, ``n_threads_batch``,
+    ``swa_full``, ``no_perf``. A pass has at most 160 rows, or ``n_batch``.
 
     Of its own it has
 
     - ``draft_model_path``: a small GGUF of the same vocabulary. Without one the text itself is drafted from;
     - ``ram``: memory to use in all, in bytes or as in "900MiB"; what does not fit is streamed;
     - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``max_tree_size``, ``fallback``,
-      ``exact``, ``pipeline``, ``pager``, ``pin`` and ``trace``: as the options of ``cadcpp generate``;
+      ``exact``, ``cache_values``, ``pipeline``, ``pager``, ``pin`` and ``trace``: as the options of ``cadcpp
+      generate``, but that ``cache_values`` is "q8_0" by default, as upstream's settings above have it;
     - ``sampler``: "llama" for upstream's draws, "coupled" for draws that drafts know beforehand, which are as random
       and others; mirostat draws as ever;
     - ``on_round``: called with a `cadcpp.Round` after each pass of the model;

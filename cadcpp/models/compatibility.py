@@ -39,14 +39,14 @@ def _architecture(verifier: Header, draft: Header, ours: ModelSummary, theirs: M
                 f"{header.path} has heads of {card.head_size}; a q8_0 cache holds multiples of 32: take another model"
             )
         Model(header.path, stub=True).close()  # llama.cpp alone knows which architectures it has
-    return f"{ours.architecture} and {theirs.architecture}: {_checked(verifier)}"
+    return f"{ours.architecture} and {theirs.architecture}: a pass checks {_checked(verifier)}"
 
 
 def _checked(verifier: Header) -> str:
     """What a pass can check at once; states are worth less memory where weights are streamed."""
     ram, snapshots = available_bytes(), keeps_snapshots(verifier)
     both = (next(verifier_states(verifier, ram, snapshots=snapshots, streamed=streamed)) for streamed in (False, True))
-    kept, streamed = (states.verdict if states else "a tree of drafts a pass" for states in both)
+    kept, streamed = (states.verdict if states else "a tree of drafts" for states in both)
     return kept if kept == streamed else f"{kept}; where weights are streamed, {streamed}"
 
 

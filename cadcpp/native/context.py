@@ -56,7 +56,10 @@ class Context:
     """KV cache and compute buffers for one model."""
 
     def __init__(self, model: Model, shape: ContextShape, n_threads: int, watcher: Watcher | None = None) -> None:
-        """Flash attention and a q8_0 cache are fixed, since exact verification rests on them."""
+        """Flash attention is fixed, and so are keys in q8_0, since exact verification rests on them.
+
+        Values may be in f16: llama.cpp takes kernels that round a single row otherwise only where keys are as well.
+        """
         if n_threads < 1:
             raise ConfigError(f"n_threads must be at least 1, got {n_threads}")
         self.model, self.shape, self.n_threads, self._watcher = model, shape, n_threads, watcher
@@ -81,7 +84,8 @@ class Context:
         params.n_rs_seq = shape.states.n_snapshots if shape.states else 0
         params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        params.type_k = params.type_v = api.GGML_TYPE_Q8_0
+        params.type_k = api.GGML_TYPE_Q8_0
+        params.type_v = api.GGML_TYPE_F16 if shape.f16_values else api.GGML_TYPE_Q8_0
         params.rope_freq_base, params.rope_freq_scale = self.model.rope
         params.swa_full = True  # a pruned sliding window could not be rolled back
         params.op_offload = False  # a GPU would round in its own way

@@ -94,6 +94,7 @@ class Plan:
         return values | {
             "workers": [share.to_dict() for share in self.workers],
             "kernels": self.kernels.name,
+            "cache_values": "f16" if self.kernels.f16_values else "q8_0",
             "fixed": self.fixed,
             "pinned": self.layout.pinned_bytes,
             "streamed": self.layout.streamed_bytes,
@@ -180,8 +181,9 @@ def _budget(
     """Everything but the verifier's weights: the contexts' shapes and what they take."""
     draft = draft if kernels.drafts else None
     granularity = kernels.granularity
-    mine = verifier_shape(n_ctx, rows, n_prompt=n_prompt, logits_all=logits_all, granularity=granularity, states=states)
-    drafts = draft_shape(n_ctx, rows, n_prompt=n_prompt, states=draft_states(draft)) if draft else None
+    common: dict[str, Any] = {"n_prompt": n_prompt, "f16_values": kernels.f16_values}
+    mine = verifier_shape(n_ctx, rows, logits_all=logits_all, granularity=granularity, states=states, **common)
+    drafts = draft_shape(n_ctx, rows, states=draft_states(draft), **common) if draft else None
     return {
         "verifier_shape": mine,
         "draft_shape": drafts,

@@ -31,8 +31,8 @@ class States:
         """What a pass can check at once."""
         chains = "a chain" if self.n_chains == 1 else f"up to {self.n_chains} chains"
         if self.n_snapshots:
-            return f"{chains} of drafts a pass, of which up to {self.n_snapshots} wrong tokens are taken back"
-        return f"{chains} of drafts a pass; after a wrong one text is evaluated again"
+            return f"{chains} of drafts, of which up to {self.n_snapshots} wrong tokens are taken back"
+        return f"{chains} of drafts; after a wrong one text is evaluated again"
 
 
 def draft_states(header: Header) -> States | None:

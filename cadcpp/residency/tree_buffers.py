@@ -96,8 +96,9 @@ def plan_session(
     if not narrow.streams:
         return plan(rows=most), TreeBuffers.fixed(most)
     states = narrow.verifier_shape.states
-    wide = verifier_shape(config.n_ctx, most, granularity=narrow.kernels.granularity, states=states)
-    wide_draft = draft_shape(config.n_ctx, most, states=draft_states(draft)) if draft else None
+    f16 = narrow.kernels.f16_values
+    wide = verifier_shape(config.n_ctx, most, granularity=narrow.kernels.granularity, states=states, f16_values=f16)
+    wide_draft = draft_shape(config.n_ctx, most, states=draft_states(draft), f16_values=f16) if draft else None
     narrow = replace(narrow, verifier_shape=wide, draft_shape=wide_draft)
     return narrow, TreeBuffers(n_bytes[: most + 1], first, first)
 

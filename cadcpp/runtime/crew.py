@@ -89,20 +89,27 @@ class Crew:
         if not (mode.exact and mode.drafts):
             return mode
         for made in _sketches(header, mode):
-            found = self._granularity(made, mode.granularity, share, n_threads)
+            found = self._granularity(made, mode, share, n_threads)
             if found is None:
                 return replace(mode, exact=False, reason=_NEITHER.format(share.address))
             mode = replace(mode, granularity=found)
         return mode
 
     def _granularity(
-        self, made: Sketch | StateSketch, suits: Granularity, share: Share, n_threads: int
+        self, made: Sketch | StateSketch, mode: KernelMode, share: Share, n_threads: int
     ) -> Granularity | None:
-        """Rows with which a worker is exact, among those that suit others; None if there are none."""
+        """Rows with which a worker is exact, among those that suit ``mode``; None if there are none."""
         spread = Spread((self._devices[share.address],), (made.n_layer,), 0, self.check)
-        candidates = [candidate for candidate in CANDIDATES if candidate.suits(suits)]
+        candidates = [candidate for candidate in CANDIDATES if candidate.suits(mode.granularity)]
         found = finish(
-            lambda: find_granularity(made, repacked=False, n_threads=n_threads, spread=spread, candidates=candidates)
+            lambda: find_granularity(
+                made,
+                repacked=False,
+                f16_values=mode.f16_values,
+                n_threads=n_threads,
+                spread=spread,
+                candidates=candidates,
+            )
         )
         self.check()
         return found

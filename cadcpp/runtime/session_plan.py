@@ -17,6 +17,7 @@ from cadcpp.runtime.learned_demand import told_hits
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.system.stub import foreseen_limits
 
+_ROOMY = 7 / 8  # of the memory is taken at most, where some is spent on speed
 MakePlan = Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]]
 
 
@@ -39,6 +40,8 @@ def plan_with(
         config = replace(config, n_batch=min(config.n_batch, WIDEST))
         modes = replace(modes, states=states and replace(states, elsewhere=state_bytes(header) - state_bytes(here)))
     made, tree_buffers = plan(config, here, draft, modes)
+    if config.cache_values == "auto" and not shares:
+        made, tree_buffers = _with_f16_values(config, header, draft, modes, plan) or (made, tree_buffers)
     told = told_hits(_told_limits(made, header, pager=config.pager), header)
     return replace(told, workers=shares), tree_buffers
 
@@ -52,6 +55,22 @@ def _fixed_states(config: SessionConfig, header: Header) -> States | None:
     ram = config.ram or available_bytes()
     states = next(verifier_states(header, ram, snapshots=has_snapshots(header), streamed=False))
     return states and replace(states, n_chains=1)
+
+
+def _with_f16_values(
+    config: SessionConfig, header: Header, draft: Header | None, modes: KernelModes, plan: MakePlan
+) -> tuple[Plan, TreeBuffers] | None:
+    """The plan with the cache's values in f16, which attention reads faster; None where they do not pay.
+
+    They take memory, which is better spent on weights as long as these have to be streamed, and other kernels, which
+    must not need more rows to be exact.
+    """
+    guess = replace(modes, kept=replace(modes.kept, f16_values=True))
+    made, tree_buffers = plan(config, header, draft, guess)
+    if made.streams or made.peak > _ROOMY * made.ram:
+        return None
+    tried = kernel_modes(replace(config, cache_values="f16"), header).kept
+    return (made, tree_buffers) if tried == guess.kept else None
 
 
 def _told_limits(plan: Plan, header: Header, *, pager: bool) -> Plan:

@@ -19,6 +19,7 @@ from cadcpp.native import sampler as sampling
 from cadcpp.native.sampler import Sampler, draws
 from cadcpp.ngram.predictor import NgramPredictor
 from cadcpp.sampling.coupling import Coupling
+from cadcpp.sampling.gumbel import gumbel, rough_gumbel
 from cadcpp.telemetry.stats import Stats
 from cadcpp.tree.limits import DraftBudget
 from tests.support.chi2 import p_value
@@ -161,8 +162,8 @@ def put_logits(rig: Rig, kind: str) -> int:
     """The row of a pass whose logits are others now: they repeat a few numbers, or are none."""
     row, logits = undecided(rig)
     seen, rng = rig.context.logits_at(row), np.random.default_rng(5)
-    seen[:] = rng.permutation(np.repeat(np.linspace(-3, 4, 16), len(seen) // 16 + 1))[: len(seen)]
-    seen[:] = {"usual": logits, "equal": seen, "none": np.nan}[kind]
+    equal = rng.permutation(np.repeat(np.linspace(-3, 4, 16), len(seen) // 16 + 1))[: len(seen)]
+    seen[:] = {"usual": logits, "equal": equal, "none": np.full(len(seen), np.nan)}[kind]
     return row
 
 
@@ -197,8 +198,10 @@ def test_rough_noise_does_not_decide_what_its_last_bits_would(
             return [one.draw(rig.context, row) for _ in range(200)]
 
     def off(by: float) -> None:
-        rng, rough = np.random.default_rng(1), sampling.rough_gumbel
-        monkeypatch.setattr(sampling, "rough_gumbel", lambda *of: rough(*of) + by * rng.standard_normal(len(of[2])))
+        rng = np.random.default_rng(1)
+        monkeypatch.setattr(
+            sampling, "rough_gumbel", lambda *of: rough_gumbel(*of) + by * rng.standard_normal(len(of[2]))
+        )
 
     usual = drawn()
     off(1e-9)
@@ -210,12 +213,12 @@ def test_rough_noise_does_not_decide_what_its_last_bits_would(
 def test_where_noise_is_nearly_equal_the_exact_one_decides(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     row = put_logits(rig, "usual")
     seen, best = rig.context.logits_at(row), np.array([3, 4])
-    exact = sampling.gumbel(FILTERS[2].seed, 0, best)
+    exact = gumbel(FILTERS[2].seed, 0, best)
     seen[:] = -50
     seen[best] = 30 - exact  # they lie within the last bits of a float32
     with closing(Sampler(rig.model.n_vocab, FILTERS[2])) as one:
         token = one.draw(rig.context, row)
-    monkeypatch.setattr(sampling, "rough_gumbel", lambda *of: sampling.gumbel(*of) - 1e-7 * (of[2] == token))
+    monkeypatch.setattr(sampling, "rough_gumbel", lambda *of: gumbel(*of) - 1e-7 * (of[2] == token))
     with closing(Sampler(rig.model.n_vocab, FILTERS[2])) as one:
         assert one.draw(rig.context, row) == token == best[np.argmax(seen[best].astype(np.float64) + exact)]
 
