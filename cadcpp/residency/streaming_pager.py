@@ -54,7 +54,7 @@ class StreamingPager:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
-        kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes))
+        kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes), expert_bytes)
         self._experts = ExpertReader(mapping, kept, trace)
         self._routed_seconds = self._experts.expected_seconds() if layout.experts else None
         self._cursor = CursorCheck(layers=layout.n_layers > 1, routers=bool(layout.experts))

@@ -11,7 +11,7 @@ from cadcpp.residency.placement import WIDEST, without_blocks
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.crew import Crew
 from cadcpp.runtime.kernel_choice import kernel_modes
-from cadcpp.runtime.learned_demand import told_hits
+from cadcpp.runtime.learned_demand import told_experts
 from cadcpp.system.stub import foreseen_limits
 
 MakePlan = Callable[[SessionConfig, Header, Header | None, KernelModes], tuple[Plan, TreeBuffers]]
@@ -34,7 +34,7 @@ def plan_with(
     if shares:
         config = replace(config, n_batch=min(config.n_batch, WIDEST))
     made, tree_buffers = plan(config, here, draft, modes)
-    told = told_hits(_told_limits(made, header, pager=config.pager), header)
+    told = told_experts(_told_limits(made, header, pager=config.pager), header)
     return replace(told, workers=shares), tree_buffers
 
 
