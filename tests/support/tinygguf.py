@@ -141,7 +141,7 @@ def tiny_gpt_oss(
 
     def fill_biases(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         biased = name.endswith("bias") or "sinks" in name
-        return others.standard_normal(shape).astype(np.float32) / 4 if biased else fill(name, shape)
+        return (others.standard_normal(shape) / 4).astype(np.float32) if biased else fill(name, shape)
 
     return write(path, "gpt-oss", settings, shapes, fill_biases, type_name, expert_type="MXFP4")
 
