@@ -24,6 +24,8 @@ class Disk:
     stream_s: float = 0.0  # least time of a pass: all bytes that it streams
     beyond_s: Floats = field(default_factory=_nothing)  # ... more, if it had n rows and so took memory of weights, [n]
     routed_s: Floats = field(default_factory=_nothing)  # ... beside that, for the experts that n rows use, [n]
+    lent: bool = False  # whether experts have the draft's memory just now
+    left_when_lent: float = 1.0  # share of routed_s that a row waits where they have it
     ahead_s: float = 0.0  # drafting time for which the disk has work all the same
 
 

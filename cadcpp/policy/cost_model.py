@@ -13,6 +13,7 @@ from cadcpp.tree.prices import FIRST_ROWS, MAX_ROWS, TEXT_ROWS, Floats, Prices, 
 
 _FORGET = 0.8  # weight of the past in running means
 _PROBE = 16  # rounds of plain decoding after which drafting is tried again; three times as many after each vain try
+_PROBE_ROUTED = 48  # ... where trees read experts, and the draft takes its memory back from them
 _MOST_PLAIN = 512
 _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
 _TRIALS = 4  # rounds of drafting that it takes to judge it
@@ -36,6 +37,7 @@ class CostModel:
     draft_s: float = 0.0
     disk: Disk = field(default_factory=Disk)
     stall_s: float = 0.0
+    has_model: bool = True  # whether it drafts with a model, whose memory a mixture's experts may have instead
     elsewhere_s: float = 0.0  # of a pass, while which only workers compute
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
@@ -69,7 +71,7 @@ class CostModel:
         if not self.pays(otherwise):
             return None
         if not self._is_on_trial:
-            self.patience = _PROBE
+            self.patience = self._probe
         n_ahead = self._n_ahead(state.limits)
         if not self.tokens.any() or not self.verify.known:
             return state.budget(self._first_size(state), n_ahead=n_ahead)
@@ -80,6 +82,8 @@ class CostModel:
         """Whether drafting seems faster than plain decoding and than ``otherwise`` tokens a second, or is on trial."""
         if self._is_on_trial:
             return not self.must_see_plain
+        if self.disk.lent and self.has_model:  # reading it again is worth a trial, not a mood
+            return False
         return self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
 
     def observe(self, seen: Observation) -> None:
@@ -94,6 +98,7 @@ class CostModel:
             self.plain_rounds += 1
             return
         self.plain_rounds, self.trials = 0, self.trials - 1
+        self.patience = max(self.patience, self._probe)
         first = self.draft_s == 0.0
         if self.early_estimate:
             self.node_s = self.draft_s = self.nodes = 0.0
@@ -185,7 +190,17 @@ class CostModel:
     def _round_s(self) -> Floats:
         """Seconds of rounds whose pass has 0, 1, 2, ... rows. Nothing is computed while experts are read."""
         streamed_s = self.disk.stream_s + self.disk.beyond_s
-        return np.maximum(self.verify.estimate() + self.draft_s, streamed_s) + self.disk.routed_s
+        return np.maximum(self.verify.estimate() + self.draft_s, streamed_s) + self._routed_s
+
+    @property
+    def _routed_s(self) -> Floats:
+        """What passes of 0, 1, 2, ... rows wait for experts where this drafts."""
+        back = self.disk.lent and self.has_model
+        return self.disk.routed_s / self.disk.left_when_lent if back else self.disk.routed_s
+
+    @property
+    def _probe(self) -> int:
+        return _PROBE_ROUTED if self.disk.routed_s.any() and self.has_model else _PROBE
 
     def rate(self) -> float:
         """Tokens a second of the best tree; 0 as long as there was none."""
@@ -193,7 +208,7 @@ class CostModel:
         draft_s = np.maximum(self.nodes * n, 1) * self.node_s
         disk_s = self.disk.stream_s + self.disk.beyond_s[passes] + np.maximum(draft_s - self.disk.ahead_s, 0)
         compute_s = self.verify.estimate()[passes] + draft_s
-        seconds = np.maximum(disk_s, compute_s) + self.disk.routed_s[passes]
+        seconds = np.maximum(disk_s, compute_s) + self._routed_s[passes]
         return float(np.max(self.tokens[1:] / np.maximum(seconds, 1e-9)))
 
     @property
@@ -211,8 +226,11 @@ class CostModel:
         return halfway and self.verify.seen_plain < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.disk.stream_s
 
     def _plain_rate(self) -> float:
-        pass_s = max(self.disk.stream_s, float(self.verify.estimate()[1])) + float(self.disk.routed_s[1])
-        return 1.0 / max(pass_s, 1e-9)
+        """Where this drafts with a model, its memory would be lent."""
+        routed_s = float(self.disk.routed_s[1])
+        if self.has_model and not self.disk.lent:
+            routed_s *= self.disk.left_when_lent
+        return 1.0 / max(max(self.disk.stream_s, float(self.verify.estimate()[1])) + routed_s, 1e-9)
 
 
 def _mean(old: float, new: float) -> float:

@@ -62,6 +62,11 @@ class Plan:
         return self.layout.streamed_bytes > 0 or self.experts < self.layout.expert_bytes
 
     @property
+    def lends_draft(self) -> bool:
+        """Whether experts may have the draft's memory while nothing is drafted."""
+        return bool(self.draft) and self.experts < self.layout.expert_bytes
+
+    @property
     def read_bytes(self) -> int:
         """Predicted bytes read for one row: what is streamed, and its experts as far as they are not in memory."""
         return self.layout.streamed_bytes + int(self.routed_bytes(np.ones(1))[0])

@@ -124,6 +124,8 @@ def measured(pager: PagerState, tree_buffers: TreeBuffers) -> Disk:
         stream_s=pager.pass_seconds,
         beyond_s=pager.byte_seconds * tree_buffers.beyond(SIZES),
         routed_s=np.zeros(SIZES) if pager.routed_seconds is None else pager.routed_seconds,
+        lent=pager.lent,
+        left_when_lent=pager.left_when_lent,
         ahead_s=pager.ahead_seconds,
     )
 

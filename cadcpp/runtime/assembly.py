@@ -34,6 +34,7 @@ from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.policy.llmcad import AdaptiveFallback
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.context_shape import ContextShape, wide_bytes
+from cadcpp.residency.draft_memory import DraftMemory
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.streaming_pager import StreamingPager
@@ -63,7 +64,10 @@ class StartPager(Protocol):
 
 def stream(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pin: Pin) -> Pager:
     """Keep what the plan keeps, and stream the rest."""
-    return StreamingPager(mapping, plan.layout, plan.window, plan.experts, trace, ahead=ahead, pin=pin)
+    lendable = plan.draft if plan.lends_draft else 0
+    return StreamingPager(
+        mapping, plan.layout, plan.window, plan.experts, trace, ahead=ahead, pin=pin, lendable=lendable
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,7 @@ class Assembly:
     ) -> None:
         """Raises CadError for what cannot work, as far as it can be told before anything is loaded."""
         self.config, self._parts, self._stack = config, parts, stack
+        self._draft: Model | None = None
         self._trace = self._start_trace()
         header, draft_header = _usable(verifier), _usable(draft) if draft else None
         check_context(config.n_ctx, header)
@@ -119,6 +124,7 @@ class Assembly:
             threads=self._threads,
             kernels=self.plan.kernels,
             streaming_limited=self.plan.limited,
+            draft_memory=self._draft_memory(),
             workers=self.crew or NoWorkers(),
         )
         self._tell_inexact()
@@ -129,7 +135,8 @@ class Assembly:
         if header is None or self._parts.drafter is not None or not self.plan.kernels.drafts:
             return None
         if self.plan.streams:
-            return partial(self._model, header, vocabulary=False, repacked=True)
+            lent = self.plan.lends_draft and self.config.pager  # what is copied could not be dropped
+            return partial(self._model, header, vocabulary=False, repacked=not lent, stub=lent)
         loading = BACKGROUND.submit(Model, header.path, header=header, vocabulary=False, repacked=True)
         self._stack.callback(_close_loaded, loading)
         return loading.result
@@ -187,11 +194,16 @@ class Assembly:
             return NoDrafter()
         if draft_model is None or self.plan.draft_shape is None:
             return NgramDrafter(NgramPredictor(self._ngram()), never)
-        model = draft_model()
+        self._draft = model = draft_model()
         if rope_of(model.header) == rope_of(self.model.header):  # it knows positions as its verifier does
             model.rope = self.config.rope
         unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
         return self._model_drafter(self._context(model, self.plan.draft_shape), never, [*never, *unknown])
+
+    def _draft_memory(self) -> DraftMemory | None:
+        if self._draft is None or self._draft.mapping is None or not isinstance(self.pager, StreamingPager):
+            return None
+        return DraftMemory(self._draft.mapping, self.pager, self.plan.draft)
 
     def _model_drafter(self, context: Context, ends: list[int], never: list[int]) -> Drafter:
         config = self.config
@@ -232,7 +244,11 @@ class Assembly:
             return FixedSize()
         # What fills up a pass on a mixture is routed as its first row, and reads and multiplies no other experts.
         cost = PassCost() if self.plan.layout.experts else PassCost(granularity=self.plan.kernels.granularity)
-        policy = DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
+        policy = (
+            DrafterChoice(verify=cost)
+            if self.config.speculative == "auto"
+            else CostModel(verify=cost, has_model=self.plan.draft > 0)
+        )
         if not self.plan.streams and self.config.speculative != "off":
             self._start_from_learned(policy, draft)
         return policy

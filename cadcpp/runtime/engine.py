@@ -16,6 +16,7 @@ from cadcpp.native.sampler import Draw, Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.carried_text import CarriedText
 from cadcpp.policy.draft_temperature import DraftTemperature
+from cadcpp.residency.draft_memory import DraftMemory
 from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.tree_buffers import TreeBuffers, measured
@@ -69,6 +70,7 @@ class Engine:
     streaming_limited: str = ""  # what of streaming is not to be had, and why
     workers: Workers = field(default_factory=NoWorkers)
     carried: CarriedText = field(default_factory=CarriedText)
+    draft_memory: DraftMemory | None = None  # that may be lent
     threads: ComputeThreads = field(default_factory=lambda: ComputeThreads(1))
     _writes: Lock = field(default_factory=Lock)  # a round that is not over
 
@@ -201,10 +203,12 @@ class Engine:
         text, start = generation.text, time.perf_counter()
         max_depth = generation.limit - len(text.ids) - 1
         if self.policy.uses_model and max_depth > 0:
+            self._use_draft(True)
             self.drafter.read(text.ids)
         begun = time.perf_counter()
         state = self._state(text, max_depth)
         budget = None if self._must_keep(state) else self.policy.plan(state)
+        self._use_draft(budget is not None and not budget.from_text)
         drafted = self._grow(generation, budget)
         stop = time.perf_counter()
         record = DraftRecord(
@@ -229,6 +233,10 @@ class Engine:
             temperature=self.draft_temperature.temperature,
             disk=measured(self.pager.state(), self.tree_buffers),
         )
+
+    def _use_draft(self, used: bool) -> None:
+        if self.draft_memory is not None:
+            (self.draft_memory.use if used else self.draft_memory.rest)()
 
     def _must_keep(self, state: RoundState) -> bool:
         """Whether nothing is drafted, since text would be evaluated once more too often otherwise."""
