@@ -48,7 +48,7 @@ class ExpertCache:
     def choose(self, layer: int, chosen: NDArray[np.integer]) -> tuple[list[Extent], int]:
         """A layer's rows are about to use experts, [n, n_used]: what must be read, and how many experts they use."""
         row = self._rank[layer]
-        self.demand.observe(row, chosen)
+        self.demand.observe(row, chosen, ~self._resident[row] & self._exists[row])
         self._chosen = used = np.unique(chosen)
         self._new = used[~self._resident[row, used]]
         self._n_chosen += 1
