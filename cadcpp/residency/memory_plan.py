@@ -48,6 +48,7 @@ class Plan:
     workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
     least: int = 0  # of ``ram`` with which all of this could be streamed; 0 if everything fits
     hit_rate: float | None = None  # share of a row's experts that are expected in memory; None: not learned yet
+    lent_read_bytes: int | None = None  # predicted for one row while experts have the draft's memory; None: never
     outlook: tuple[Outlook, ...] = ()  # what other budgets would bring a mixture
     limited: str = ""  # what of streaming is not to be had on this system, and why
 
