@@ -15,11 +15,13 @@ BUDGET = 900  # MiB: 1.3x overcommit, for the demo verifier of 1133 MiB
 AS_IS, MEDIUM, SLOW = Place(BUDGET), Place(BUDGET, 400), Place(BUDGET, 100)
 VERIFIER_MIB = 1133
 BUDGETS = {"0.8": 1416, "1": 1133, "1.1": 1030, "1.3": BUDGET, "1.5": 755, "2": 566, "2.5": 453, "3": 378, "4": 283}
-ROWS = (8, 16, 32, 64, 128, 256)
+ROWS = (2, 4, 8, 16, 32, 64, 128)
 CONTEXTS = (256, 1024, 2048, 4096, 8192)
 SIZES = ("0.3GB", "0.6GB", "1.2GB", "2.4GB", "4GB")
-DRAFTS = ("useless", "Q2_K", "Q4_K_M", "Q8_0")
+GOOD_DRAFT = "Q4_K_M"
+DRAFTS = ("useless", models.USUAL_DRAFT, GOOD_DRAFT, "Q8_0")
 PIECES = ("tree", "pinning", "stream", "lock")
+_SWEPT = {MEMORY: ROWS[:5], AS_IS: ROWS[2:6], MEDIUM: ROWS[3:]}  # the sizes about the best one
 _TOKENS = {None: 40, 400: 40, 100: 32}  # by disk speed
 REPLY, DRAWN = 128, "T0.8"  # what the headline is of: replies of so many tokens, greedy and drawn
 _SLOW_TOKENS = {None: 6, 400: 4, 100: 4}  # of systems that read the whole file for nearly every token
@@ -55,18 +57,18 @@ def sections(quick: bool = False, n: int | None = None) -> list[Section]:
     """All of them; ``n`` tokens at most in every cell, for trying things out."""
     makers = {
         "wall": ("With a memory limit (cgroup)", 1450, limited),
-        "ram": ("In memory", 560, in_memory),
+        "ram": ("In memory", 540, in_memory),
         "neighbours": ("Beside other programs", 150, neighbours),
-        "ablation": ("What each piece is worth", 200, ablation),
-        "sweep": ("Trees of fixed sizes, and how cost grows with rows", 270, sweep),
-        "staged": ("A draft for the draft", 150, staged),
+        "ablation": ("What each piece is worth", 290, ablation),
+        "sweep": ("Trees of fixed sizes, and how cost grows with rows", 400, sweep),
+        "staged": ("A draft for the draft", 140, staged),
         "overcommit": ("How cost grows with overcommit", 110, overcommit),
-        "agreement": ("Agreement against speed", 100, agreement),
+        "agreement": ("Agreement against speed", 125, agreement),
         "footprint": ("Memory", 35, footprint),
         "first": ("Loading, and the first token", 70, first),
         "overhead": ("Overhead", 45, overhead),
-        "context": ("How cost grows with context", 80, context),
-        "size": ("How cost grows with the model", 80, size),  # these two have time for all of it alone only
+        "context": ("How cost grows with context", 60, context),
+        "size": ("How cost grows with the model", 60, size),  # these two have time for all of it alone only
     }
     return [
         Section(key, title, seconds, tuple(_short(c, n) for c in make(quick)))
@@ -125,32 +127,34 @@ def neighbours(quick: bool) -> Iterator[Cell]:
     """Each system alone, beside a process that keeps a core busy, and beside another one of itself."""
     plights = [(MEMORY, ""), (MEMORY, BUSY), (MEMORY, TWIN), *([] if quick else [(MEDIUM, ""), (MEDIUM, BUSY)])]
     for place, other in plights:
-        yield from (cell(place, "chat", kind, beside=other) for kind in (PLAIN, OURS))
+        yield cell(place, "chat", PLAIN, 12 if other and place == MEMORY else 0, beside=other)  # seconds a token each
+        yield cell(place, "chat", OURS, beside=other)
 
 
 def ablation(quick: bool) -> Iterator[Cell]:
-    for case in ("chat",) if quick else ("chat", "code"):
-        for kind in (PLAIN, "rows-64", "llmcad", OURS):
-            yield cell(MEMORY, case, kind)
-        if not quick:
-            for kind in (PLAIN, "kernel", "turns-steady", "turns-llmcad", "turns", OURS):
-                yield cell(MEDIUM, case, kind)
-    if not quick:
-        yield from (cell(AS_IS, "chat", kind) for kind in (OURS, *(f"without-{piece}" for piece in PIECES)))
+    for kind in (PLAIN, "rows-64", "llmcad", OURS):
+        yield cell(MEMORY, "chat", kind, REPLY)
+    if quick:
+        return
+    for kind in ("kernel", "turns-steady", "turns-llmcad", "turns", OURS):
+        yield cell(MEDIUM, "chat", kind, REPLY)
+    for piece in PIECES:
+        yield cell(AS_IS, "chat", f"without-{piece}", 0 if piece == "tree" else REPLY)
+    yield cell(AS_IS, "chat", OURS)
 
 
 def sweep(quick: bool) -> Iterator[Cell]:
-    places = (MEMORY,) if quick else (MEMORY, AS_IS, MEDIUM)
-    for place, case in product(places, ("chat",) if quick else ("chat", "code")):
-        n = 24 if place == MEDIUM else 32
-        yield from (cell(place, case, kind) for kind in (PLAIN, OURS))
-        if not quick and (place, case) != (MEDIUM, "code"):
-            yield cell(place, case, "llmcad")
-        few = () if place == MEDIUM else (2, 4)
+    """Replies of one length, so that sizes are compared on the same text."""
+    for place, case in [(MEMORY, "chat")] if quick else product(_SWEPT, ("chat", "code")):
+        if case == "code" and place != MEMORY:  # there is no time for them
+            continue
+        for rows in (8, 64) if quick else _SWEPT[place]:
+            yield cell(place, case, f"rows-{rows}", REPLY)
+        yield cell(place, case, OURS)
+        if not quick:
+            yield cell(place, case, "llmcad", REPLY)
         if case == "chat" and not quick:
             yield cell(place, case, "rows-1", 8)
-        for rows in (8, 64) if quick else (*few, *(ROWS if place == MEMORY else ROWS[:-1])):
-            yield cell(place, case, f"rows-{rows}", tokens(place, "rows-64") if rows == 64 else n)
 
 
 def staged(quick: bool) -> Iterator[Cell]:
@@ -172,11 +176,12 @@ def agreement(quick: bool) -> Iterator[Cell]:
     if not quick:
         yield cell(MEDIUM, "chat", PLAIN)
         yield from (cell(MEDIUM, "chat", OURS, _few(draft), draft=draft) for draft in DRAFTS)
+        yield cell(MEDIUM, "chat", OURS, draft=GOOD_DRAFT, sampling=DRAWN)
 
 
 def _few(draft: str) -> int:
-    """Of other drafts than the usual one short replies will do."""
-    return 0 if draft == models.USUAL_DRAFT else _TOKENS[None]
+    """Of drafts that no goal is of short replies will do."""
+    return 0 if draft in (models.USUAL_DRAFT, GOOD_DRAFT) else _TOKENS[None]
 
 
 def footprint(quick: bool) -> Iterator[Cell]:

@@ -17,10 +17,9 @@ def sweep(run: Run, section: Section) -> Part:
     part = Part()
     places = [p for p in (MEMORY, AS_IS, MEDIUM) if any(c.place == p for c in section.cells)]
     part.lines += _sweep_table(run, places)
-    sizes = (2, 4, *ROWS)
-    fixed = {str(p): {rows: r for rows in sizes if (r := _sized_ratio(run, p, rows))} for p in places}
+    fixed = {str(p): {rows: r for rows in ROWS if (r := _sized_ratio(run, p, rows))} for p in places}
     model = {
-        f"cost model, {p}": dict.fromkeys((2, 256), found)
+        f"cost model, {p}": dict.fromkeys((ROWS[0], ROWS[-1]), found)
         for p in places
         if (found := ranged(ratio(run, cell(p, case, OURS)) for case in ("chat", "code")))
     }
@@ -41,8 +40,8 @@ def _sweep_table(run: Run, places: list[Place]) -> list[str]:
     def speed(place: Place, kind: str) -> str:
         return times(mean(ratio(run, cell(place, case, kind)) for case in ("chat", "code")))
 
-    kinds = [OURS, "llmcad", *(f"rows-{rows}" for rows in (2, 4, *ROWS))]
-    head = [SPEED, "cost model", "LLMCad", *(f"{rows} rows" for rows in (2, 4, *ROWS))]
+    kinds = [OURS, "llmcad", *(f"rows-{rows}" for rows in ROWS)]
+    head = [SPEED, "cost model", "LLMCad", *(f"{rows} rows" for rows in ROWS)]
     return table(head, [[place, *(speed(place, kind) for kind in kinds)] for place in places])
 
 

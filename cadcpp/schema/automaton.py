@@ -37,7 +37,7 @@ def _explored(language: Language) -> Automaton | None:
         state = pending.popleft()
         ends.append(nullable(state))
         targets: dict[int, CharSet] = {}
-        for chars in classes(state):
+        for chars in sorted(classes(state), key=lambda chars: chars.ranges):  # one schema, one grammar
             after = derivative(state, chars.ranges[0][0])
             if after == NOTHING:
                 continue

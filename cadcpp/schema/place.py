@@ -1,5 +1,6 @@
 """Where in a schema something is, and what is wrong there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,3 +26,6 @@ class SchemaError(ConfigError):
     def __init__(self, place: Place, what: str) -> None:
         super().__init__(f"the JSON schema cannot be enforced: {place.path} {what}")
         self.place = place.path
+
+
+Inside = Callable[[Any, Place], str | None]  # the rule of what a container holds; None if it can hold nothing

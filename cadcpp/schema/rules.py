@@ -24,6 +24,9 @@ BASE = {
 }
 
 
+LONGEST = 1500  # repetitions; llama.cpp takes 2000
+
+
 class Rules:
     """Named rules; equal ones share a name."""
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bench.matrix import models
-from bench.matrix.cell import MEMORY, Cell
-from bench.matrix.grid import AS_IS, DRAWN, MEDIUM, all_cells, cell, sections
+from bench.matrix.cell import MEMORY, Cell, Place
+from bench.matrix.grid import AS_IS, DRAWN, MEDIUM, REPLY, all_cells, cell, sections
 from bench.matrix.runner import measure
 from bench.matrix.systems import OURS, PLAIN, SAME, digest, is_steady, parse
 from bench.measure.energy import rapl, watts_of
@@ -22,9 +22,10 @@ from bench.measure.record import ROOT
 from bench.measure.results import Record, Run, differing, gather, load
 from bench.report import build
 from bench.report.compare import exact_changes, timed_changes
-from bench.report.goals import Goal, goals
+from bench.report.goals import Goal, best_fixed, goals
 from bench.report.speed import headline
 from bench.report.statistics import growth, over_others, ratio
+from bench.run import MINUTES
 from bench.studies import fixed_sizes, weight_types
 from cadcpp.models.demo import demo_names
 from cadcpp.runtime.generation_record import GenerationRecord
@@ -63,8 +64,22 @@ def test_an_id_names_one_cell_and_the_quick_run_is_a_part_of_the_whole() -> None
     assert sum(len(s.cells) for s in sections(True)) < len(whole) / 3
 
 
-def test_the_sections_leave_minutes_of_an_hour_for_second_runs() -> None:
-    assert sum(section.seconds for section in sections()) <= 55 * 60
+def test_the_sections_fit_into_an_hour() -> None:
+    assert sum(section.seconds for section in sections()) <= 60 * MINUTES
+
+
+@pytest.mark.parametrize("place", [MEMORY, AS_IS, MEDIUM])
+def test_what_the_cost_model_is_compared_with_has_its_length(place: Place) -> None:
+    """Costs of the first tokens are not those of a reply: a mean over other tokens compares nothing."""
+    swept = [c for s in sections() if s.key in ("sweep", "ablation") for c in s.cells if c.place == place]
+    assert {c.n for c in swept if c.kind not in ("rows-1", "without-tree", PLAIN)} == {REPLY}
+
+
+def test_the_cost_model_is_compared_with_the_best_size_on_the_same_texts() -> None:
+    """A size that was tried on one text only is not compared with a mean over two."""
+    ours = [line(cell(MEMORY, case, OURS), s) for case, s in {"chat": 0.1, "code": 0.4}.items()]
+    sizes = [line(cell(MEMORY, "chat", f"rows-{n}"), s) for n, s in {2: 0.2, 4: 0.09, 8: 0.3, 16: 0.4}.items()]
+    assert best_fixed(run_of(*ours, *sizes), MEMORY) == pytest.approx(0.9)
 
 
 def test_a_row_has_the_median_with_its_spread_and_the_ratio_to_plain() -> None:

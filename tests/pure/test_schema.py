@@ -1,7 +1,10 @@
 """JSON schemas as grammars: what a grammar lets through satisfies its schema, and what cannot be said is refused."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ ZOD_UUID = (
     "^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[1-8][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
     "|00000000-0000-0000-0000-000000000000|ffffffff-ffff-ffff-ffff-ffffffffffff)$"
 )
+ZOD_SCHEMA = {"type": "string", "format": "email", "pattern": ZOD_EMAIL}
 KINDS = {
     "oneOf": [
         {"type": "object", "properties": {"kind": {"const": "a"}, "n": {"type": "integer"}}},
@@ -44,7 +48,7 @@ CASES: list[tuple[str, Any, list[str], list[str]]] = [
     ("lookahead wanted", {"type": "string", "pattern": r"^(?=.*\d)[a-z0-9]{2,3}$"}, ['"a1"'], ['"ab"']),
     (
         "zod's email",
-        {"type": "string", "format": "email", "pattern": ZOD_EMAIL},
+        ZOD_SCHEMA,
         ['"a.b@c.de"'],
         ['"a..b@c.de"', '"a"'],
     ),
@@ -276,3 +280,15 @@ def test_a_pattern_that_is_too_much_work_ends_in_bounded_steps(source: str) -> N
         assert "complicated" in str(error) or "nested" in str(error)
     else:
         assert len(grammar) < 2_000_000
+
+
+def test_a_schema_has_one_grammar_in_every_process() -> None:
+    """Sets have other orders there."""
+    code = f"from cadcpp.schema.grammar import schema_grammar; print(schema_grammar({ZOD_SCHEMA!r}), end='')"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True
+        ).stdout
+        for seed in "1234"
+    }
+    assert len(found) == 1
