@@ -16,8 +16,20 @@ _TIE = 1e-9  # of heat: of equals, who came last goes first, since layers come i
 def kept_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
     """Of ``room``, what holds experts between passes; the rest is for those that a row uses just now."""
     layers = list(layers)
+    usable = usable_bytes(layers, room)
     used = max((layer.expert_bytes * layer.n_used for layer in layers), default=0)
-    return room if room >= sum(layer.n_bytes for layer in layers) else room - min(used, room // 2)
+    return usable if _fits(layers, room) else usable - min(used, usable // 2)
+
+
+def usable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
+    """Of ``room``, what holds whole experts; in the rest are pages that two share, which stay when one of them goes."""
+    layers = list(layers)
+    borders = sum(layer.border_bytes for layer in layers)
+    return room if _fits(layers, room) else room - min(borders, room // 2)
+
+
+def _fits(layers: list[ExpertLayer], room: int) -> bool:
+    return room >= sum(layer.n_bytes for layer in layers)
 
 
 class ExpertCache:

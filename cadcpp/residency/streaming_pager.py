@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cadcpp.modes import Pin
 from cadcpp.residency.cursor_check import CursorCheck
-from cadcpp.residency.expert_cache import ExpertCache, kept_bytes
+from cadcpp.residency.expert_cache import ExpertCache, kept_bytes, usable_bytes
 from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.expert_reader import ExpertReader
 from cadcpp.residency.layout import CHUNK, HUGE, Extent, Layout
@@ -57,7 +57,8 @@ class StreamingPager:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
-        kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes), expert_bytes)
+        room = usable_bytes(layout.experts, expert_bytes)
+        kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes), room)
         self._experts = ExpertReader(mapping, kept, trace)
         self._lendable, self._lent, self._left_when_lent = lendable, 0, 1.0
         self._routed_seconds: Floats | None = None

@@ -7,8 +7,9 @@ import pytest
 
 from cadcpp.residency.expert_cache import ExpertCache, kept_bytes
 from cadcpp.residency.layout import ExpertLayer, Extent
+from cadcpp.system.mapping import PAGE
 
-N_LAYERS, N_EXPERTS, SIZE = 6, 8, 3 << 10
+N_LAYERS, N_EXPERTS, SIZE = 6, 8, 3 * PAGE
 LAYERS = tuple(
     ExpertLayer(i, N_EXPERTS, tuple((0, (3 * i + k) << 20, SIZE // 3) for k in range(3))) for i in range(N_LAYERS)
 )
