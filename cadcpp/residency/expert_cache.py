@@ -10,6 +10,7 @@ from cadcpp.residency.layout import ExpertLayer, Extent
 
 _NEWCOMER = 0.9  # a newcomer must be hotter than this much more than who stays: equals would take turns
 _LEAST_LEFT = 1e-3  # share of a row's experts that are always taken to be missing: rates are no better known
+_STEEP = 1.8  # power of the room by which reads fall at least, as replayed: rates that are not learned yet are too flat
 _TIE = 1e-9  # of heat: of equals, who came last goes first, since layers come in turn
 
 
@@ -134,7 +135,8 @@ class ExpertCache:
     def left_with(self, n_bytes: int) -> float:
         """Share of its reads that a row would still do with ``n_bytes`` more than planned."""
         missing, fewer = (1 - self.demand.hit_rate(self._sizes, self._keep + more) for more in (0, n_bytes))
-        return max(fewer, _LEAST_LEFT) / max(missing, _LEAST_LEFT)
+        known = max(fewer, _LEAST_LEFT) / max(missing, _LEAST_LEFT)
+        return min(known, (self._keep / max(self._keep + n_bytes, 1)) ** _STEEP)
 
     def _extents(self, layer: int, experts: Iterable[int]) -> list[Extent]:
         return [extent for expert in experts for extent in self._layers[layer].extents(int(expert))]
