@@ -169,11 +169,6 @@ def _remarks_on_speed(size: dict[str, str], values: dict[str, Any]) -> Iterator[
         yield "Which ones are used most is learned while text is written; until then all are taken to be alike."
     else:
         yield f"By what was learned so far, {values['hit_rate']:.0%} of a token's experts are in memory."
-    if values["lent_read_bytes"] is not None:
-        yield (
-            f"While nothing is drafted the draft's {size['draft']} hold experts too: a token then reads "
-            f"{size['lent_read_bytes']}."
-        )
     yield from _other_budgets(values)
 
 

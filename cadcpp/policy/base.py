@@ -24,8 +24,6 @@ class Disk:
     stream_s: float = 0.0  # least time of a pass: all bytes that it streams
     beyond_s: Floats = field(default_factory=_nothing)  # ... more, if it had n rows and so took memory of weights, [n]
     routed_s: Floats = field(default_factory=_nothing)  # ... beside that, for the experts that n rows use, [n]
-    lent: bool = False  # whether experts have the draft's memory just now
-    left_when_lent: float = 1.0  # share of routed_s that a row waits where they have it
     ahead_s: float = 0.0  # drafting time for which the disk has work all the same
 
 
@@ -72,6 +70,7 @@ class Observation:
     n_branch: int = 0  # ... of how many on the branch that matched best
     logp: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))  # of the tree's nodes, [n]
     depth: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1, np.int32))  # ... and their depth, [n]
+    rows_per_node: float = 1.0  # of the pass, below the root; more where each of several chains has its own text
     draft_s: float
     compute_s: float  # of the verify pass, waiting for the disk not included
     stall_s: float = 0.0  # ... of that waiting
@@ -114,6 +113,25 @@ class FixedSize:
 
     def plan(self, state: RoundState) -> DraftBudget | None:
         return state.budget(n_ahead=state.limits.max_size)
+
+    def observe(self, seen: Observation) -> None:
+        pass
+
+    def describe(self) -> dict[str, float]:
+        return {}
+
+
+class NoDrafting:
+    """Plain decoding: there is nothing to decide, so nothing is measured either."""
+
+    uses_model = False
+
+    @property
+    def verify(self) -> PassCost:
+        return PassCost()
+
+    def plan(self, state: RoundState) -> DraftBudget | None:
+        return None
 
     def observe(self, seen: Observation) -> None:
         pass

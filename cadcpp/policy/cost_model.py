@@ -13,7 +13,6 @@ from cadcpp.tree.prices import FIRST_ROWS, MAX_ROWS, TEXT_ROWS, Floats, Prices, 
 
 _FORGET = 0.8  # weight of the past in running means
 _PROBE = 16  # rounds of plain decoding after which drafting is tried again; three times as many after each vain try
-_PROBE_ROUTED = 48  # ... where trees read experts, and the draft takes its memory back from them
 _MOST_PLAIN = 512
 _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
 _TRIALS = 4  # rounds of drafting that it takes to judge it
@@ -37,7 +36,6 @@ class CostModel:
     draft_s: float = 0.0
     disk: Disk = field(default_factory=Disk)
     stall_s: float = 0.0
-    has_model: bool = True  # whether it drafts with a model, whose memory a mixture's experts may have instead
     elsewhere_s: float = 0.0  # of a pass, while which only workers compute
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
     nodes: float = 0.5  # evaluated for each row
@@ -71,7 +69,7 @@ class CostModel:
         if not self.pays(otherwise):
             return None
         if not self._is_on_trial:
-            self.patience = self._probe
+            self.patience = _PROBE
         n_ahead = self._n_ahead(state.limits)
         if not self.tokens.any() or not self.verify.known:
             return state.budget(self._first_size(state), n_ahead=n_ahead)
@@ -82,8 +80,6 @@ class CostModel:
         """Whether drafting seems faster than plain decoding and than ``otherwise`` tokens a second, or is on trial."""
         if self._is_on_trial:
             return not self.must_see_plain
-        if self.disk.lent and self.has_model:  # reading it again is worth a trial, not a mood
-            return False
         return self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
 
     def observe(self, seen: Observation) -> None:
@@ -98,17 +94,17 @@ class CostModel:
             self.plain_rounds += 1
             return
         self.plain_rounds, self.trials = 0, self.trials - 1
-        self.patience = max(self.patience, self._probe)
         first = self.draft_s == 0.0
         if self.early_estimate:
             self.node_s = self.draft_s = self.nodes = 0.0
         self.early_estimate, self.cold_estimate = seen.cold or first, seen.cold and first
         self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
         self.draft_s = _mean(self.draft_s, seen.draft_s)
-        self.nodes = _mean(self.nodes, seen.n_evaluated / max(len(seen.logp) - 1, 1))
+        n_rows = max(seen.rows_per_node * (len(seen.logp) - 1), 1)
+        self.nodes = _mean(self.nodes, seen.n_evaluated / n_rows)
         promised = np.bincount(seen.depth, np.exp(seen.logp)).astype(np.float64)
         self.acceptance.observe(promised, seen.n_accepted)
-        self.expect(seen.logp, seen.depth)
+        self.expect(seen.logp, seen.depth, seen.rows_per_node)
 
     def miss(self, seen: Observation) -> None:
         """Learn from a round that another drafter's tree was used in."""
@@ -116,11 +112,12 @@ class CostModel:
         self.elsewhere_s = _mean(self.elsewhere_s, seen.elsewhere_s)
         self.plain_rounds += 1
 
-    def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32]) -> None:
+    def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32], rows_per_node: float = 1.0) -> None:
         """A tree, by its nodes' log probabilities and depth, [n]: others will promise about as much."""
         gains = Prices(acceptance=self.acceptance.by_depth()).gains(logp, depth)
-        tokens = 1 + np.cumsum(np.sort(gains)[::-1])[: len(gains) - 1]
-        tokens = np.concatenate([[1.0], tokens, np.full(MAX_ROWS, tokens[-1] if len(tokens) else 1.0)])[:MAX_ROWS]
+        by_nodes = np.cumsum(np.append(1.0, np.sort(gains)[::-1]))[: len(gains)]
+        n_nodes = (np.arange(MAX_ROWS) / rows_per_node).astype(np.int64)
+        tokens = by_nodes[np.minimum(n_nodes, len(by_nodes) - 1)]
         self.tokens = _FORGET * self.tokens + (1 - _FORGET) * tokens if self.tokens.any() else tokens
 
     def learned(self) -> dict[str, Any]:
@@ -190,17 +187,7 @@ class CostModel:
     def _round_s(self) -> Floats:
         """Seconds of rounds whose pass has 0, 1, 2, ... rows. Nothing is computed while experts are read."""
         streamed_s = self.disk.stream_s + self.disk.beyond_s
-        return np.maximum(self.verify.estimate() + self.draft_s, streamed_s) + self._routed_s
-
-    @property
-    def _routed_s(self) -> Floats:
-        """What passes of 0, 1, 2, ... rows wait for experts where this drafts."""
-        back = self.disk.lent and self.has_model
-        return self.disk.routed_s / self.disk.left_when_lent if back else self.disk.routed_s
-
-    @property
-    def _probe(self) -> int:
-        return _PROBE_ROUTED if self.disk.routed_s.any() and self.has_model else _PROBE
+        return np.maximum(self.verify.estimate() + self.draft_s, streamed_s) + self.disk.routed_s
 
     def rate(self) -> float:
         """Tokens a second of the best tree; 0 as long as there was none."""
@@ -208,7 +195,7 @@ class CostModel:
         draft_s = np.maximum(self.nodes * n, 1) * self.node_s
         disk_s = self.disk.stream_s + self.disk.beyond_s[passes] + np.maximum(draft_s - self.disk.ahead_s, 0)
         compute_s = self.verify.estimate()[passes] + draft_s
-        seconds = np.maximum(disk_s, compute_s) + self._routed_s[passes]
+        seconds = np.maximum(disk_s, compute_s) + self.disk.routed_s[passes]
         return float(np.max(self.tokens[1:] / np.maximum(seconds, 1e-9)))
 
     @property
@@ -226,11 +213,8 @@ class CostModel:
         return halfway and self.verify.seen_plain < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.disk.stream_s
 
     def _plain_rate(self) -> float:
-        """Where this drafts with a model, its memory would be lent."""
-        routed_s = float(self.disk.routed_s[1])
-        if self.has_model and not self.disk.lent:
-            routed_s *= self.disk.left_when_lent
-        return 1.0 / max(max(self.disk.stream_s, float(self.verify.estimate()[1])) + routed_s, 1e-9)
+        pass_s = max(self.disk.stream_s, float(self.verify.estimate()[1])) + float(self.disk.routed_s[1])
+        return 1.0 / max(pass_s, 1e-9)
 
 
 def _mean(old: float, new: float) -> float:

@@ -26,7 +26,7 @@ class DrafterChoice:
     n_rounds: int = 0
 
     def __post_init__(self) -> None:
-        self.model, self.text = CostModel(verify=self.verify), CostModel(verify=self.verify, trials=0, has_model=False)
+        self.model, self.text = CostModel(verify=self.verify), CostModel(verify=self.verify, trials=0)
 
     @property
     def now(self) -> CostModel:

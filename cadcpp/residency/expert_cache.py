@@ -9,8 +9,6 @@ from cadcpp.residency.expert_demand import ExpertDemand, Floats
 from cadcpp.residency.layout import ExpertLayer, Extent
 
 _NEWCOMER = 0.9  # a newcomer must be hotter than this much more than who stays: equals would take turns
-_LEAST_LEFT = 1e-3  # share of a row's experts that are always taken to be missing: rates are no better known
-_STEEP = 1.8  # power of the room by which reads fall at least, as replayed: rates that are not learned yet are too flat
 _TIE = 1e-9  # of heat: of equals, who came last goes first, since layers come in turn
 
 
@@ -53,7 +51,7 @@ class ExpertCache:
         self._resident = np.zeros(self._exists.shape, bool)
         self._read_at = np.zeros(self._exists.shape)
         self._n_chosen = 0
-        self._keep, self._room, self._lent = n_bytes, room, 0
+        self._keep, self._room = n_bytes, room
         self._used = 0  # bytes of what is resident
         self._chosen: NDArray[np.int64] = np.zeros(0, np.int64)
         self._new: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -84,25 +82,20 @@ class ExpertCache:
 
     def make_room(self, layer: int) -> list[Extent]:
         """What must go before what `choose` gave for a layer is read, the coldest first; nothing that it uses."""
-        if self._room is None or self._used <= self._room + self._lent:
+        if self._room is None or self._used <= self._room:
             return []
         heat = self._heat()
         heat[self._rank[layer], self._chosen] = np.inf
-        return self._drop(heat, self._room + self._lent)
-
-    def lend(self, n_bytes: int) -> list[Extent]:
-        """From now on there are ``n_bytes`` beside what was planned: what must go, where there were more before."""
-        self._lent = n_bytes
-        return self._drop(self._heat(), self._keep + self._lent)
+        return self._drop(heat, self._room)
 
     def evict(self, layer: int) -> list[Extent]:
         """A layer is computed: what must go, the coldest first."""
-        if layer not in self._rank or self._used <= self._keep + self._lent:
+        if layer not in self._rank or self._used <= self._keep:
             return []
         heat = self._heat()
         heat[self._rank[layer], self._new] *= _NEWCOMER
         self._new = np.zeros(0, np.int64)
-        return self._drop(heat, self._keep + self._lent)
+        return self._drop(heat, self._keep)
 
     def _heat(self) -> Floats:
         """Of what is in memory; infinite elsewhere."""
@@ -131,12 +124,6 @@ class ExpertCache:
     def hit_rate(self) -> float:
         """Share of a row's experts that are expected in memory."""
         return self.demand.hit_rate(self._sizes, self._keep)
-
-    def left_with(self, n_bytes: int) -> float:
-        """Share of its reads that a row would still do with ``n_bytes`` more than planned."""
-        missing, fewer = (1 - self.demand.hit_rate(self._sizes, self._keep + more) for more in (0, n_bytes))
-        known = max(fewer, _LEAST_LEFT) / max(missing, _LEAST_LEFT)
-        return min(known, (self._keep / max(self._keep + n_bytes, 1)) ** _STEEP)
 
     def _extents(self, layer: int, experts: Iterable[int]) -> list[Extent]:
         return [extent for expert in experts for extent in self._layers[layer].extents(int(expert))]

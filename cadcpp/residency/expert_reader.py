@@ -34,10 +34,6 @@ class ExpertReader:
         n_bytes = self.cache.expected_bytes(_ROWS)
         return np.asarray((self._speed.byte_seconds or _BYTE_S) * np.interp(np.arange(SIZES), _ROWS, n_bytes))
 
-    def lend(self, n_bytes: int) -> None:
-        """Have ``n_bytes`` beside what was planned from now on."""
-        self._let_go(self.cache.lend(n_bytes))
-
     def read(self, layer: int, chosen: NDArray[np.integer]) -> None:
         """Read those of the experts that a layer's rows use, [n, n_used], that are not in memory. Raises ModelError.
 

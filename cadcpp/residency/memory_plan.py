@@ -48,7 +48,6 @@ class Plan:
     workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
     least: int = 0  # of ``ram`` with which all of this could be streamed; 0 if everything fits
     hit_rate: float | None = None  # share of a row's experts that are expected in memory; None: not learned yet
-    lent_read_bytes: int | None = None  # predicted for one row while experts have the draft's memory; None: never
     outlook: tuple[Outlook, ...] = ()  # what other budgets would bring a mixture
     limited: str = ""  # what of streaming is not to be had on this system, and why
 
@@ -61,11 +60,6 @@ class Plan:
     def streams(self) -> bool:
         """Whether a part of the verifier must be read on every pass."""
         return self.layout.streamed_bytes > 0 or self.experts < self.layout.expert_bytes
-
-    @property
-    def lends_draft(self) -> bool:
-        """Whether experts may have the draft's memory while nothing is drafted."""
-        return bool(self.draft) and self.experts < self.layout.expert_bytes
 
     @property
     def read_bytes(self) -> int:

@@ -24,8 +24,6 @@ class PagerState:
     expert_seconds: float = 0.0  # compute waited for them; a part of stall_seconds
     expert_alike: float = 0.0  # n rows of a pass use as many as n to this power would that are drawn at random
     routed_seconds: Floats | None = field(default=None, compare=False)  # of reading those of 0, 1, 2, ... rows, [SIZES]
-    lent: bool = False  # whether experts have the draft's memory
-    left_when_lent: float = 1.0  # share of its reads that a row does with that memory, of those that it does without
     stall_seconds: float = 0.0  # compute waited for the disk
     passes: int = 0
     waiting_seconds: float = 0.0  # for how long compute has been waiting for the disk by now
@@ -66,10 +64,6 @@ class Pager(Protocol):
         """Keep ``n_bytes`` less in memory than planned, from now on."""
         ...
 
-    def lend(self, n_bytes: int) -> None:
-        """Keep ``n_bytes`` more of a mixture's experts in memory than planned, from now on."""
-        ...
-
     def wait_for_stall(self, seconds: float) -> bool:
         """Whether compute waits for the disk now, or begins to within ``seconds``."""
         ...
@@ -77,6 +71,9 @@ class Pager(Protocol):
     def state(self) -> PagerState: ...
 
     def close(self) -> None: ...
+
+
+_NOTHING = PagerState()
 
 
 class NullPager:
@@ -100,15 +97,12 @@ class NullPager:
     def reserve(self, n_bytes: int) -> None:
         pass
 
-    def lend(self, n_bytes: int) -> None:
-        pass
-
     def wait_for_stall(self, seconds: float) -> bool:
         time.sleep(seconds)
         return False
 
     def state(self) -> PagerState:
-        return PagerState()
+        return _NOTHING
 
     def close(self) -> None:
         pass

@@ -21,7 +21,6 @@ from cadcpp.residency.read_queue import ReadQueue
 from cadcpp.system.mapping import Mapping
 from cadcpp.system.memory_limits import give_back, is_limited, lockable_bytes, spare_bytes
 from cadcpp.telemetry.trace import Trace
-from cadcpp.tree.prices import Floats
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +50,14 @@ class StreamingPager:
         ahead: bool = True,
         pin: Pin = "auto",
         spare: Callable[[], int] = spare_bytes,
-        lendable: int = 0,
     ) -> None:
-        """``lendable`` bytes of a draft experts may have while nothing is drafted with it."""
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
         room = usable_bytes(layout.experts, expert_bytes)
         kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes), room)
         self._experts = ExpertReader(mapping, kept, trace)
-        self._lendable, self._lent, self._left_when_lent = lendable, 0, 1.0
-        self._routed_seconds: Floats | None = None
-        self._expect()
+        self._routed_seconds = self._experts.expected_seconds() if layout.experts else None
         self._cursor = CursorCheck(layers=layout.n_layers > 1, routers=bool(layout.experts))
         self._streamed, self._pinned = _chunks(layout.streamed), PinnedSet(_chunks(layout.pinned))
         queue = ReadQueue(self._order, layout.n_layers, self._window_room(), ahead=ahead)
@@ -98,7 +93,8 @@ class StreamingPager:
         if self._reads.n_passes % _SWEEP == 0:
             self._drop(self._layout.sparse)
         self._reads.end_pass()
-        self._expect()
+        if self._layout.experts:
+            self._routed_seconds = self._experts.expected_seconds()
         if (complaint := self._cursor.end_pass(whole)) is not None:
             logger.warning("cadcpp: %s", complaint)
 
@@ -118,12 +114,6 @@ class StreamingPager:
         if n_bytes != self._pinned.reserved:
             self._pinned.reserved = n_bytes
             self._rebalance()
-
-    def lend(self, n_bytes: int) -> None:
-        """Keep ``n_bytes`` more of experts in memory than planned, from now on."""
-        self._lent = n_bytes
-        self._experts.lend(n_bytes)
-        self._expect()
 
     def wait_for_stall(self, seconds: float) -> bool:
         return self._reads.wait_for_stall(seconds)
@@ -145,8 +135,6 @@ class StreamingPager:
                 expert_seconds=self._experts.seconds,
                 expert_alike=self._experts.cache.demand.alike,
                 routed_seconds=self._routed_seconds,
-                lent=self._lent > 0,
-                left_when_lent=self._left_when_lent,
                 stall_seconds=self._reads.stall_seconds + self._experts.seconds,
                 passes=self._reads.n_passes,
                 waiting_seconds=self._reads.waiting_seconds,
@@ -159,13 +147,6 @@ class StreamingPager:
     def close(self) -> None:
         """Stop reading. May be called twice."""
         self._reads.close()
-
-    def _expect(self) -> None:
-        """What the next pass will wait for experts."""
-        if self._layout.experts:
-            self._routed_seconds = self._experts.expected_seconds()
-        if self._lendable:
-            self._left_when_lent = self._experts.cache.left_with(self._lendable)
 
     def _look(self) -> None:
         """Evict pinned chunks where memory has become short, or take them again."""

@@ -16,6 +16,7 @@ from cadcpp.residency.states import draft_states
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.prices import FIRST_ROWS, SIZES, Floats
 
+_NOTHING_READ = Disk()
 _STEP = 8  # rows between which bytes are interpolated
 
 
@@ -95,8 +96,9 @@ def plan_session(
     if not narrow.streams:
         return plan(rows=most), TreeBuffers.fixed(most)
     states = narrow.verifier_shape.states
-    wide = verifier_shape(config.n_ctx, most, granularity=narrow.kernels.granularity, states=states)
-    wide_draft = draft_shape(config.n_ctx, most, states=draft_states(draft)) if draft else None
+    f16 = narrow.kernels.f16_values
+    wide = verifier_shape(config.n_ctx, most, granularity=narrow.kernels.granularity, states=states, f16_values=f16)
+    wide_draft = draft_shape(config.n_ctx, most, states=draft_states(draft), f16_values=f16) if draft else None
     narrow = replace(narrow, verifier_shape=wide, draft_shape=wide_draft)
     return narrow, TreeBuffers(n_bytes[: most + 1], first, first)
 
@@ -119,13 +121,13 @@ def expected(plan: Plan, tree_buffers: TreeBuffers, byte_s: float) -> Disk:
 
 def measured(pager: PagerState, tree_buffers: TreeBuffers) -> Disk:
     """What the next pass will wait for, as far as a pager has measured it."""
+    if pager.byte_seconds == 0 and pager.routed_seconds is None:
+        return _NOTHING_READ
     return Disk(
         byte_s=pager.byte_seconds,
         stream_s=pager.pass_seconds,
         beyond_s=pager.byte_seconds * tree_buffers.beyond(SIZES),
         routed_s=np.zeros(SIZES) if pager.routed_seconds is None else pager.routed_seconds,
-        lent=pager.lent,
-        left_when_lent=pager.left_when_lent,
         ahead_s=pager.ahead_seconds,
     )
 

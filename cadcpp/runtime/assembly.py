@@ -28,13 +28,12 @@ from cadcpp.native.model import Model
 from cadcpp.ngram.file import load
 from cadcpp.ngram.katz import Katz
 from cadcpp.ngram.predictor import NgramPredictor
-from cadcpp.policy.base import FixedSize, Policy
+from cadcpp.policy.base import FixedSize, NoDrafting, Policy
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.policy.llmcad import AdaptiveFallback
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.context_shape import ContextShape, wide_bytes
-from cadcpp.residency.draft_memory import DraftMemory
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.streaming_pager import StreamingPager
@@ -64,10 +63,7 @@ class StartPager(Protocol):
 
 def stream(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pin: Pin) -> Pager:
     """Keep what the plan keeps, and stream the rest."""
-    lendable = plan.draft if plan.lends_draft else 0
-    return StreamingPager(
-        mapping, plan.layout, plan.window, plan.experts, trace, ahead=ahead, pin=pin, lendable=lendable
-    )
+    return StreamingPager(mapping, plan.layout, plan.window, plan.experts, trace, ahead=ahead, pin=pin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +90,6 @@ class Assembly:
     ) -> None:
         """Raises CadError for what cannot work, as far as it can be told before anything is loaded."""
         self.config, self._parts, self._stack = config, parts, stack
-        self._draft: Model | None = None
         self._trace = self._start_trace()
         header, draft_header = _usable(verifier), _usable(draft) if draft else None
         check_context(config.n_ctx, header)
@@ -117,14 +112,13 @@ class Assembly:
             config.n_ctx,
             config.tree.up_to(self.tree_buffers.most),
             self.pager,
-            self._policy(draft_header),
+            self._policy(drafter, draft_header),
             self._trace,
             self.tree_buffers,
             ahead=config.pipeline and (isinstance(self.pager, StreamingPager) or bool(self.plan.workers)),
             threads=self._threads,
             kernels=self.plan.kernels,
             streaming_limited=self.plan.limited,
-            draft_memory=self._draft_memory(),
             workers=self.crew or NoWorkers(),
         )
         self._tell_inexact()
@@ -135,8 +129,7 @@ class Assembly:
         if header is None or self._parts.drafter is not None or not self.plan.kernels.drafts:
             return None
         if self.plan.streams:
-            lent = self.plan.lends_draft and self.config.pager  # what is copied could not be dropped
-            return partial(self._model, header, vocabulary=False, repacked=not lent, stub=lent)
+            return partial(self._model, header, vocabulary=False, repacked=True)
         loading = BACKGROUND.submit(Model, header.path, header=header, vocabulary=False, repacked=True)
         self._stack.callback(_close_loaded, loading)
         return loading.result
@@ -194,16 +187,11 @@ class Assembly:
             return NoDrafter()
         if draft_model is None or self.plan.draft_shape is None:
             return NgramDrafter(NgramPredictor(self._ngram()), never)
-        self._draft = model = draft_model()
+        model = draft_model()
         if rope_of(model.header) == rope_of(self.model.header):  # it knows positions as its verifier does
             model.rope = self.config.rope
         unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
         return self._model_drafter(self._context(model, self.plan.draft_shape), never, [*never, *unknown])
-
-    def _draft_memory(self) -> DraftMemory | None:
-        if self._draft is None or self._draft.mapping is None or not isinstance(self.pager, StreamingPager):
-            return None
-        return DraftMemory(self._draft.mapping, self.pager, self.plan.draft)
 
     def _model_drafter(self, context: Context, ends: list[int], never: list[int]) -> Drafter:
         config = self.config
@@ -237,19 +225,17 @@ class Assembly:
     def _is_paged(self) -> bool:
         return self.model.mapping is not None and self.config.pager
 
-    def _policy(self, draft: Header | None) -> Policy:
+    def _policy(self, drafter: Drafter, draft: Header | None) -> Policy:
+        if isinstance(drafter, NoDrafter):
+            return NoDrafting()
         if self.config.fallback == "llmcad":
             return AdaptiveFallback()
         if self.config.fallback == "none":
             return FixedSize()
         # What fills up a pass on a mixture is routed as its first row, and reads and multiplies no other experts.
         cost = PassCost() if self.plan.layout.experts else PassCost(granularity=self.plan.kernels.granularity)
-        policy = (
-            DrafterChoice(verify=cost)
-            if self.config.speculative == "auto"
-            else CostModel(verify=cost, has_model=self.plan.draft > 0)
-        )
-        if not self.plan.streams and self.config.speculative != "off":
+        policy = DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
+        if not self.plan.streams:
             self._start_from_learned(policy, draft)
         return policy
 

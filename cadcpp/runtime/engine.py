@@ -1,8 +1,8 @@
 """The engine: rounds of draft, verify and accept over two models, as stages of a pipeline."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import ParamSpec, TypeVar
@@ -16,7 +16,6 @@ from cadcpp.native.sampler import Draw, Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.carried_text import CarriedText
 from cadcpp.policy.draft_temperature import DraftTemperature
-from cadcpp.residency.draft_memory import DraftMemory
 from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.tree_buffers import TreeBuffers, measured
@@ -70,7 +69,6 @@ class Engine:
     streaming_limited: str = ""  # what of streaming is not to be had, and why
     workers: Workers = field(default_factory=NoWorkers)
     carried: CarriedText = field(default_factory=CarriedText)
-    draft_memory: DraftMemory | None = None  # that may be lent
     threads: ComputeThreads = field(default_factory=lambda: ComputeThreads(1))
     _writes: Lock = field(default_factory=Lock)  # a round that is not over
 
@@ -127,21 +125,14 @@ class Engine:
 
     def open_round(self, generation: Generation) -> Step[OpenRound]:
         """A round up to its walk. Whatever goes wrong leaves both caches valid."""
-        try:
-            with ExitStack() as stack:
-                walk, close = yield from self._stage(self._open, generation, stack)
-                return OpenRound(walk, close, stack.pop_all())
-        except BaseException:
-            finish(self.rollback)
-            raise
+        with self._caches_valid(), ExitStack() as stack:
+            walk, close = yield from self._stage(self._open, generation, stack)
+            return OpenRound(walk, close, stack.pop_all())
 
     def read(self, ids: Sequence[int], on_logits: OnLogits | None = None) -> Step[None]:
         """`Verifier.read` as a stage. Whatever goes wrong leaves both caches valid."""
-        try:
+        with self._caches_valid():
             yield from self._stage(self.verifier.read, ids, on_logits)
-        except BaseException:
-            finish(self.rollback)
-            raise
 
     def stop(self) -> None:
         """End the decodes that are under way, from another thread, with Stopped; `rollback` undoes it."""
@@ -163,8 +154,8 @@ class Engine:
         if not self._writes.acquire(blocking=False):
             raise ConfigError("this session is writing another text on another thread: wait for it, or take a Llama")
         try:
-            with (yield from self.open_round(generation)) as opened:
-                return (yield from self._stage(opened.complete))
+            with self._caches_valid():
+                return (yield from self._stage(self._complete, generation))
         finally:
             self._writes.release()
 
@@ -180,10 +171,24 @@ class Engine:
     def _stage(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Step[T]:
         return stage(self.stop, work, *args, **kwargs)
 
+    @contextmanager
+    def _caches_valid(self) -> Iterator[None]:
+        """Whatever goes wrong inside leaves both so."""
+        try:
+            yield
+        except BaseException:
+            finish(self.rollback)
+            raise
+
     # on the computing thread ------------------------------------------------------------------------
 
-    def _open(self, generation: Generation, stack: ExitStack) -> tuple[Walk, Callable[[Accepted, bool], Round]]:
+    def _complete(self, generation: Generation) -> Round:
         """A round in one stage, since every change of threads costs a plain round a percent of its time."""
+        with ExitStack() as stack:
+            return OpenRound(*self._open(generation, stack), stack).complete()
+
+    def _open(self, generation: Generation, stack: ExitStack) -> tuple[Walk, Callable[[Accepted, bool], Round]]:
+        """A round up to its walk."""
         self._begin(generation, stack)
         draft = self._draft(generation)
         choose, verify = self._evaluate(generation, draft)
@@ -203,12 +208,10 @@ class Engine:
         text, start = generation.text, time.perf_counter()
         max_depth = generation.limit - len(text.ids) - 1
         if self.policy.uses_model and max_depth > 0:
-            self._use_draft(True)
             self.drafter.read(text.ids)
         begun = time.perf_counter()
         state = self._state(text, max_depth)
         budget = None if self._must_keep(state) else self.policy.plan(state)
-        self._use_draft(budget is not None and not budget.from_text)
         drafted = self._grow(generation, budget)
         stop = time.perf_counter()
         record = DraftRecord(
@@ -233,10 +236,6 @@ class Engine:
             temperature=self.draft_temperature.temperature,
             disk=measured(self.pager.state(), self.tree_buffers),
         )
-
-    def _use_draft(self, used: bool) -> None:
-        if self.draft_memory is not None:
-            (self.draft_memory.use if used else self.draft_memory.rest)()
 
     def _must_keep(self, state: RoundState) -> bool:
         """Whether nothing is drafted, since text would be evaluated once more too often otherwise."""

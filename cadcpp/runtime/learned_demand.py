@@ -49,8 +49,4 @@ def told_experts(plan: Plan, header: Header) -> Plan:
     known = LearnedDemand(header).recall(cache.demand)
     beside = plan.fixed + layout.pinned_bytes + layout.streamed_bytes
     outlook = outlooks(layout.experts, cache.demand, beside)
-    told = replace(plan, hit_rate=cache.hit_rate if known else None, outlook=outlook)
-    if not plan.lends_draft:
-        return told
-    routed = told.read_bytes - layout.streamed_bytes
-    return replace(told, lent_read_bytes=layout.streamed_bytes + int(cache.left_with(plan.draft) * routed))
+    return replace(plan, hit_rate=cache.hit_rate if known else None, outlook=outlook)

@@ -115,13 +115,6 @@ class Mapping:
         for segment in self._segments:
             self.drop(segment.part, segment.start, segment.stop)
 
-    def populate_all(self) -> None:
-        """Wait until all weights are in memory. Raises ModelError if they cannot be read."""
-        for segment in self._segments:
-            self.will_need(segment.part, segment.start, segment.stop)
-        for segment in self._segments:
-            self.populate(segment.part, segment.start, segment.stop)
-
     def lock(self, part: int, start: int, stop: int) -> bool:
         """Keep a range in memory whatever happens, if this process may."""
         return all(_libc.mlock(address, n) == 0 for address, n in self._addresses(part, start, stop))

@@ -87,14 +87,6 @@ def test_what_other_budgets_would_bring_a_mixture(mixture: Path, half: list[str]
     assert [line.split()[0] for line in lines if "% " in line][-4:] == ["25%", "50%", "75%", "100%"]
 
 
-def test_what_a_draft_s_memory_would_hold_instead(tiny: Callable[..., Path], half: list[str]) -> None:
-    assert json.loads(CliRunner().invoke(main, [*half, "--json"]).stdout)["lent_read_bytes"] is None
-    with_draft = [*half, "-d", str(tiny("llama", n_layer=2, n_embd=256, n_head=4, n_head_kv=2, n_ff=1024))]
-    values = json.loads(CliRunner().invoke(main, [*with_draft, "--json"]).stdout)
-    assert 0 < values["lent_read_bytes"] < values["read_bytes_per_pass"]
-    assert "hold experts too" in CliRunner().invoke(main, with_draft).stdout
-
-
 @pytest.mark.parametrize("architecture", ["llama", "mixture"])
 def test_the_least_memory_that_is_named_is_enough(tiny: Callable[..., Path], architecture: str) -> None:
     """By a refusal and by a plan; half a MiB less is refused."""

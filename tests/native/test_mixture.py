@@ -13,14 +13,12 @@ import pytest
 from cadcpp.config import SamplingConfig
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
-from cadcpp.policy.base import FixedSize, Observation, RoundState
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import read_bytes
 from cadcpp.telemetry.stats import Stats
 from cadcpp.tree.granularity import Granularity
-from cadcpp.tree.limits import DraftBudget
 from tests.support.mixtures import GREEDY, N_CTX, PROMPT, session, write
 from tests.support.routes import Routes
 from tests.support.vocab import random_text
@@ -85,44 +83,6 @@ def test_the_text_is_the_same(mixture: Path, plain: list[int], share: float, dra
         assert behind.plan.streams and behind.plan.layout.streamed == ()
         assert write(behind, 48) == plain
         assert behind.pager.state().expert_bytes > 0
-
-
-class Turns(FixedSize):
-    """Drafts for some rounds, and then does not for as many."""
-
-    def __init__(self, n: int) -> None:
-        self._n, self._rounds = n, 0
-        self.lent = list[bool]()  # as it was in each round
-
-    @property
-    def _drafts(self) -> bool:
-        return self._rounds // self._n % 2 == 0
-
-    @property
-    def uses_model(self) -> bool:  # type: ignore[override]
-        return self._drafts
-
-    def plan(self, state: RoundState) -> DraftBudget | None:
-        self.lent.append(state.disk.lent)
-        return super().plan(state) if self._drafts else None
-
-    def observe(self, seen: Observation) -> None:
-        self._rounds += 1
-
-
-def test_a_draft_that_rests_leaves_its_memory_to_experts(mixture: Path, tiny: Callable[..., Path]) -> None:
-    """It is lent from the second round on, taken back before the draft is used, and changes no token."""
-    draft = tiny("llama", n_layer=8, n_embd=256, n_head=4, n_head_kv=2, n_ff=2048, type_name="Q8_0")
-    with session(mixture, None, 0.3, speculative="off") as running:
-        plain = write(running, 48)
-    with session(mixture, draft, 0.3) as running:
-        assert running.plan.lends_draft and running.plan.draft > 4 << 20
-        running.engine.policy = policy = Turns(6)
-        before = running.pager.state()
-        assert before.left_when_lent < 1
-        assert write(running, 48) == plain
-    rounds = [i // 6 % 2 == 1 and i % 6 >= 2 for i in range(len(policy.lent))]
-    assert len(rounds) > 24 and policy.lent == rounds
 
 
 def test_only_routed_experts_are_read(mixture: Path) -> None:

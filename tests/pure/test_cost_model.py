@@ -48,10 +48,6 @@ class Device:
     node_s: float = 0.006
     stream_s: float = 0.0
     routed_s: Floats = field(default_factory=lambda: np.zeros(SIZES))  # of reading the experts of n rows, [n]
-    left: float = 1.0  # ... where the draft's memory is lent to them
-    back_s: float = 0.0  # of reading the draft again, and what its memory held meanwhile
-    lent: bool = False
-    rests: int = 0  # rounds without the draft
     beyond_s: Floats = field(default_factory=lambda: np.zeros(2 * MAX_ROWS + 1))
     ahead_s: float = 0.0
     seed: int = 1
@@ -68,8 +64,7 @@ class Device:
             rows = len(tree)
             right = int(np.argmin(np.append(rng.random(ROWS)[: rows - 1] < self.agrees, False)))
             draft_s, compute_s = self.node_s * n_nodes, self.pass_s(rows)
-            self.seconds += self._lend(n_nodes == 0)
-            routed_s = float(self.routed_s[rows]) * (self.left if self.lent else 1.0)
+            routed_s = float(self.routed_s[rows])
             stall_s = max(self.stream_s - compute_s - draft_s, 0.0) + routed_s
             policy.observe(
                 Observation(
@@ -90,26 +85,12 @@ class Device:
         return policy
 
     def state(self, max_size: int = ROWS, streamed: int = 0, n_uncached: int = 1) -> RoundState:
-        disk = Disk(
-            stream_s=self.stream_s,
-            beyond_s=self.beyond_s,
-            routed_s=self.routed_s * (self.left if self.lent else 1.0),
-            lent=self.lent,
-            left_when_lent=self.left,
-            ahead_s=self.ahead_s,
-        )
+        disk = Disk(stream_s=self.stream_s, beyond_s=self.beyond_s, routed_s=self.routed_s, ahead_s=self.ahead_s)
         return state(disk, max_size, streamed, n_uncached)
 
     def budget(self, n_rounds: int, max_size: int = ROWS, streamed: int = 0) -> DraftBudget:
         """What a policy allows after some rounds."""
         return planned(self.run(n_rounds), self.state(max_size, streamed))
-
-    def _lend(self, rests: bool) -> float:
-        """Seconds of taking the draft's memory back, where it was lent and the draft is used."""
-        back_s = self.back_s if self.lent and not rests else 0.0
-        self.rests = self.rests + 1 if rests else 0
-        self.lent = self.left < 1 and self.rests >= 2
-        return back_s
 
     def _planned(self, policy: CostModel) -> tuple[TokenTree, int]:
         budget = policy.plan(self.state())
@@ -274,6 +255,24 @@ def chain_of(n: int, n_accepted: int) -> dict[str, Any]:
     return {**shape, "n_accepted": n_accepted, "n_tokens": n_accepted + 1}
 
 
+def test_rows_that_chains_have_twice_bring_no_more_tokens() -> None:
+    tree, chains = CostModel(), CostModel()
+    for policy, rows_per_node in ((tree, 1.0), (chains, 2.0)):
+        policy.observe(
+            Observation(
+                n_rows=11,
+                n_evaluated=5,
+                draft_s=0.1,
+                compute_s=0.2,
+                rows_per_node=rows_per_node,
+                **chain_of(6, n_accepted=5),
+            )
+        )
+    assert chains.tokens[::2][:6].tolist() == pytest.approx(tree.tokens[:6].tolist())
+    assert chains.tokens[1] == 1.0 and chains.tokens[-1] == tree.tokens[-1]
+    assert chains.nodes == tree.nodes / 2 and chains.rate() < tree.rate()
+
+
 def test_a_long_prompt_is_not_held_against_the_draft() -> None:
     """The first pass takes long because of its tail, with a draft or without."""
     policy = CostModel()
@@ -333,44 +332,3 @@ def test_no_first_tree_is_hidden_behind_a_slow_disk_that_reads_its_experts() -> 
     slow = 1 / (10 * 2**20)
     assert planned(CostModel(), state(Disk(byte_s=slow, stream_s=9.0))).max_size == ROWS
     assert planned(CostModel(), state(Disk(byte_s=slow, stream_s=9.0, routed_s=experts(0.6)))).max_size == 4
-
-
-def with_memory(agrees: float, missing_s: float) -> Device:
-    """A draft whose memory would spare a seventh of a row's reads; as a quarter of a mixture in memory has it."""
-    routed_s = experts(0.9, missing_s)
-    return Device(agrees, agrees, routed_s=routed_s, left=0.87, back_s=6 * 0.13 * float(routed_s[1]))
-
-
-@pytest.mark.parametrize("missing_s", [0.3, 3.0, 12.0])
-@pytest.mark.parametrize("agrees", [0.3, 0.7, 0.9])
-def test_a_draft_gives_its_memory_to_experts_where_that_brings_more(agrees: float, missing_s: float) -> None:
-    """Nearly as fast as without any draft where it does not pay, and as with it where it does."""
-    own, held = with_memory(agrees, missing_s), with_memory(agrees, missing_s)
-    own.run(160)
-    held.left = 1.0
-    held.run(160)
-    without = 1 / (smooth(1) + 0.87 * float(held.routed_s[1]))
-    assert own.rate > 0.97 * without
-    assert own.rate > 0.97 * held.rate
-
-
-def test_a_lent_draft_comes_back_for_a_trial_only() -> None:
-    """And stays where it pays by then."""
-    device = with_memory(0.3, 12.0)
-    policy = device.run(40)
-    assert device.lent and device.sizes[-20:] == [1] * 20
-    device.agrees = device.promises = 0.95
-    device.routed_s = device.routed_s / 100
-    assert not policy.pays()
-    before = len(device.sizes)
-    device.run(200, policy)
-    assert device.sizes[before : before + 8] == [1] * 8 and not device.lent and min(device.sizes[-20:]) > 1
-
-
-def test_control_the_memory_of_a_draft_is_counted() -> None:
-    """A draft that is worth it if its memory were for nothing is not where experts would read a third with it."""
-    policy = Device(0.9, 0.9, routed_s=experts(0.9)).run(40)
-    dear = Disk(routed_s=experts(0.9), left_when_lent=0.33)
-    assert policy.pays()
-    policy.look(dear)
-    assert not policy.pays()

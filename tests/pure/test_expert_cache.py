@@ -88,23 +88,3 @@ def test_all_of_the_room_is_used_but_for_what_a_row_needs() -> None:
     assert kept_bytes(LAYERS, room) == room - SIZE
     reads = run(made(room), 12, lambda layer: range(4) if layer < 5 else range(3))
     assert room == (5 * 4 + 4) * SIZE and reads == [(5 * 4 + 3) * SIZE, *[0] * 11]
-
-
-def test_memory_that_is_lent_holds_more_experts_and_goes_back() -> None:
-    cache, lent = made(WHOLE // 2), 6 * SIZE
-    for _ in range(3):
-        run(cache, 1, lambda _: range(N_EXPERTS))
-    assert cache.lend(lent) == []
-    more = run(cache, 4, lambda _: range(N_EXPERTS))
-    dropped = cache.lend(0)
-    fewer = run(cache, 4, lambda _: range(N_EXPERTS))
-    assert more[-1] == fewer[-1] - lent and sum(map(len, dropped)) >= lent
-
-
-def test_what_more_memory_would_leave_to_read() -> None:
-    cache = made(WHOLE // 2)
-    cache.demand.rate[:], cache.demand.lately[:] = 0.01, 0.01
-    cache.demand.rate[:, :4] = cache.demand.lately[:, :4] = 0.5  # 24 of them, and there is room for 23
-    assert cache.left_with(0) == 1.0
-    assert cache.left_with(SIZE) == pytest.approx(0.24 / (0.24 + 0.5))
-    assert 0 < cache.left_with(WHOLE) < 0.02
