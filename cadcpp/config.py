@@ -7,7 +7,7 @@ from typing import get_args
 
 from cadcpp.errors import ConfigError
 from cadcpp.link.address import Address, check_addresses
-from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
+from cadcpp.modes import CacheValues, Draws, Exact, Fallback, Pin, Speculative
 from cadcpp.sampling.coupling import Coupling
 from cadcpp.system.cpu import choose_threads
 from cadcpp.system.cpu_load import CpuLoad
@@ -86,6 +86,7 @@ class SessionConfig:
     fallback: Fallback = "cost"  # what decides the size of a tree; none: it is fixed
     rope: tuple[float, float] = (0.0, 0.0)  # the verifier's frequency base and scale; 0: those of its file
     workers: tuple[Address, ...] = ()  # other machines, which compute the last layers
+    cache_values: CacheValues = "q8_0"  # of the KV cache; auto: f16, which is faster, where all weights stay in memory
     exact: Exact = "auto"  # strict: refuse a verifier that speculation may change the text of; off: do not look
 
     def __post_init__(self) -> None:

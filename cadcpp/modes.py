@@ -1,4 +1,4 @@
-"""The names of what may draft and how much, of ways to draw tokens and to keep weights, and of how exact a text is."""
+"""Names of what may draft and how much, how tokens are drawn, weights and values kept, and how exact a text is."""
 
 from typing import Literal
 
@@ -6,4 +6,5 @@ Speculative = Literal["auto", "off", "draft", "ngram", "staged"]
 Draws = Literal["coupled", "llama"]
 Exact = Literal["auto", "strict", "off"]
 Pin = Literal["auto", "locked", "anonymous", "off"]
+CacheValues = Literal["auto", "q8_0", "f16"]
 Fallback = Literal["cost", "llmcad", "none"]

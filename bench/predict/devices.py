@@ -110,6 +110,7 @@ ARCHITECTURES = {
     "llama-3.1-8b": Architecture(32, 4096, 32, 8, 128, 14336, 128256, False),
     "llama-3.3-70b": Architecture(80, 8192, 64, 8, 128, 28672, 128256, False),
     "ministral-3-3b": Architecture(26, 3072, 32, 8, 128, 9216, 131072, True),
+    "ministral-3-8b": Architecture(34, 4096, 32, 8, 128, 14336, 131072, False),
     "ministral-3-14b": Architecture(40, 5120, 32, 8, 128, 16384, 131072, False),
     "gemma-3-270m": Architecture(18, 640, 4, 1, 256, 2048, 262144, True),
     "gemma-3-1b": Architecture(26, 1152, 4, 1, 256, 6912, 262144, True),

@@ -18,6 +18,7 @@ from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.native.snapshots import keeps_snapshots
 from cadcpp.residency.kernel_mode import KernelModes
+from cadcpp.residency.states import States
 
 PAIRS: dict[str, str | None] = {  # what drafts, if there is a sibling that can
     "qwen3.5-4b": "qwen3.5-0.8b",
@@ -32,8 +33,8 @@ _PI = next(device for device in DEVICES if "NVMe gen 3" in device.name)
 
 def main() -> None:
     low, high = (f"{share:.0%}" for share in RANGE)
-    print("| verifier | memory | state | snapshots | kept | read a pass | llama.cpp | no draft |", end="")
-    print(f" {low} | {high} | gain |\n|{'---|' * 11}")
+    print("| verifier | memory | state | chains | snapshots | kept | read a pass | llama.cpp | no draft |", end="")
+    print(f" {low} | {high} | gain |\n|{'---|' * 12}")
     with TemporaryDirectory() as folder:
         for verifier, draft in PAIRS.items():
             header = read_header(write(verifier, Path(folder)))
@@ -48,15 +49,15 @@ def line(name: str, verifier: Header, draft: Header | None, n_gb: int) -> str:
     try:
         casts = [cast(verifier, draft, n_gb, share) for share in RANGE]
     except ConfigError:
-        return f"{head} | does not fit | | | | | | |"
+        return f"{head} | does not fit | | | | | | | |"
     plan, mapped_s = casts[0].plan, casts[0].mapped_s
-    states, seconds = plan.verifier_shape.states, [one.drafted_s if draft else one.plain_s for one in casts]
+    seconds = [one.drafted_s if draft else one.plain_s for one in casts]
     reads = f"{plan.read_bytes / 1e9:.2f} GB" if plan.streams else "nothing"
     gains = " to ".join(dict.fromkeys(f"{mapped_s / s:.1f}" for s in seconds))
     drafted = [_seconds(s) if draft else "" for s in seconds]
     figures = " | ".join([_seconds(mapped_s), _seconds(casts[0].plain_s), *drafted])
-    kept = plan.layout.pinned_bytes / 1e9
-    return f"{head} {states.n_snapshots if states else 0} | {kept:.2f} GB | {reads} | {figures} | {gains}x |"
+    kept, states = plan.layout.pinned_bytes / 1e9, plan.verifier_shape.states or States()
+    return f"{head} {states.n_chains} | {states.n_snapshots} | {kept:.2f} GB | {reads} | {figures} | {gains}x |"
 
 
 def _seconds(seconds: float) -> str:

@@ -1,7 +1,8 @@
-"""A hybrid larger than memory (cgroup): plain llama.cpp, cadcpp without drafts, and cadcpp with chains of drafts.
+"""A hybrid larger than memory (cgroup): llama.cpp, plain and with chains, and cadcpp, without drafts and with chains.
 
 The kernel counts what is read and held. The verifier is SmolLM2 as a hybrid of the lfm2 architecture, widened to
 1.2 GB: its texts are SmolLM2's, its bytes and its work a hybrid's. The draft is SmolLM2 in a smaller type.
+llama.cpp's own speculation is left out where it is not built (make bench-chain).
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.baselines import llama_speculative
 from bench.matrix import models
 from bench.matrix.cell import Place, measure, prompt
 from bench.measure import record
@@ -20,6 +22,7 @@ from cadcpp.models.demo import hybrid_verifier
 CTX = 2048
 LIMIT = 900  # MiB
 LEAST = 6  # tokens of those that read the file for every one of them
+CHAIN = 8  # tokens that llama.cpp drafts at most
 
 
 def main() -> None:
@@ -63,8 +66,15 @@ def commands(place: Place, text: str, verifier: Path, drafts: dict[str, Path], n
     python, shared = [sys.executable, "-m"], ["-m", str(verifier), "-p", text, "--ctx", str(CTX)]
     ours = [*python, "cadcpp", "generate", *shared, "--temp", "0", "--json", "--ram", f"{place.ram}MiB"]
     few = str(min(n, LEAST))
+    theirs = drafts if llama_speculative.BINARY.exists() else {}
     return {
         "plain llama.cpp": [*python, "bench.baselines.plain", *shared, "-n", few],
+        **{
+            f"llama.cpp, chain of {CHAIN}, {kind}": llama_speculative.command(
+                str(verifier), str(path), text, n, CHAIN, CTX
+            )
+            for kind, path in theirs.items()
+        },
         "cadcpp, no drafts": [*ours, "-n", str(min(n, 2 * LEAST)), "--speculative", "off"],
         "cadcpp, n-grams": [*ours, "-n", str(n)],
         **{f"cadcpp, {kind}": [*ours, "-n", str(n), "-d", str(path)] for kind, path in drafts.items()},
@@ -89,7 +99,8 @@ def _line(place: Place, case: str, name: str, found: dict[str, Any], plain_s: fl
     tokens = f"{found['counts']['pass']:.2f}" if "counts" in found else "1"
     expected = f"{planned / 1e6:.0f}" if planned else ""
     figures = f"{found['s_per_token']:.3f} | {plain_s / found['s_per_token']:.1f} | {tokens}"
-    held = f"{found['read_per_pass'] / 1e6:.0f} | {found['peak_bytes'] / 1e6:.0f} | {expected}"
+    read = f"{found['read_per_pass'] / 1e6:.0f}" if "read_per_pass" in found else ""
+    held = f"{read} | {found['peak_bytes'] / 1e6:.0f} | {expected}"
     return f"| {place.disk_name} | {case} | {name} | {figures} | {held} |"
 
 

@@ -71,6 +71,7 @@ def _llama_cpp(root: Path) -> Iterator[Finding]:
     yield binding
     if binding.state != "wrong":
         yield _reports()
+        yield _workers()
 
 
 def _binding(root: Path) -> Finding:
@@ -108,6 +109,15 @@ def _reports() -> Finding:
         shown = f"llama.cpp does not report its {' and '.join(lacking)}: what exceeds memory is read by page faults"
         return Finding("slow", shown, f"pip install llama-cpp-python=={_TESTED}")
     return Finding("ok", "llama.cpp reports its layers and routers, which streaming rests on")
+
+
+def _workers() -> Finding:
+    """Whether layers may go to other machines, and those of others come here."""
+    if command := _python("from cadcpp.native.rpc import remedy; print(remedy())").stdout.strip():
+        return Finding(
+            "note", "llama.cpp was built without RPC: there are no --workers, and no `cadcpp worker`", command
+        )
+    return Finding("ok", "llama.cpp has RPC, for layers on other machines")
 
 
 def _units(info: str, root: Path) -> Finding:

@@ -11,7 +11,7 @@ import click
 
 from cadcpp.cli.renamed import Renamed
 from cadcpp.errors import ConfigError
-from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
+from cadcpp.modes import CacheValues, Draws, Exact, Fallback, Pin, Speculative
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -81,6 +81,13 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
         metavar="SIZE",
         help="Memory to use in all, such as 900MiB or 4GB: weights, KV caches, buffers and Python. Weights that do not "
         "fit are streamed from the disk. [default: what the system has available]",
+    ),
+    _choice(
+        "--cache-values",
+        CacheValues,
+        "auto",
+        "How the KV cache keeps values; the text depends on it. f16: faster the longer the text is, and 1.4 times as "
+        "large. q8_0: small. auto: f16 where all weights stay in memory with room to spare, else q8_0.",
     ),
     click.option(
         "--workers",
@@ -255,6 +262,7 @@ def session_config(
     ngram: Path | None,
     max_tree_size: int | None,
     ram: str | None,
+    cache_values: CacheValues,
     workers: str | None,
     fallback: Fallback,
     exact: Exact,
@@ -280,6 +288,7 @@ def session_config(
         trace=trace,
         fallback=fallback,
         exact=exact,
+        cache_values=cache_values,
         workers=make_workers(workers),
         tree=limit_tree(max_tree_size),
     )

@@ -14,6 +14,7 @@ from cadcpp.cli.terminal import say
 
 if TYPE_CHECKING:
     from cadcpp.config import SessionConfig
+    from cadcpp.modes import CacheValues
     from cadcpp.residency.memory_plan import Plan
     from cadcpp.residency.tree_buffers import TreeBuffers
 
@@ -32,6 +33,7 @@ def command(
     ctx: int | None,
     max_tree_size: int | None,
     ram: str | None,
+    cache_values: "CacheValues",
     workers: str | None,
     disk_speed: str | None,
     as_json: bool,
@@ -43,10 +45,10 @@ def command(
     """
     from cadcpp.util.byte_size import parse_size
 
-    config = _config(model, draft, ctx, max_tree_size, ram, workers)
+    config = _config(model, draft, ctx, max_tree_size, ram, cache_values, workers)
     plan, tree_buffers = _plan(model, draft, config)
     values = _values(plan, tree_buffers, parse_size(disk_speed) if disk_speed else None, model)
-    lines = [_table(values, plan.kernels.promise)]
+    lines = [_table(values, plan)]
     if config.workers:
         alone, _ = _plan(model, draft, replace(config, workers=()))
         values |= with_workers(plan, alone, config, model, tree_buffers.rows, values["disk_bytes_per_second"])
@@ -60,6 +62,7 @@ def _config(
     ctx: int | None,
     max_tree_size: int | None,
     ram: str | None,
+    cache_values: "CacheValues",
     workers: str | None,
 ) -> "SessionConfig":
     from cadcpp.config import SessionConfig
@@ -69,6 +72,7 @@ def _config(
     config = SessionConfig(
         n_ctx=default_ctx(model) if ctx is None else ctx,
         ram=parse_size(ram) if ram is not None else None,
+        cache_values=cache_values,
         workers=make_workers(workers),
         tree=limit_tree(max_tree_size),
     )
@@ -118,12 +122,14 @@ _ROWS = (
 )
 
 
-def _table(values: dict[str, Any], promise: str) -> str:
+def _table(values: dict[str, Any], plan: "Plan") -> str:
     from cadcpp.util.byte_size import format_size
 
     lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
-    lines += ["", f"Kernels: {values['kernels']}; {promise}."]
+    lines += ["", f"Kernels: {values['kernels']}; {plan.kernels.promise}."]
+    if states := plan.verifier_shape.states:
+        lines.append(f"A pass checks {states.verdict}.")
     sizes = {key: format_size(round(value)) for key, value in values.items() if isinstance(value, int | float)}
     if values["unused"]:
         lines.append(f"{sizes['unused']} are blocks that predict further tokens, which no pass computes: never read.")

@@ -40,7 +40,7 @@ def _links(plan: "Plan", config: "SessionConfig", model: Path, n_rows: int) -> l
     links = []
     for share in plan.workers:
         speed = measure_speed(addresses[share.address])
-        cost = link_cost(header, share, n_rows, config.n_ctx)
+        cost = link_cost(header, share, n_rows, config.n_ctx, plan.verifier_shape.states)
         links.append(
             share.to_dict()
             | {
@@ -60,7 +60,7 @@ def remarks_on_workers(values: dict[str, Any]) -> Iterator[str]:
     from cadcpp.util.byte_size import format_size as size
 
     for link in values["workers"]:
-        taken = link["weights"] + link["cache"] + link["compute"]
+        taken, n_trips = link["weights"] + link["cache"] + link["compute"], link["round_trips_per_pass"]
         yield (
             f"Worker {link['address']} computes layers {link['first']} to {link['stop'] - 1}: {size(link['weights'])} "
             f"of weights, {size(taken)} of the {size(link['offered'])} that it lends."
@@ -69,7 +69,7 @@ def remarks_on_workers(values: dict[str, Any]) -> Iterator[str]:
             f"  Its link takes {link['round_trip_seconds'] * 1000:.2f} ms for a round trip and "
             f"{size(link['link_bytes_per_second'])}/s. A pass of {values['link_rows']} nodes sends "
             f"{size(link['sent_bytes_per_pass'])} and receives {size(link['received_bytes_per_pass'])} in "
-            f"{link['round_trips_per_pass']} round trip: {link['seconds_per_pass'] * 1000:.1f} ms."
+            f"{n_trips} round trip{'s' if n_trips > 1 else ''}: {link['seconds_per_pass'] * 1000:.1f} ms."
         )
     for address in values["workers_unused"]:
         yield f"Worker {address} is not needed: the others have memory for all layers."

@@ -188,6 +188,8 @@ def _tell(llama: "Llama", name: str, draft: Path | None, n_ctx: int) -> None:
         f"{name}: {n_ctx} tokens of context, {f'draft: {draft.stem}' if draft else 'no draft model'}; "
         f"memory: {format_size(plan.peak)} of {format_size(plan.ram)} planned, {reads}"
     )
+    for share in plan.workers:
+        note(f"worker {share.address} computes layers {share.first} to {share.stop - 1}")
 
 
 def _url(listener: "socket.socket") -> str:

@@ -66,6 +66,7 @@ def _front(address: Address, ram: str | None, threads: int | None, cache: Path |
     from cadcpp.config import SessionConfig
     from cadcpp.link.front import Front, Ledger
     from cadcpp.link.server_process import ServerProcess
+    from cadcpp.link.weight_cache import WeightCache
     from cadcpp.native.rpc import check_rpc
     from cadcpp.system.memory_limits import available_bytes, resident_bytes
     from cadcpp.util.byte_size import format_size, parse_size
@@ -74,7 +75,8 @@ def _front(address: Address, ram: str | None, threads: int | None, cache: Path |
     n_threads = SessionConfig(n_threads=threads).threads()
     n_bytes = parse_size(ram) if ram is not None else available_bytes()
     ledger = Ledger(n_bytes - resident_bytes())
-    front = _listening(address, lambda: Front(address, ledger, lambda: ServerProcess(cache, n_threads), note))
+    kept = WeightCache(cache) if cache else None
+    front = _listening(address, lambda: Front(address, ledger, lambda: ServerProcess(cache, n_threads), note, kept))
     note(f"lends {format_size(n_bytes)} and {n_threads} threads at {Address(address.host, front.port)}; Ctrl-C ends it")
     note("The protocol has no authentication: whoever reaches this address can use this machine, and may break in.")
     return front

@@ -34,13 +34,13 @@ def state_blocks(header: Header) -> frozenset[int]:
 
 
 @once
-def cache_heads(header: Header) -> list[int]:
-    """Heads for keys and values of every block that keeps such."""
+def cache_heads(header: Header) -> dict[int, int]:
+    """Heads for keys and values, by the blocks that keep such."""
     n_blocks, states = header.number("block_count", 1), state_blocks(header)
     each = read_integers(header, "attention.head_count_kv")
     n_head = header.number("attention.head_count_kv") or header.number("attention.head_count") or 1
     kept = _with(header, _ATTENTION) if states else frozenset(range(n_blocks))
-    return [each[i] if i < len(each) else n_head for i in sorted(kept - ahead_blocks(header)) if i < n_blocks]
+    return {i: each[i] if i < len(each) else n_head for i in sorted(kept - ahead_blocks(header)) if i < n_blocks}
 
 
 @once

@@ -56,6 +56,12 @@ class StateSketch:
     settings: dict[str, Value]
     tensors: tuple[tuple[str, int, tuple[int, ...]], ...]
 
+    @property
+    def n_layer(self) -> int:
+        n_layer = self.settings["block_count"]
+        assert isinstance(n_layer, int)
+        return n_layer
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

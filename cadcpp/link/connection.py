@@ -1,6 +1,8 @@
 """A connection to a worker: made with limits on how long that may take, and greeted."""
 
+import contextlib
 import socket
+from collections.abc import Iterable
 
 from cadcpp.errors import WorkerError
 from cadcpp.link.address import Address
@@ -11,7 +13,8 @@ START_S = 90.0  # ... to start a server, from a slow card
 SILENCE_S = 300.0  # ... to reply, where it is not one that says meanwhile that it works
 BEAT_S = 2.0  # how often such a one says so
 BEATS = 10  # of which so many may be missing
-_ONCE_MORE_S = 1.0
+LEAVE_S = 5.0  # how long it may take to give back what it held
+_ONCE_MORE_S, _PIECE = 1.0, 4096
 # After 10 s without a word the kernel asks every 5 s whether the other machine is there; after 6 times it is not.
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 6), ("TCP_USER_TIMEOUT", 40_000))
 
@@ -54,11 +57,17 @@ def greet(sock: socket.socket, address: Address) -> bool:
     return reply[4:] == MARK[:CAPS_BYTES]
 
 
-def absence(address: Address) -> str:
-    """Why a worker cannot be used at the moment, in one line; empty if it can."""
+def look_for(addresses: Iterable[Address]) -> tuple[tuple[Address, ...], tuple[str, ...]]:
+    """The workers that can be used at the moment, and why the others cannot, a line each."""
+    absences = {address: _absence(address) for address in addresses}
+    return tuple(a for a, why in absences.items() if not why), tuple(filter(None, absences.values()))
+
+
+def _absence(address: Address) -> str:
     try:
         with connect(address) as sock:
             greet(sock, address)
+            leave(sock)
     except WorkerError as error:
         return str(error)
     return ""
@@ -70,6 +79,15 @@ def lent_bytes(sock: socket.socket, address: Address) -> int:
         return int.from_bytes(ask(sock, Command.GET_DEVICE_MEMORY, bytes(4))[:8], "little")
     except (Broken, OSError) as error:
         raise WorkerError(f"worker {address} is lost: {reason(error)}") from None
+
+
+def leave(sock: socket.socket) -> None:
+    """End a connection, and wait until the worker has: then what it held is free for the next one."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(LEAVE_S)
+        while sock.recv(_PIECE):
+            pass
 
 
 def unreachable(address: Address, error: OSError) -> WorkerError:

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,12 +26,14 @@ from cadcpp.link.protocol import (
     reply_bytes,
     send_reply,
 )
+from cadcpp.link.weight_cache import HASH_BYTES, Checksum, WeightCache
 
 _PAYLOADS = {  # of requests that are read as a whole, bytes
     Command.GET_DEVICE_MEMORY: 4,
     Command.ALLOC_BUFFER: 12,
     Command.FREE_BUFFER: 8,
     Command.HELLO: CAPS_BYTES,
+    Command.SET_TENSOR_HASH: HASH_BYTES,
 }
 GUEST = "guest"  # what threads that serve a client are called
 _SIZE, _POINTER, _TWO = struct.Struct("<4xQ"), struct.Struct("<Q"), struct.Struct("<QQ")
@@ -78,12 +81,20 @@ class Front:
     """Accepts clients, each with a server of its own: what one has is gone when it goes, even if the server died."""
 
     def __init__(
-        self, address: Address, ledger: Ledger, start: Callable[[], Server], told: Callable[[str], None]
+        self,
+        address: Address,
+        ledger: Ledger,
+        start: Callable[[], Server],
+        told: Callable[[str], None],
+        cache: WeightCache | None = None,
     ) -> None:
-        """Raises OSError if the address cannot be listened at. ``told`` gets lines about clients."""
+        """Raises OSError if the address cannot be listened at.
+
+        ``told`` gets lines about clients, ``cache`` is where servers keep weights.
+        """
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self._listener = socket.create_server((address.host, address.port), family=family)
-        self.ledger, self._start, self._told = ledger, start, told
+        self.ledger, self._start, self._told, self._cache = ledger, start, told, cache
 
     @property
     def port(self) -> int:
@@ -103,7 +114,7 @@ class Front:
 
     def _attend(self, client: socket.socket, where: str) -> None:
         prepare(client)
-        guest = _Guest(client, self._start(), self.ledger)
+        guest = _Guest(client, self._start(), self.ledger, self._cache)
         try:
             guest.serve()
         except (OSError, Broken) as error:
@@ -119,9 +130,12 @@ class _Guest:
     client: socket.socket
     server: Server
     ledger: Ledger
+    cache: WeightCache | None
     known: bool = False  # it understands ALIVE
     buffers: dict[int, int] = field(default_factory=dict)  # bytes, by what its server calls them
     own_bytes: int = 0  # of the server itself
+    missing: str = ""  # what of the cache was asked for and is not there: it comes next
+    beaten: float = 0.0  # when the client was last told that work goes on
     inner: socket.socket = field(init=False)  # to the server
 
     def serve(self) -> None:
@@ -133,10 +147,10 @@ class _Guest:
             self._serve()
 
     def leave(self) -> None:
-        """End its server, and with that give back what it had."""
-        self.client.close()
+        """End its server, and with that give back what it had; the client may wait for that before it comes again."""
         self.server.close()
         self.ledger.give(self.own_bytes + sum(self.buffers.values()))
+        self.client.close()
 
     def _serve(self) -> None:
         while (found := read_head(self.client)) is not None:
@@ -153,6 +167,10 @@ class _Guest:
                     self._free(read_exactly(self.client, n_bytes))
                 case Command.HELLO:
                     self._greet(read_exactly(self.client, n_bytes))
+                case Command.SET_TENSOR_HASH if self.cache:
+                    self._look_up(self.cache, read_exactly(self.client, n_bytes))
+                case Command.SET_TENSOR if self.cache and self.missing:
+                    self._keep(self.cache, n_bytes)
                 case _:
                     self._hand_on(command, n_bytes)
 
@@ -178,6 +196,24 @@ class _Guest:
         reply = self._ask(Command.HELLO, bytes(CAPS_BYTES))
         send_reply(self.client, reply[:-CAPS_BYTES] + MARK if self.known else reply)
 
+    def _look_up(self, cache: WeightCache, payload: bytes) -> None:
+        name = cache.name(payload)
+        there = cache.has(name, self._beat) and any(self._ask(Command.SET_TENSOR_HASH, payload))
+        self.missing = "" if there else name
+        send_reply(self.client, bytes([there]))
+
+    def _keep(self, cache: WeightCache, n_bytes: int) -> None:
+        checksum = Checksum.of_tensor()
+
+        def send(piece: memoryview) -> None:
+            checksum.add(piece)
+            self.inner.sendall(piece)
+
+        self.inner.sendall(head(Command.SET_TENSOR, n_bytes))
+        move(self.client, n_bytes, send)
+        cache.keep(self.missing, checksum)
+        self.missing = ""
+
     def _hand_on(self, command: Command, n_bytes: int) -> None:
         self.inner.sendall(head(command, n_bytes))
         expected = reply_bytes(command, move(self.client, n_bytes, self.inner.sendall))
@@ -196,11 +232,28 @@ class _Guest:
         self.inner.settimeout(BEAT_S)
         before = self.server.cpu_seconds()
         while not self._has_replied():
+            self._check_client()
             now = self.server.cpu_seconds()
-            if self.known and now > before:
-                self.client.sendall(length(ALIVE))
+            if now > before:
+                self._tell_alive()
             before = now
         self.inner.settimeout(None)
+
+    def _beat(self) -> None:
+        """To be called while it is this process that works."""
+        if time.monotonic() - self.beaten > BEAT_S:
+            self.beaten = time.monotonic()
+            self._tell_alive()
+
+    def _tell_alive(self) -> None:
+        if self.known:
+            self.client.sendall(length(ALIVE))
+
+    def _check_client(self) -> None:
+        """Raises Broken if the client has gone: a server that hangs would keep its memory for ever."""
+        with contextlib.suppress(BlockingIOError):
+            if not self.client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                raise Broken("it has gone in the middle of a request")
 
     def _has_replied(self) -> bool:
         with contextlib.suppress(TimeoutError):

@@ -10,10 +10,12 @@ from cadcpp.link.address import Address
 from cadcpp.link.connection import (
     BEAT_S,
     BEATS,
+    LEAVE_S,
     SILENCE_S,
     START_S,
     connect,
     greet,
+    leave,
     lent_bytes,
     prepare,
     reason,
@@ -52,9 +54,10 @@ class Link:
         with connect(address) as sock:
             tells = greet(sock, address)
             self.lent_bytes = lent_bytes(sock, address)
+            leave(sock)
         self._patience_s = BEAT_S * BEATS if tells else SILENCE_S
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open = {self._listener}
+        self._open, self._relays = {self._listener}, list[threading.Thread]()
         threading.Thread(target=self._serve, daemon=True).start()
 
     @property
@@ -69,7 +72,13 @@ class Link:
             raise WorkerError(f"worker {self.address} is lost: {self.lost}")
 
     def close(self) -> None:
-        """Let go of the worker, and of what it holds for this link. May be called twice."""
+        """Let go of the worker, and of what it holds for this link. May be called twice.
+
+        llama.cpp has ended its connections before: the worker's memory is free again, unless it is slow to say so.
+        """
+        for relay in self._relays:
+            relay.join(LEAVE_S)
+        self._relays.clear()
         self._lose("the link is closed")
         self._shut(self._listener)
 
@@ -89,7 +98,9 @@ class Link:
         with contextlib.suppress(OSError):  # the listener was closed
             while True:
                 client, _ = self._listener.accept()
-                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+                relay = threading.Thread(target=self._relay, args=(client,), daemon=True)
+                self._relays.append(relay)
+                relay.start()
 
     def _relay(self, client: socket.socket) -> None:
         """All requests of one connection of llama.cpp's, of which it has one at a time."""
@@ -99,6 +110,7 @@ class Link:
             while (found := read_head(client)) is not None:
                 self._hand_on(client, worker, *found)
             if worker is not None:
+                leave(worker)
                 self._shut(worker)
 
     def _worker(self) -> socket.socket | None:

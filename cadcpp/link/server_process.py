@@ -25,8 +25,8 @@ class ServerProcess:
         )
 
     def connect(self, seconds: float) -> socket.socket:
-        """Raises OSError if it has not started by then."""
-        until = time.monotonic() + seconds
+        """Raises OSError if it has not started by then; while this process was stopped, no time has passed."""
+        n_left = int(seconds / _RETRY_S)
         while True:
             try:
                 sock = socket.create_connection(("127.0.0.1", self._port))
@@ -34,7 +34,8 @@ class ServerProcess:
                     return sock
                 sock.close()
             except ConnectionRefusedError:
-                if time.monotonic() > until or self._process.poll() is not None:
+                n_left -= 1
+                if n_left < 0 or self._process.poll() is not None:
                     raise
             time.sleep(_RETRY_S)
 

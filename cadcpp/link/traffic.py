@@ -42,6 +42,10 @@ class Workers(Protocol):
         """Whether a pass waits for one of them now."""
         ...
 
+    def check(self) -> None:
+        """Raises WorkerError if one is lost."""
+        ...
+
 
 class NoWorkers:
     """This machine computes everything."""
@@ -51,3 +55,6 @@ class NoWorkers:
 
     def compute(self) -> bool:
         return False
+
+    def check(self) -> None:
+        """There is none to be lost."""

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from itertools import groupby
 from random import SystemRandom
 from typing import Any, TypeVar
@@ -11,7 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cadcpp.chat.tool_calls import MARKS
-from cadcpp.errors import ConfigError, RecurrentError
+from cadcpp.errors import ConfigError, RecurrentError, WorkerError
+from cadcpp.link.address import Address
+from cadcpp.link.connection import look_for
 from cadcpp.llama.chat import chat_completion, chat_prompt
 from cadcpp.llama.context_owner import ContextOwner
 from cadcpp.llama.draft_adapter import DraftAdapter
@@ -64,21 +67,24 @@ class Llama(ContextOwner):
 
     Every argument and method of upstream's class is there and gives what upstream gives when it is made with
     ``flash_attn=True, type_k=8, type_v=8`` (q8_0) and the kernels of `plan`: exact verification rests on these
-    three, so they are always so here, and ``flash_attn`` is not looked at. Neither is what only decides where
-    weights lie and how they are computed with: ``n_gpu_layers``, ``split_mode``, ``main_gpu``, ``tensor_split``,
-    ``offload_kqv``, ``op_offload``, ``use_mmap``, ``use_mlock``, ``n_ubatch``, ``n_threads_batch``, ``swa_full``,
-    ``no_perf``. A pass has at most 160 rows, or ``n_batch``.
+    three, so they are always so here, but for ``cache_values``, and ``flash_attn`` is not looked at. Neither is what
+    only decides where weights lie and how they are computed with: ``n_gpu_layers``, ``split_mode``, ``main_gpu``,
+    ``tensor_split``, ``offload_kqv``, ``op_offload``, ``use_mmap``, ``use_mlock``, ``n_ubatch``, ``n_threads_batch``,
+    ``swa_full``, ``no_perf``. A pass has at most 160 rows, or ``n_batch``.
 
     Of its own it has
 
     - ``draft_model_path``: a small GGUF of the same vocabulary. Without one the text itself is drafted from;
     - ``ram``: memory to use in all, in bytes or as in "900MiB"; what does not fit is streamed;
     - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``max_tree_size``, ``fallback``,
-      ``exact``, ``pipeline``, ``pager``, ``pin`` and ``trace``: as the options of ``cadcpp generate``;
+      ``exact``, ``cache_values``, ``pipeline``, ``pager``, ``pin`` and ``trace``: as the options of ``cadcpp
+      generate``, but that ``cache_values`` is "q8_0" by default, as upstream's settings above have it;
     - ``sampler``: "llama" for upstream's draws, "coupled" for draws that drafts know beforehand, which are as random
       and others; mirostat draws as ever;
     - ``on_round``: called with a `cadcpp.Round` after each pass of the model;
-    - ``last_stats``: the `cadcpp.Stats` of the last call.
+    - ``last_stats``: the `cadcpp.Stats` of the last call;
+    - ``workers``: addresses of machines that compute its last layers. Where one is lost a call is a WorkerError, `lost`
+      says which it is, and `reconnect` goes on with those that answer.
 
     Some settings the engine cannot serve: ``embedding``, ``vocab_only``, ``lora_path``, ``kv_overrides``, rope scaling
     types, yarn, pooling and attention settings, a ``type_k`` or ``type_v`` other than q8_0, an ``n_ctx`` beyond what
@@ -133,17 +139,53 @@ class Llama(ContextOwner):
             say_once("draft_model has no effect: draft_model_path drafts")
         finish(lambda: None)  # objects that nobody has any more are freed before memory is counted
         config = settings.session(upstream, n_ctx)
-        adapted = DraftAdapter(draft_model) if draft_model is not None and settings.draft_model_path is None else None
-        parts = Parts(drafter=adapted)
-        start = functools.partial(Session, model_path, settings.draft_model_path, config, parts=parts)
-        construct(self, session_parts(self._life, start), model_path, **upstream)
-        session = self._session = self._model.session
+        adapts = draft_model is not None and settings.draft_model_path is None
+
+        def start(workers: tuple[Address, ...]) -> Session:
+            parts = Parts(drafter=DraftAdapter(draft_model) if adapts else None)
+            return Session(model_path, settings.draft_model_path, replace(config, workers=workers), parts=parts)
+
+        self._workers, self._start_with, self._n_batch = config.workers, start, upstream["n_batch"]
+        parts = session_parts(self._life, functools.partial(start, config.workers))
+        construct(self, parts, model_path, **upstream)
         self._draws = settings.sampler
         self.draft_model = draft_model
+        self._adopt(self._model.session)
+
+    def _adopt(self, session: Session) -> None:
+        """Write with a session, which has evaluated nothing yet."""
+        self._session, self._writer, self._n_logits, self.n_tokens = session, None, 0, 0
         cells = session.engine.verifier.context.shape
-        self.n_batch: int = min(upstream["n_batch"], cells.n_batch)
+        self.n_batch: int = min(self._n_batch, cells.n_batch)
         self.input_ids = np.zeros(cells.n_cells + 1, np.intc)
         self.scores = np.zeros((cells.n_cells if self._logits_all else 1, self._n_vocab), np.single)
+
+    @property
+    def lost(self) -> str:
+        """Which worker is lost, and why, in one line; empty if all are there."""
+        try:
+            if self._session is not None:
+                self._session.engine.workers.check()
+        except WorkerError as error:
+            return str(error)
+        return ""
+
+    @in_turn
+    def reconnect(self) -> tuple[str, ...]:
+        """Load the models again, with the workers that answer now; a line for each that does not, with the reason.
+
+        The next call evaluates its text from the start. A stream that is half read ends with a ClosedError.
+        """
+        if self._session is None:
+            raise ConfigError("there is nothing to connect again: everything is upstream's, without workers")
+        there, absences = look_for(self._workers)
+        if self._writer is not None:
+            self._writer.end_round()
+        self._writer = None
+        self._session.close()
+        self._model.session = self._start_with(there)
+        self._adopt(self._model.session)
+        return absences
 
     @property
     def speculates(self) -> bool:
@@ -318,6 +360,7 @@ class Llama(ContextOwner):
                     return
                 self._drawn.append(token)
                 yield token  # tokens that are sent in return are guesses to upstream, and change no text
+                session.check()  # `reconnect` may have closed it meanwhile
                 self._go_on(writer, token)
         finally:
             self._give_up(writer)

@@ -14,7 +14,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header, rope_of
 from cadcpp.link.address import parse_addresses
 from cadcpp.llama.upstream import Q8_0, Upstream
-from cadcpp.modes import Draws, Exact, Fallback, Pin, Speculative
+from cadcpp.modes import CacheValues, Draws, Exact, Fallback, Pin, Speculative
 from cadcpp.residency.footprint import whole_cells
 from cadcpp.residency.memory_plan import PYTHON
 from cadcpp.sampling.coupling import Coupling
@@ -52,6 +52,7 @@ class Settings:
     ngram: str | Path | None = None
     max_tree_size: int | None = None  # nodes of a draft tree, root included
     fallback: Fallback = "cost"
+    cache_values: CacheValues = "q8_0"
     workers: str | Sequence[str] = ()  # "HOST:PORT" of other machines, several of them, or "HOST:PORT,HOST:PORT"
     exact: Exact = "auto"
     sampler: Draws = "llama"
@@ -62,6 +63,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         choices = {"speculative": Speculative, "fallback": Fallback, "exact": Exact, "sampler": Draws, "pin": Pin}
+        choices |= {"cache_values": CacheValues}
         for name, allowed in ((name, get_args(choice)) for name, choice in choices.items()):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -97,6 +99,7 @@ class Settings:
             trace=Path(self.trace) if self.trace is not None else None,
             fallback=self.fallback,
             exact=self.exact,
+            cache_values=self.cache_values,
             workers=parse_addresses(",".join(workers)) if (workers := self._workers()) else (),
             rope=(upstream["rope_freq_base"], upstream["rope_freq_scale"]),
             logits_all=upstream["logits_all"],

@@ -157,17 +157,24 @@ class OwnContext(internals.LlamaContext):  # type: ignore[misc]
 
 @_guarded
 class SessionModel(internals.LlamaModel):  # type: ignore[misc]
-    """A session's verifier, with the methods of upstream's model; closing it closes the session."""
+    """A session's verifier, with the methods of upstream's model; closing it closes the session.
+
+    The session may be replaced by another one on the same model.
+    """
 
     def __init__(self, life: Lifetime, session: Session) -> None:
-        self.life, self.in_use, self.session = life, session.model.in_use, session
+        self.life, self.session = life, session
         self.path_model, self.verbose = str(session.model.path), False
         self.sampler, self.custom_samplers = None, list[Any]()  # close() looks at them
         self._exit_stack = ExitStack()
-        self._exit_stack.callback(session.close)
+        self._exit_stack.callback(lambda: self.session.close())
 
     def __del__(self) -> None:
         """The object that it is a part of frees it; from here it would have to be waited for."""
+
+    @property
+    def in_use(self) -> threading.RLock:
+        return self.session.model.in_use
 
     @property
     def model(self) -> int:
@@ -183,15 +190,18 @@ class SessionContext(internals.LlamaContext):  # type: ignore[misc]
     """The context of a session's verifier, with the methods of upstream's; the session frees it."""
 
     def __init__(self, life: Lifetime, model: SessionModel) -> None:
-        self.life, self.in_use = life, model.in_use
-        self._context = model.session.engine.verifier.context
+        self.life = life
         self.model, self.verbose, self.sampler = model, False, None
         self._exit_stack = ExitStack()
 
     @property
+    def in_use(self) -> threading.RLock:
+        return self.model.in_use
+
+    @property
     def ctx(self) -> int:
-        return self._context.handle
+        return self.model.session.engine.verifier.context.handle
 
     @property
     def memory(self) -> int:
-        return self._context.memory
+        return self.model.session.engine.verifier.context.memory

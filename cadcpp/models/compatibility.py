@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from cadcpp.errors import ModelError
-from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.gguf.summary import ModelSummary, read_summary
 from cadcpp.gguf.validate import check_generative
 from cadcpp.gguf.vocabulary import check_pair, differences
 from cadcpp.native.model import Model
 from cadcpp.native.snapshots import keeps_snapshots
+from cadcpp.residency.states import verifier_states
+from cadcpp.system.memory_limits import available_bytes
 
 _SPECIAL = ("bos", "eos", "eot", "padding")
 _LARGE = 0.4  # a draft of this share of its verifier takes more memory than it brings
@@ -38,16 +39,15 @@ def _architecture(verifier: Header, draft: Header, ours: ModelSummary, theirs: M
                 f"{header.path} has heads of {card.head_size}; a q8_0 cache holds multiples of 32: take another model"
             )
         Model(header.path, stub=True).close()  # llama.cpp alone knows which architectures it has
-    return f"{ours.architecture} and {theirs.architecture}: {_checked(verifier)}"
+    return f"{ours.architecture} and {theirs.architecture}: a pass checks {_checked(verifier)}"
 
 
 def _checked(verifier: Header) -> str:
-    """What a pass can check at once."""
-    if not state_bytes(verifier):
-        return "a tree of drafts a pass"
-    if keeps_snapshots(verifier):
-        return "a chain of drafts a pass, of which a wrong end is taken back"
-    return "a chain of drafts a pass, after a wrong one text is evaluated again"
+    """What a pass can check at once; states are worth less memory where weights are streamed."""
+    ram, snapshots = available_bytes(), keeps_snapshots(verifier)
+    both = (next(verifier_states(verifier, ram, snapshots=snapshots, streamed=streamed)) for streamed in (False, True))
+    kept, streamed = (states.verdict if states else "a tree of drafts" for states in both)
+    return kept if kept == streamed else f"{kept}; where weights are streamed, {streamed}"
 
 
 def _vocabulary(verifier: Header, draft: Header) -> str:

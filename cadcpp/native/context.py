@@ -56,7 +56,10 @@ class Context:
     """KV cache and compute buffers for one model."""
 
     def __init__(self, model: Model, shape: ContextShape, n_threads: int, watcher: Watcher | None = None) -> None:
-        """Flash attention and a q8_0 cache are fixed, since exact verification rests on them."""
+        """Flash attention is fixed, and so are keys in q8_0, since exact verification rests on them.
+
+        Values may be in f16: llama.cpp takes kernels that round a single row otherwise only where keys are as well.
+        """
         if n_threads < 1:
             raise ConfigError(f"n_threads must be at least 1, got {n_threads}")
         self.model, self.shape, self.n_threads, self._watcher = model, shape, n_threads, watcher
@@ -68,7 +71,8 @@ class Context:
         self._stack.callback(api.llama_free, self._handle)
         self._empty_logits()
         self.batch = Batch(shape.rows)
-        self._asked = np.arange(0)  # where among all logits those are that the last batch asked for
+        self._in_order = np.arange(shape.outputs)
+        self._asked = self._in_order[:0]  # where among all logits those are that the last batch asked for
         self._stop = ctypes.create_string_buffer(2)
         api.llama_set_abort_callback(self.handle, _NOT_EMPTY, ctypes.cast(self._stop, ctypes.c_void_p))
 
@@ -80,7 +84,8 @@ class Context:
         params.n_rs_seq = shape.states.n_snapshots if shape.states else 0
         params.n_threads = params.n_threads_batch = self.n_threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        params.type_k = params.type_v = api.GGML_TYPE_Q8_0
+        params.type_k = api.GGML_TYPE_Q8_0
+        params.type_v = api.GGML_TYPE_F16 if shape.f16_values else api.GGML_TYPE_Q8_0
         params.rope_freq_base, params.rope_freq_scale = self.model.rope
         params.swa_full = True  # a pruned sliding window could not be rolled back
         params.op_offload = False  # a GPU would round in its own way
@@ -127,13 +132,13 @@ class Context:
         With a watcher, ``on_layer`` is told after each layer what share of the pass is done.
         """
         batch = self.batch
-        n_outputs = int(np.count_nonzero(batch.output[: batch.n]))
-        if n_outputs > self.shape.n_outputs:
-            raise ConfigError(f"{n_outputs} rows ask for logits, the context was made for {self.shape.n_outputs}")
+        asked = np.flatnonzero(batch.output[: batch.n])
+        if len(asked) > self.shape.n_outputs:
+            raise ConfigError(f"{len(asked)} rows ask for logits, the context was made for {self.shape.n_outputs}")
         if self.stopped:
             raise Stopped
         self.model.check()
-        with self._padded():
+        with self._padded(asked):
             batch.struct.n_tokens = batch.n
             if self._watcher is not None:
                 code = self._decode_watched(self._watcher, on_layer)
@@ -146,16 +151,20 @@ class Context:
             raise NativeError(f"llama_decode of {batch.n} rows failed with code {code}: {last_error('cache full?')}")
 
     @contextmanager
-    def _padded(self) -> Iterator[None]:
+    def _padded(self, asked: NDArray[np.int_]) -> Iterator[None]:
         """Inside, the batch has as many rows as it takes; what they leave in the cache is gone afterwards.
+
+        Rows ``asked`` for logits.
 
         A sequence with a state is made longer instead, since others of one row would be a pass of their own: what that
         leaves goes with the rows that are no text.
         """
         batch, first = self.batch, self.shape.n_seq
-        n, start = batch.n, int(batch.pos[0])
-        asked = np.flatnonzero(batch.output[:n])
-        lengthen = self.shape.states is not None
+        n, start, lengthen = batch.n, int(batch.pos[0]), self.shape.states is not None
+        if not lengthen and self._is_whole(n) and self._is_whole(len(asked)):
+            self._asked = self._in_order[: len(asked)]
+            yield
+            return
         padding = batch.lengthen(self.shape.granularity) if lengthen else batch.pad(self.shape.granularity, first)
         self._asked = np.searchsorted(np.flatnonzero(batch.output[: batch.n]), asked)
         for seq in range(first, first + padding):
@@ -166,6 +175,9 @@ class Context:
             for seq in range(first, first + padding):
                 self.trim(seq, 0)
             batch.n = n
+
+    def _is_whole(self, n: int) -> bool:
+        return n == 0 or self.shape.granularity.whole(n) == n
 
     def _decode_watched(self, watcher: Watcher, on_layer: OnLayer | None) -> int:
         self._reports.on_layer = on_layer
@@ -213,7 +225,8 @@ class Context:
 
     def logits_at(self, row: int) -> NDArray[np.float32]:
         """Logits of one row of the last batch, [n_vocab]; a view, valid until the next decode."""
-        return as_array(api.llama_get_logits_ith(self.handle, row), shape=(self.model.n_vocab,))
+        first = api.llama_get_logits_ith(self.handle, row).contents
+        return np.frombuffer((type(first) * self.model.n_vocab).from_address(ctypes.addressof(first)), np.float32)
 
     @property
     def n_snapshots(self) -> int:
@@ -258,6 +271,7 @@ class Context:
         n = api.llama_state_seq_get_size_ext(self.handle, 0, _STATE_ONLY)
         data = into if into is not None and len(into) == n else np.empty(n, np.uint8)
         api.llama_state_seq_get_data_ext(self.handle, _bytes(data), n, 0, _STATE_ONLY)
+        self.model.check_workers()  # as in `save`
         return data
 
     def restore_state(self, data: NDArray[np.uint8]) -> None:

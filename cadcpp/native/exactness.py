@@ -49,22 +49,28 @@ def find_granularity(
     *,
     repacked: bool,
     n_threads: int,
+    f16_values: bool = False,
     spread: Spread | None = None,
     candidates: Sequence[Granularity] = CANDIDATES,
     n_text: int = _N_TEXT,
 ) -> Granularity | None:
     """The first number of rows with which all passes agree; None if none of the candidates does.
 
-    With ``spread`` workers compute the layers.
+    With ``spread`` workers compute the layers. ``f16_values`` are those of the KV cache.
     """
     with closing(scratch_file()) as file:
         made.write(file.path)
         with closing(Model(file.path, vocabulary=False, repacked=repacked, spread=spread)) as model:
-            return next((g for g in candidates if agrees(model, g, n_threads, n_text)), None)
+            return next((g for g in candidates if agrees(model, g, n_threads, n_text, f16_values)), None)
 
 
 def agrees_with_threads(
-    made: Sketch | StateSketch, granularity: Granularity, *, repacked: bool, counts: Sequence[int]
+    made: Sketch | StateSketch,
+    granularity: Granularity,
+    *,
+    repacked: bool,
+    counts: Sequence[int],
+    f16_values: bool = False,
 ) -> bool:
     """Whether a text has the same logits and hidden states with any of these numbers of threads.
 
@@ -73,34 +79,37 @@ def agrees_with_threads(
     with closing(scratch_file()) as file:
         made.write(file.path)
         with closing(Model(file.path, vocabulary=False, repacked=repacked)) as model:
-            for shape in _shapes(model):
+            for shape in _shapes(model, f16_values):
                 with closing(Context(model, replace(shape, granularity=granularity), counts[0])) as context:
                     if not all(_Trial(context, asked).agrees_with_threads(counts) for asked in _asked(shape)):
                         return False
     return True
 
 
-def agrees(model: Model, granularity: Granularity, n_threads: int, n_text: int = _N_TEXT) -> bool:
+def agrees(
+    model: Model, granularity: Granularity, n_threads: int, n_text: int = _N_TEXT, f16_values: bool = False
+) -> bool:
     """Whether a text has the same logits and the same last hidden states in passes of all sizes, and in trees.
 
     With states, it has to have them whether or not llama.cpp keeps snapshots. A text of fewer than 300 tokens is
     quicker, and leaves out the largest passes.
     """
     expected: dict[_Asked, _Found] = {}
-    for shape in _shapes(model):
+    for shape in _shapes(model, f16_values):
         with closing(Context(model, replace(shape, granularity=granularity), n_threads)) as context:
             if not all(_Trial(context, asked, n_text).agrees(expected) for asked in _asked(shape)):
                 return False
     return True
 
 
-def _shapes(model: Model) -> Iterator[ContextShape]:
+def _shapes(model: Model, f16_values: bool) -> Iterator[ContextShape]:
+    common = replace(_SHAPE, f16_values=f16_values)
     if not state_bytes(model.header):
-        yield _SHAPE
+        yield common
         return
     for n_snapshots in (0, _SNAPSHOTS) if keeps_snapshots(model.header) else (0,):
         n_seq = 2 if n_snapshots else 1  # there are no several chains without
-        yield replace(_SHAPE, n_seq=n_seq, states=States(n_chains=n_seq, n_snapshots=n_snapshots))
+        yield replace(common, n_seq=n_seq, states=States(n_chains=n_seq, n_snapshots=n_snapshots))
 
 
 @dataclass(frozen=True, slots=True)

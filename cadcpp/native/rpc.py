@@ -8,8 +8,7 @@ from typing import Any
 from cadcpp.errors import ConfigError
 from cadcpp.native.lib import api
 
-MISSING = (
-    "this llama.cpp was built without RPC, which workers need: reinstall it with "
+_REBUILD = (
     'CMAKE_ARGS="-DGGML_RPC=ON" pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python '
     "llama-cpp-python"
 )
@@ -27,10 +26,15 @@ _SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
 }
 
 
+def remedy() -> str:
+    """The command that builds llama.cpp with its RPC backend; empty if it has that."""
+    return "" if hasattr(api._lib, "ggml_backend_rpc_init") else _REBUILD
+
+
 def check_rpc() -> None:
     """Raises ConfigError, which says how to get it, if llama.cpp was built without its RPC backend."""
-    if not hasattr(api._lib, "ggml_backend_rpc_init"):
-        raise ConfigError(MISSING)
+    if command := remedy():
+        raise ConfigError(f"this llama.cpp was built without RPC, which workers need: reinstall it with {command}")
 
 
 def start_server(endpoint: str, cache: str | None, n_threads: int) -> None:

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 
 import numpy as np
-from numpy.ctypeslib import as_array
 from numpy.typing import NDArray
 
 from cadcpp.config import SamplingConfig
@@ -16,10 +15,12 @@ from cadcpp.native.context import Context
 from cadcpp.native.lib import api, last_error
 from cadcpp.native.model import Model
 from cadcpp.sampling.coupling import Coupling
-from cadcpp.sampling.gumbel import gumbel
+from cadcpp.sampling.gumbel import gumbel, rough_gumbel
+from cadcpp.sampling.next_tokens import reached_by
 
 Draw = Callable[[Context, int], int]  # a token, from the logits of a row of the context's last batch
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+_CLOSE = 1e-6  # perturbed logits; rough noise is off by a millionth of that
 
 
 class Sampler:
@@ -35,7 +36,15 @@ class Sampler:
             api.llama_sampler_chain_add(self.handle, link)
         for token in text[-config.repeat_last_n :] if config.repeat_last_n else ():
             api.llama_sampler_accept(self.handle, token)
-        self.draw = draws(self.handle, n_vocab, self.coupling and self.coupling.after(text))
+        self.draw = self._draw(n_vocab, config, self.coupling and self.coupling.after(text))
+
+    def _draw(self, n_vocab: int, config: SamplingConfig, coupling: Coupling | None) -> Draw:
+        """What draws; without penalties no token counts that the chain would not look at first."""
+        if config.repeat_penalty != 1.0:
+            return draws(self.handle, n_vocab, coupling)
+        if config.temperature == 0:
+            return _likeliest
+        return draws(self.handle, n_vocab, coupling, config.top_k)
 
     def close(self) -> None:
         """Free the chain. May be called twice."""
@@ -77,15 +86,21 @@ def _streams() -> tuple[ctypes.c_void_p, int | None, int | None]:
     return stderr, stderr.value, libc.fopen(os.devnull.encode(), b"w")
 
 
-def draws(chain: int, n_vocab: int, coupling: Coupling | None) -> Draw:
+def draws(chain: int, n_vocab: int, coupling: Coupling | None, top_k: int = 0) -> Draw:
     """What draws the tokens of a text one after the other with any of llama.cpp's sampler chains, and tells it of them.
 
     With a coupling, of which only the seed and the position of the first draw are looked at, the draw is made with
-    noise that drafters know, and what the chain may have drawn itself is not looked at.
+    noise that drafters know, and what the chain may have drawn itself is not looked at. Of a chain that first of all
+    leaves the likeliest ``top_k`` it need not be told of the rest; 0: it has to be told of all.
     """
     if coupling is None:
         return partial(_draw, chain)
-    return _CoupledDraw(chain, n_vocab, coupling.seed, coupling.position)
+    return _CoupledDraw(chain, n_vocab, coupling.seed, coupling.position, top_k)
+
+
+def _likeliest(context: Context, row: int) -> int:
+    """What llama.cpp's greedy sampler takes, the first of equals too; it would copy the whole vocabulary before."""
+    return int(np.argmax(context.logits_at(row)))
 
 
 def _draw(chain: int, context: Context, row: int) -> int:
@@ -95,25 +110,34 @@ def _draw(chain: int, context: Context, row: int) -> int:
 class _CoupledDraw:
     """The argmax of what a chain leaves of the logits, plus noise that rests on the seed and the position alone."""
 
-    def __init__(self, chain: int, n_vocab: int, seed: int, position: int) -> None:
-        self._chain, self._seed, self._position = chain, seed, position
+    def __init__(self, chain: int, n_vocab: int, seed: int, position: int, top_k: int) -> None:
+        self._chain, self._seed, self._position, self._top_k = chain, seed, position, top_k
         self._tokens = np.zeros(n_vocab, _CANDIDATE)
 
     def __call__(self, context: Context, row: int) -> int:
         left = self._filtered(context.logits_at(row))
-        noise = gumbel(self._seed, self._position, left["id"])
-        token = int(left["id"][np.argmax(left["logit"] + noise)])
+        token = int(left["id"][self._best(left)])
         api.llama_sampler_accept(self._chain, token)
         self._position += 1
         return token
 
+    def _best(self, left: NDArray[np.void]) -> int:
+        """Where the draw falls. Rough noise tells it, unless others are so close that the last bit might decide."""
+        rough = left["logit"] + rough_gumbel(self._seed, self._position, left["id"])
+        if np.count_nonzero(rough > rough.max() - _CLOSE) == 1:
+            return int(np.argmax(rough))
+        return int(np.argmax(left["logit"] + gumbel(self._seed, self._position, left["id"])))
+
     def _filtered(self, logits: NDArray[np.float32]) -> NDArray[np.void]:
-        tokens = self._tokens
-        tokens["id"], tokens["logit"] = np.arange(len(tokens)), logits
+        least = reached_by(logits, self._top_k) if self._top_k else -np.inf
+        ids = np.flatnonzero(~(logits < np.float32(least)))  # what is no number is the chain's business
+        tokens = self._tokens[: len(ids)]
+        tokens["id"], tokens["logit"] = ids, logits[ids]
         data = tokens.ctypes.data_as(api.llama_token_data_p)
         left = api.llama_token_data_array(data=data, size=len(tokens), selected=-1, sorted=False)
         api.llama_sampler_apply(self._chain, ctypes.byref(left))
-        return as_array(left.data, shape=(left.size,)).view(_CANDIDATE)
+        first = left.data.contents
+        return np.frombuffer((type(first) * left.size).from_address(ctypes.addressof(first)), _CANDIDATE)
 
 
 def _links(config: SamplingConfig, n_vocab: int) -> Iterable[ctypes.c_void_p]:

@@ -7,6 +7,7 @@ from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.residency.footprint import cache_bytes, compute_bytes, whole_cells
 from cadcpp.residency.states import States
+from cadcpp.tree.chains import Chains
 from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.prices import TEXT_ROWS
 
@@ -28,6 +29,7 @@ class ContextShape:
     shared: bool = True  # cells are any sequence's; else each has its n_cells / n_seq, and attention reads no others
     states: States | None = None  # of a recurrent model, whose passes are chains of equal length
     granularity: Granularity = Granularity()  # of the number of rows, and of those that ask for logits
+    f16_values: bool = False  # values of the KV cache are in f16; they and all keys are in q8_0 otherwise
 
     def __post_init__(self) -> None:
         for name in ("n_cells", "n_batch", "n_outputs", "n_seq"):
@@ -57,15 +59,20 @@ class ContextShape:
     def cells(self) -> int:
         return whole_cells(self.n_cells + self.granularity.padding)
 
+    def chains(self, n_text: int, n_snapshots: int) -> Chains:
+        """What a pass of a recurrent model may consist of beside ``n_text`` tokens, with so many snapshots kept."""
+        return Chains(most=self.n_seq, n_text=n_text, n_doubtful=n_snapshots or None, granularity=self.granularity)
+
     def cache_bytes(self, header: Header) -> int:
         """Of the KV cache of a model with this header."""
-        return cache_bytes(header, self.cells)
+        return cache_bytes(header, self.cells, f16_values=self.f16_values)
 
     def states_bytes(self, header: Header) -> int:
         """Of recurrent states, wherever they are kept."""
         if self.states is None:
             return 0
-        return state_bytes(header) * (self.sequences * (1 + self.states.n_snapshots) + self.states.n_copies)
+        here, states = state_bytes(header), self.states
+        return here * self.sequences * (1 + states.n_snapshots) + (here + states.elsewhere) * states.n_copies
 
     def buffer_bytes(self, header: Header) -> int:
         """Of the buffers that a decode computes in, its logits included."""
@@ -85,6 +92,7 @@ def verifier_shape(
     logits_all: bool = False,
     granularity: Granularity = Granularity(),  # noqa: B008 - frozen
     states: States | None = None,
+    f16_values: bool = False,
 ) -> ContextShape:
     """For passes of a tree of ``rows`` beside ``n_prompt`` tokens of text, or of a short text where these are few."""
     n_batch = max(rows + n_prompt, TEXT_ROWS)
@@ -95,13 +103,23 @@ def verifier_shape(
         n_seq=states.n_chains if states else min(rows, MAX_SEQ - granularity.padding),
         granularity=granularity,
         states=states,
+        f16_values=f16_values,
     )
 
 
-def draft_shape(n_ctx: int, rows: int, *, n_prompt: int = 0, states: States | None = None) -> ContextShape:
+def draft_shape(
+    n_ctx: int, rows: int, *, n_prompt: int = 0, states: States | None = None, f16_values: bool = False
+) -> ContextShape:
     """For growing a tree of ``rows``; KV sequences for a quarter of them cost no accepted token (bench.studies)."""
     n_seq = 1 if states else max(rows // 4, 8)
-    return ContextShape(n_cells=n_ctx, n_batch=max(n_prompt, TEXT_ROWS), n_outputs=n_seq, n_seq=n_seq, states=states)
+    return ContextShape(
+        n_cells=n_ctx,
+        n_batch=max(n_prompt, TEXT_ROWS),
+        n_outputs=n_seq,
+        n_seq=n_seq,
+        states=states,
+        f16_values=f16_values,
+    )
 
 
 def wide_shape(narrow: ContextShape, header: Header, n_rows: int, n_cells: int, rows: int, room: int) -> ContextShape:

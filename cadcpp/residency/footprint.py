@@ -4,7 +4,7 @@ from cadcpp.gguf.blocks import block_state_bytes, cache_heads, channels, state_p
 from cadcpp.gguf.header import Header
 from cadcpp.residency.layout import lay_out
 
-_Q8_0 = 34 / 32  # bytes per element of the KV caches
+_Q8_0, _F16 = 34 / 32, 2.0  # bytes per element of the KV caches
 _PER_TOKEN = 160  # bytes that llama.cpp keeps for each token of a vocabulary, measured
 _PER_MERGE = 190  # ... and for each of its merges, of which there are about as many
 _CELLS = 256  # llama.cpp rounds the number of KV cells up to this
@@ -27,20 +27,23 @@ def window_bytes(header: Header, pinned: int) -> int:
     return 2 * max(layers.values(), default=0) + (8 << 20)
 
 
-def cache_bytes(header: Header, n_cells: int) -> int:
-    """Size of one q8_0 KV cache."""
-    return int(sum(cache_heads(header)) * _head_width(header) * n_cells * _Q8_0)
+def cache_bytes(header: Header, n_cells: int, *, f16_values: bool = False) -> int:
+    """Size of one KV cache in q8_0, or with values in f16."""
+    return int(sum(cache_heads(header).values()) * _head_bytes(header, f16_values) * n_cells)
 
 
 def block_cache_bytes(header: Header, n_cells: int) -> list[int]:
-    """... of each of the blocks that keep keys and values, in order; blocks that no pass computes keep none."""
-    each = [int(heads * _head_width(header) * n_cells * _Q8_0) for heads in cache_heads(header)]
-    return each + [0] * (header.number("block_count", 1) - len(each))
+    """... of each block, in q8_0; what has no attention, or what no pass computes, keeps none."""
+    heads = cache_heads(header)
+    blocks = range(header.number("block_count", 1))
+    return [int(heads.get(block, 0) * _head_bytes(header, False) * n_cells) for block in blocks]
 
 
-def _head_width(header: Header) -> int:
+def _head_bytes(header: Header, f16_values: bool) -> float:
+    """Of a token's key and value."""
     size = header.number("embedding_length") // (header.number("attention.head_count") or 1)
-    return header.number("attention.key_length", size) + header.number("attention.value_length", size)
+    key, value = (header.number(f"attention.{name}_length", size) for name in ("key", "value"))
+    return key * _Q8_0 + value * (_F16 if f16_values else _Q8_0)
 
 
 def compute_bytes(

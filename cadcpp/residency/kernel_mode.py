@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cadcpp.residency.states import States
 from cadcpp.tree.granularity import Granularity
 
 
@@ -10,6 +11,7 @@ class KernelMode:
     """One way to compute, and whether it gives a row the same logits whatever else is in its pass."""
 
     repacked: bool = False  # weights are rearranged for the fastest kernels, in anonymous memory
+    f16_values: bool = False  # the KV cache has its values in f16, its keys in q8_0 as ever
     granularity: Granularity = Granularity()
     exact: bool = True
     reason: str = ""  # why it is not exact
@@ -24,7 +26,9 @@ class KernelMode:
     @property
     def name(self) -> str:
         """In words, such as "repacked, rows in multiples of 4"."""
-        kernels = "repacked" if self.repacked else "as they come"
+        kernels = ("repacked" if self.repacked else "as they come") + (
+            ", cached values in f16" if self.f16_values else ""
+        )
         if not self.drafts:
             return f"{kernels}, one row at a time: {self.alone_because}"
         rows = self.granularity
@@ -55,3 +59,4 @@ class KernelModes:
     kept: KernelMode = KernelMode()
     streamed: KernelMode = KernelMode()
     snapshots: bool = False  # whether llama.cpp can keep recurrent states before the last tokens
+    states: States | None = None  # which it keeps, where workers have made room for them; else the plan decides

@@ -1,5 +1,6 @@
 """The memory plan: made from the models' headers alone, before anything is loaded."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,6 +97,7 @@ class Plan:
         return values | {
             "workers": [share.to_dict() for share in self.workers],
             "kernels": self.kernels.name,
+            "cache_values": "f16" if self.kernels.f16_values else "q8_0",
             "fixed": self.fixed,
             "pinned": self.layout.pinned_bytes,
             "streamed": self.layout.streamed_bytes,
@@ -132,13 +134,13 @@ def make_plan(
     """
     whole = lay_out(verifier, verifier.n_bytes)
     common = {"ram": ram, "python": python, "routed": _routed_bytes(verifier, whole)}
-    for states in verifier_states(verifier, ram, snapshots=kernels.snapshots, streamed=False):
+    for states in _states(verifier, ram, kernels, streamed=False):
         for n in _prompt_sizes(n_prompt):
             budget = _budget(verifier, draft, n_ctx, rows, n, logits_all, kernels.kept, states) | common
             room = ram - _fixed(budget)
             if room >= whole.pinned_bytes + whole.expert_bytes + whole.sparse_bytes:
                 return Plan(window=0, experts=whole.expert_bytes, layout=whole, **budget)
-    states = next(verifier_states(verifier, ram, snapshots=kernels.snapshots, streamed=True))
+    states = next(_states(verifier, ram, kernels, streamed=True))
     budget = _budget(verifier, draft, n_ctx, rows, 0, logits_all, kernels.streamed, states) | common
     fixed = _fixed(budget)
     least = fixed + _least_room(whole, verifier)
@@ -152,6 +154,13 @@ def make_plan(
         window = window_bytes(verifier, pinned)
         pinned = room - window
     return Plan(window=window, experts=experts, layout=lay_out(verifier, pinned), least=least, **budget)
+
+
+def _states(verifier: Header, ram: int, kernels: KernelModes, *, streamed: bool) -> Iterator[States | None]:
+    """What may be kept of recurrent states, the best first."""
+    if kernels.states is not None:
+        return iter((kernels.states,))
+    return verifier_states(verifier, ram, snapshots=kernels.snapshots, streamed=streamed)
 
 
 def _prompt_sizes(n_prompt: int) -> list[int]:
@@ -176,8 +185,9 @@ def _budget(
     """Everything but the verifier's weights: the contexts' shapes and what they take."""
     draft = draft if kernels.drafts else None
     granularity = kernels.granularity
-    mine = verifier_shape(n_ctx, rows, n_prompt=n_prompt, logits_all=logits_all, granularity=granularity, states=states)
-    drafts = draft_shape(n_ctx, rows, n_prompt=n_prompt, states=draft_states(draft)) if draft else None
+    common: dict[str, Any] = {"n_prompt": n_prompt, "f16_values": kernels.f16_values}
+    mine = verifier_shape(n_ctx, rows, logits_all=logits_all, granularity=granularity, states=states, **common)
+    drafts = draft_shape(n_ctx, rows, states=draft_states(draft), **common) if draft else None
     return {
         "verifier_shape": mine,
         "draft_shape": drafts,

@@ -19,11 +19,20 @@ class States:
     n_chains: int = 1  # sequences, of which each has a state of its own
     n_snapshots: int = 0  # states before the last tokens of each sequence, inside llama.cpp
     n_marks: int = 0  # states at which earlier texts ended, to take up a text again
+    elsewhere: int = 0  # bytes of a sequence's states that workers have; copies of them are here all the same
 
     @property
     def n_copies(self) -> int:
         """States outside of llama.cpp: the marks, and the trunk's own before a pass."""
         return self.n_marks + 1
+
+    @property
+    def verdict(self) -> str:
+        """What a pass can check at once."""
+        chains = "a chain" if self.n_chains == 1 else f"up to {self.n_chains} chains"
+        if self.n_snapshots:
+            return f"{chains} of drafts, of which up to {self.n_snapshots} wrong tokens are taken back"
+        return f"{chains} of drafts; after a wrong one text is evaluated again"
 
 
 def draft_states(header: Header) -> States | None:

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
-from cadcpp.gguf.sketch import sketch
+from cadcpp.gguf.sketch import Sketch, sketch
+from cadcpp.gguf.state_sketch import StateSketch, state_sketch
 from cadcpp.link.address import Address
 from cadcpp.link.link import Link
 from cadcpp.link.traffic import Traffic
@@ -13,7 +15,9 @@ from cadcpp.native.exactness import CANDIDATES, find_granularity
 from cadcpp.native.rpc import Device, Spread, check_rpc
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.placement import Offer, Share, place_layers
+from cadcpp.residency.states import States
 from cadcpp.runtime.stages import finish
+from cadcpp.tree.granularity import Granularity
 
 _NEITHER = "no number of rows was found with which worker {} rounds every row as this machine does"
 
@@ -59,9 +63,9 @@ class Crew:
         """Whether a pass waits for one of them now."""
         return any(link.waits for link in self._links.values())
 
-    def place(self, header: Header, n_ctx: int, rows: int) -> tuple[Share, ...]:
+    def place(self, header: Header, n_ctx: int, rows: int, states: States | None) -> tuple[Share, ...]:
         """What each computes of a verifier. Raises ConfigError."""
-        return place_layers(header, self._offers, n_ctx, rows)
+        return place_layers(header, self._offers, n_ctx, rows, states)
 
     def spread(self, shares: Sequence[Share]) -> Spread | None:
         """The same for llama.cpp; None if they compute nothing."""
@@ -84,17 +88,38 @@ class Crew:
     def _agreed(self, mode: KernelMode, header: Header, share: Share, n_threads: int) -> KernelMode:
         if not (mode.exact and mode.drafts):
             return mode
-        suitable = [candidate for candidate in CANDIDATES if candidate.suits(mode.granularity)]
-        device = self._devices[share.address]
-        made = sketch(header)
-        spread = Spread((device,), (made.n_layer,), 0, self.check)
+        for made in _sketches(header, mode):
+            found = self._granularity(made, mode, share, n_threads)
+            if found is None:
+                return replace(mode, exact=False, reason=_NEITHER.format(share.address))
+            mode = replace(mode, granularity=found)
+        return mode
+
+    def _granularity(
+        self, made: Sketch | StateSketch, mode: KernelMode, share: Share, n_threads: int
+    ) -> Granularity | None:
+        """Rows with which a worker is exact, among those that suit ``mode``; None if there are none."""
+        spread = Spread((self._devices[share.address],), (made.n_layer,), 0, self.check)
+        candidates = [candidate for candidate in CANDIDATES if candidate.suits(mode.granularity)]
         found = finish(
-            lambda: find_granularity(made, repacked=False, n_threads=n_threads, spread=spread, candidates=suitable)
+            lambda: find_granularity(
+                made,
+                repacked=False,
+                f16_values=mode.f16_values,
+                n_threads=n_threads,
+                spread=spread,
+                candidates=candidates,
+            )
         )
         self.check()
-        if found is None:
-            return replace(mode, exact=False, reason=_NEITHER.format(share.address))
-        return replace(mode, granularity=found)
+        return found
+
+
+def _sketches(header: Header, mode: KernelMode) -> Iterator[Sketch | StateSketch]:
+    """Small models that tell whether a worker is exact, as far as there are such."""
+    yield sketch(header)
+    if state_bytes(header) and not mode.untried:
+        yield state_sketch(header)
 
 
 @contextmanager

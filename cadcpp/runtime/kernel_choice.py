@@ -33,17 +33,19 @@ def kernel_modes(config: SessionConfig, header: Header, n_bytes: int | None = No
     """The modes for a verifier: exact ones, if there are any. This machine computes ``n_bytes`` of it, if not all."""
     n_bytes = header.n_bytes if n_bytes is None else n_bytes
     fits = n_bytes <= (config.ram or available_bytes())  # else nothing needs memory to be tried in
-    repacks, snapshots = fits and bool(repackable(header)), _snapshots(header)
+    repacks, snapshots = fits and bool(repackable(header)), has_snapshots(header)
+    f16 = config.cache_values == "f16"
     if config.exact == "off":
-        unchecked = KernelMode(exact=False, reason=_UNCHECKED)
+        unchecked = KernelMode(exact=False, reason=_UNCHECKED, f16_values=f16)
         return KernelModes(kept=replace(unchecked, repacked=repacks), streamed=unchecked, snapshots=snapshots)
     n_threads = config.threads()
-    streamed = _mode(header, n_threads, repacked=False)
+    streamed = _mode(header, n_threads, repacked=False, f16_values=f16)
     kept = _kept(header, n_threads, streamed) if repacks else streamed
     return KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
 
 
-def _snapshots(header: Header) -> bool:
+def has_snapshots(header: Header) -> bool:
+    """Whether llama.cpp can keep recurrent states of a verifier before its last tokens."""
     return bool(state_bytes(header)) and finish(lambda: keeps_snapshots(header))
 
 
@@ -53,7 +55,7 @@ def _kept(header: Header, n_threads: int, plain: KernelMode) -> KernelMode:
     Where repacked passes have to be filled up, and that makes plain decoding dear, drafts would have to bring more than
     they do. There nothing is drafted, and rows are computed one at a time.
     """
-    repacked = _both(_mode(header, n_threads, repacked=True), plain)
+    repacked = _both(_mode(header, n_threads, repacked=True, f16_values=plain.f16_values), plain)
     n_rows = repacked.granularity.whole(1)
     # Of a model with a state, text is evaluated again in passes of several rows after whatever is interrupted.
     if not repacked.exact or n_rows == 1 or state_blocks(header):
@@ -62,7 +64,7 @@ def _kept(header: Header, n_threads: int, plain: KernelMode) -> KernelMode:
     if cost <= _CHEAP:
         return repacked
     because = f"with these weights an exact pass has {n_rows} rows, which take {cost:.1f} times as long as one here"
-    return KernelMode(repacked=True, alone_because=because)
+    return KernelMode(repacked=True, f16_values=plain.f16_values, alone_because=because)
 
 
 def _both(repacked: KernelMode, plain: KernelMode) -> KernelMode:
@@ -81,28 +83,29 @@ def _rank(mode: KernelMode) -> tuple[bool, int]:
     return not mode.exact, mode.granularity.whole(1)
 
 
-def _mode(header: Header, n_threads: int, *, repacked: bool) -> KernelMode:
-    untried = ""
+def _mode(header: Header, n_threads: int, *, repacked: bool, f16_values: bool) -> KernelMode:
+    mode, untried = KernelMode(repacked=repacked, f16_values=f16_values), ""
     try:
-        found = [_granularity(sketch(header), n_threads, repacked)]
+        found = [_granularity(sketch(header), n_threads, mode)]
     except (CadError, OSError) as error:  # a shape that a small model cannot have, or no room for it
-        return KernelMode(repacked=repacked, exact=False, reason=f"it could not be tried: {error}")
+        return replace(mode, exact=False, reason=f"it could not be tried: {error}")
     try:
-        found += [_granularity(state_sketch(header), n_threads, repacked)] if state_bytes(header) else []
+        found += [_granularity(state_sketch(header), n_threads, mode)] if state_bytes(header) else []
     except (CadError, OSError) as error:
         untried = f"{_STATES} ({error})"
     if None in found:
-        return KernelMode(repacked=repacked, exact=False, reason=_NEITHER)
-    return KernelMode(repacked=repacked, granularity=_common([g for g in found if g]), untried=untried)
+        return replace(mode, exact=False, reason=_NEITHER)
+    return replace(mode, granularity=_common([g for g in found if g]), untried=untried)
 
 
-def _granularity(made: Sketch | StateSketch, n_threads: int, repacked: bool) -> Granularity | None:
+def _granularity(made: Sketch | StateSketch, n_threads: int, mode: KernelMode) -> Granularity | None:
     def find() -> list[int] | None:
-        found = find_granularity(made, repacked=repacked, n_threads=n_threads)
+        found = find_granularity(made, repacked=mode.repacked, f16_values=mode.f16_values, n_threads=n_threads)
         return list(astuple(found)) if found else None
 
     candidates = [asdict(candidate) for candidate in CANDIDATES]
-    numbers = _remembered(("rows", _REVISION, candidates, made.to_dict(), n_threads, repacked), find)
+    facts = "rows", _REVISION, candidates, made.to_dict(), n_threads, mode.repacked, *_cache_of(mode)
+    numbers = _remembered(facts, find)
     return Granularity(*numbers) if numbers else None
 
 
@@ -123,9 +126,16 @@ def _same_with_all(made: Sketch | StateSketch, mode: KernelMode, counts: Sequenc
     facts = "any threads", _REVISION, made.to_dict(), list(counts), mode.repacked, astuple(mode.granularity)
 
     def find() -> bool:
-        return agrees_with_threads(made, mode.granularity, repacked=mode.repacked, counts=counts)
+        return agrees_with_threads(
+            made, mode.granularity, repacked=mode.repacked, counts=counts, f16_values=mode.f16_values
+        )
 
-    return bool(_remembered(facts, find))
+    return bool(_remembered((*facts, *_cache_of(mode)), find))
+
+
+def _cache_of(mode: KernelMode) -> tuple[str, ...]:
+    """What is remembered of a cache that has not the usual types."""
+    return ("values in f16",) if mode.f16_values else ()
 
 
 def _cost(made: Sketch, n_rows: int, n_threads: int) -> float:

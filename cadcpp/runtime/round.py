@@ -36,6 +36,12 @@ class DraftRecord:
     begun: float  # growing the tree, after a new text was read
     stop: float
 
+    @property
+    def rows_per_node(self) -> float:
+        """Of the tree below its root."""
+        n_nodes = len(self.drafted.tree) - 1
+        return (self.n_rows - self.n_uncached) / n_nodes if n_nodes else 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassRecord:
@@ -74,6 +80,7 @@ class RoundRecord:
             n_branch=drafted.tree.reach(self.accepted.rows[-1]),
             logp=drafted.tree.logp,
             depth=drafted.tree.depth,
+            rows_per_node=draft.rows_per_node,
             draft_s=draft.stop - draft.begun,
             compute_s=self.verify.seconds - self.verify.stall_s,
             stall_s=self.verify.stall_s,

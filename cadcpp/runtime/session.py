@@ -70,6 +70,10 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def check(self) -> None:
+        """Raises ClosedError once it is closed, and in a forked child."""
+        self._life.check()
+
     def close(self) -> None:
         """Free contexts, then models, when nothing computes with them any more. May be called twice.
 
@@ -117,7 +121,7 @@ class Session:
         progress: Progress | None = None,
     ) -> Steps[Chunk]:
         """What `stream` does, in steps, for whoever waits in another way."""
-        self._life.check()
+        self.check()
         accounting, text = self.engine.accounting(stats, self.load_seconds), Detokenizer(stop)
         with self._explained(), closing(Sampler(self.model.n_vocab, sampling, prompt)) as sampler:
             with closing(self.engine.steps(prompt, sampler, n, accounting=accounting, progress=progress)) as steps:
@@ -135,7 +139,7 @@ class Session:
         try:
             yield
         except Stopped:
-            self._life.check()
+            self.check()
             raise
 
     def _chunk(self, result: Round, text: Detokenizer) -> Chunk:

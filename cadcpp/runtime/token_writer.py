@@ -1,12 +1,11 @@
 """A text written a token at a time, for a caller who may stop, or go another way, after each of them."""
 
 from collections.abc import Callable
-from concurrent.futures import wait
 from typing import TypeVar
 
 from cadcpp.runtime.engine import Engine, Generation
 from cadcpp.runtime.round import OpenRound, Round
-from cadcpp.runtime.stages import Step, finish
+from cadcpp.runtime.stages import Step, finish, until_done
 
 T = TypeVar("T")
 
@@ -56,7 +55,7 @@ def complete(step: Step[T]) -> T:
     """What a step gives, for a caller that blocks meanwhile."""
     try:
         while True:
-            wait((next(step),))
+            until_done(next(step))
     except StopIteration as stop:
         result: T = stop.value
         return result

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import TemplateError
 from starlette.exceptions import HTTPException
 
-from cadcpp.errors import CadError, ConfigError, ContextFull, NativeError, WorkerError
+from cadcpp.errors import CadError, ClosedError, ConfigError, ContextFull, NativeError, WorkerError
 from cadcpp.server.fields import Unsupported
 
 logger = logging.getLogger("cadcpp.server")
@@ -30,7 +30,7 @@ def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
     error = _first(error)
     status, code = _status(error)
     if isinstance(error, WorkerError):
-        logger.error("%s; start the server again", error)
+        logger.error("%s; the next request goes on with the workers that are there then", error)
     elif status >= 500 and not isinstance(error, HTTPException | Unsupported):
         # Without the message, which may quote a user's text.
         logger.error("a request failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
@@ -68,6 +68,8 @@ def _status(error: BaseException) -> tuple[int, str | None]:
         return 400, "context_length_exceeded"
     if isinstance(error, WorkerError):
         return 503, "worker_lost"
+    if isinstance(error, ClosedError):
+        return 503, "unavailable"
     if isinstance(error, NativeError):
         return 500, None
     refused = (CadError, ValueError, AssertionError, TemplateError, RecursionError)
@@ -89,6 +91,8 @@ def _message(error: BaseException) -> str:
         return str(error.detail)
     if isinstance(error, RecursionError):
         return "the request is nested too deeply"
+    if isinstance(error, ClosedError):  # to go on without a worker that is lost
+        return "the model is being loaded again: try again in a moment"
     if _WITHOUT_LOGITS in str(error):
         return "this server gives no logprobs: start it with --logprobs"
     return str(error) or "the request asks for what this server does not do"

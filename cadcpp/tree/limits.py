@@ -22,6 +22,8 @@ class TreeLimits:
 
     def up_to(self, n: int) -> "TreeLimits":
         """The same with at most ``n`` nodes."""
+        if n >= max(self.max_size, self.max_size_streamed):
+            return self
         return replace(self, max_size=min(self.max_size, n), max_size_streamed=min(self.max_size_streamed, n))
 
 

@@ -25,7 +25,7 @@ class TokenTree:
     @classmethod
     def root(cls, token: int) -> "TokenTree":
         """The tree of plain decoding: nothing but the last token."""
-        return cls.build([token], [-1], [0.0])
+        return cls(np.array([token], np.int32), *_ROOT)
 
     @classmethod
     def build(
@@ -138,3 +138,7 @@ def _canonical_order(parent: Sequence[int], logp: Sequence[float]) -> list[int]:
     on_chain = set(chain)
     rest = [row for row in range(len(parent)) if row not in on_chain]
     return chain + sorted(rest, key=lambda row: (-logp[row], row))
+
+
+# Parents, depth, cumulative log probabilities and guesses of a tree that is its root; nobody writes into a tree.
+_ROOT = np.full(1, -1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.float32), np.zeros(1, np.bool_)

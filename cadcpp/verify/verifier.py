@@ -134,13 +134,7 @@ class Verifier:
         return len(tree.leaves()) * (text.n_uncached + int(tree.depth.max()))
 
     def _chains(self, text: TextState) -> Chains:
-        shape, n_snapshots = self.context.shape, self.context.n_snapshots
-        return Chains(
-            most=shape.n_seq,
-            n_text=text.n_uncached,
-            n_doubtful=n_snapshots or None,
-            granularity=shape.granularity,
-        )
+        return self.context.shape.chains(text.n_uncached, self.context.n_snapshots)
 
     def evaluate(
         self, text: TextState, tree: TokenTree, draw: Draw, progress: Progress | None = None
@@ -152,7 +146,7 @@ class Verifier:
         context, n = self.context, text.n_uncached
         on_layer = within(progress, text.n_committed, n, len(text.ids))
         at = (self._decode if self.n_chains is None else self._decode_chains)(text, tree, on_layer)
-        return lambda row: draw(context, int(at[row]))
+        return lambda row: draw(context, at[row])
 
     def commit(self, text: TextState, tree: TokenTree, accepted: Accepted) -> None:
         """Make text of what was accepted, and keep of what `evaluate` left in the cache as much as lies in order."""
@@ -164,20 +158,21 @@ class Verifier:
         self.cache.commit(text.uncached, tree.token[rows[1:]].tolist(), self._n_seq, winner)
         text.ids += accepted.tokens(tree)
 
-    def _decode(self, text: TextState, tree: TokenTree, on_layer: OnLayer | None) -> NDArray[np.int_]:
+    def _decode(self, text: TextState, tree: TokenTree, on_layer: OnLayer | None) -> Sequence[int]:
         """One pass, in which a node belongs to the sequences of all leaves below it; gives the rows of nodes, [n]."""
         (lo, hi), uncached = tree.spans(), text.uncached
         n_seq, start, batch = int(hi[0]), len(self.cache), self.context.batch
         n_rows = len(uncached) - 1 + len(tree)
         self.cache.share(n_seq, self.context.shape.granularity.whole(n_rows) - len(uncached))
         batch.clear()
-        batch.add(uncached[:-1], start, 0, n_seq, False)
+        if len(uncached) > 1:
+            batch.add(uncached[:-1], start, 0, n_seq, False)
         batch.add(tree.token, start + len(uncached) - 1 + tree.depth, lo, hi, True)
         self._n_seq = n_seq
         self.context.decode(on_layer)
-        return len(uncached) - 1 + np.arange(len(tree))
+        return range(len(uncached) - 1, n_rows)
 
-    def _decode_chains(self, text: TextState, tree: TokenTree, on_layer: OnLayer | None) -> NDArray[np.int_]:
+    def _decode_chains(self, text: TextState, tree: TokenTree, on_layer: OnLayer | None) -> Sequence[int]:
         """One pass, in which every leaf has a sequence that begins with the text; gives the rows of nodes, [n]."""
         lo, leaves, batch = tree.spans()[0], tree.leaves(), self.context.batch
         start, n, at = len(self.cache), text.n_uncached, np.zeros(len(tree), np.int_)
@@ -192,7 +187,7 @@ class Verifier:
             batch.add(tree.token[path], start + n - 1, seq, seq + 1, is_first)
         self._n_seq = len(leaves)
         self.context.decode(on_layer)
-        return at
+        return at.tolist()
 
     def rollback(self) -> None:
         self.cache.rollback()

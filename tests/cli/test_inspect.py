@@ -92,9 +92,9 @@ def test_check_of_a_pair_that_does_not_fit(
 @pytest.mark.parametrize(
     ("verifier", "found"),
     [
-        ("llama", "a tree of drafts a pass"),
-        ("lfm2", "a chain of drafts a pass, of which a wrong end is taken back"),
-        ("mamba2", "a chain of drafts a pass, after a wrong one text is evaluated again"),
+        ("llama", "a pass checks a tree of drafts"),
+        ("lfm2", "a pass checks a chain of drafts, of which up to 16 wrong tokens are taken back"),
+        ("mamba2", "a pass checks a chain of drafts; after a wrong one text is evaluated again"),
     ],
 )
 def test_check_tells_what_a_pass_can_check(tiny: Callable[..., Path], verifier: str, found: str) -> None:

@@ -42,6 +42,18 @@ def test_for_programs(arguments: list[str]) -> None:
     assert values["streams"] and values["exact"] is True and values["read_bytes_per_pass"] > 0
 
 
+@pytest.mark.parametrize(
+    ("verifier", "found"),
+    [
+        ("lfm2", "A pass checks a chain of drafts, of which up to 16 wrong tokens are taken back."),
+        ("mamba2", "A pass checks a chain of drafts; after a wrong one text is evaluated again."),
+    ],
+)
+def test_what_a_pass_checks_of_drafts(tiny: Callable[..., Path], verifier: str, found: str) -> None:
+    result = CliRunner().invoke(main, ["plan", "-m", str(tiny(verifier)), "--ctx", "256", "--ram", "1GB"])
+    assert result.exit_code == 0 and found in result.stdout
+
+
 @pytest.fixture
 def mixture(tiny: Callable[..., Path]) -> Path:
     return tiny("mixture", n_layer=4, n_embd=256, n_ff=512, n_experts=16, n_used=2)

@@ -15,9 +15,11 @@ from cadcpp.draft.branch_pacer import BranchPacer
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.draft.ngram_drafter import NgramDrafter
 from cadcpp.draft.staged import StagedDrafter
-from cadcpp.native.sampler import Sampler
+from cadcpp.native import sampler as sampling
+from cadcpp.native.sampler import Sampler, draws
 from cadcpp.ngram.predictor import NgramPredictor
 from cadcpp.sampling.coupling import Coupling
+from cadcpp.sampling.gumbel import gumbel, rough_gumbel
 from cadcpp.telemetry.stats import Stats
 from cadcpp.tree.limits import DraftBudget
 from tests.support.chi2 import p_value
@@ -154,3 +156,75 @@ def test_llama_cpps_draws_can_be_asked_for(rig: Rig) -> None:
     assert texts["coupled"] != texts["llama"]
     assert SamplingConfig(sampler="llama").coupling() is None
     assert SamplingConfig(temperature=0.0).coupling() is None
+
+
+def put_logits(rig: Rig, kind: str) -> int:
+    """The row of a pass whose logits are others now: they repeat a few numbers, or are none."""
+    row, logits = undecided(rig)
+    seen, rng = rig.context.logits_at(row), np.random.default_rng(5)
+    equal = rng.permutation(np.repeat(np.linspace(-3, 4, 16), len(seen) // 16 + 1))[: len(seen)]
+    seen[:] = {"usual": logits, "equal": equal, "none": np.full(len(seen), np.nan)}[kind]
+    return row
+
+
+@pytest.mark.parametrize("kind", ["usual", "equal"])
+def test_the_likeliest_token_is_that_of_llama_cpps_greedy_sampler(rig: Rig, kind: str) -> None:
+    row = put_logits(rig, kind)
+    with closing(Sampler(rig.model.n_vocab, SamplingConfig(temperature=0.0))) as greedy:
+        assert greedy.draw(rig.context, row) == draws(greedy.handle, rig.model.n_vocab, None)(rig.context, row)
+        assert greedy.draw(rig.context, row) == int(np.argmax(rig.context.logits_at(row)))
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+def test_a_draw_does_not_depend_on_how_many_tokens_the_filters_are_told_of(rig: Rig, filters: SamplingConfig) -> None:
+    row, n_vocab = put_logits(rig, "usual"), rig.model.n_vocab
+    with closing(Sampler(n_vocab, filters)) as one:
+        few, some = one.draw, draws(one.handle, n_vocab, filters.coupling(), filters.top_k // 2 or 2)
+        every = draws(one.handle, n_vocab, filters.coupling())
+        drawn = [(few(rig.context, row), every(rig.context, row), some(rig.context, row)) for _ in range(200)]
+    assert [a for a, _, _ in drawn] == [b for _, b, _ in drawn]
+    assert [a for a, _, _ in drawn] != [c for _, _, c in drawn], "too few would be seen"
+
+
+@pytest.mark.parametrize("kind", ["usual", "equal"])
+def test_rough_noise_does_not_decide_what_its_last_bits_would(
+    rig: Rig, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Draws are the same with other last bits; and with the noise of others they are not."""
+
+    def drawn() -> list[int]:
+        row = put_logits(rig, kind)
+        with closing(Sampler(rig.model.n_vocab, FILTERS[0])) as one:
+            return [one.draw(rig.context, row) for _ in range(200)]
+
+    def off(by: float) -> None:
+        rng = np.random.default_rng(1)
+        monkeypatch.setattr(
+            sampling, "rough_gumbel", lambda *of: rough_gumbel(*of) + by * rng.standard_normal(len(of[2]))
+        )
+
+    usual = drawn()
+    off(1e-9)
+    assert drawn() == usual
+    off(1.0)
+    assert drawn() != usual
+
+
+def test_where_noise_is_nearly_equal_the_exact_one_decides(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = put_logits(rig, "usual")
+    seen, best = rig.context.logits_at(row), np.array([3, 4])
+    exact = gumbel(FILTERS[2].seed, 0, best)
+    seen[:] = -50
+    seen[best] = 30 - exact  # they lie within the last bits of a float32
+    with closing(Sampler(rig.model.n_vocab, FILTERS[2])) as one:
+        token = one.draw(rig.context, row)
+    monkeypatch.setattr(sampling, "rough_gumbel", lambda *of: gumbel(*of) - 1e-7 * (of[2] == token))
+    with closing(Sampler(rig.model.n_vocab, FILTERS[2])) as one:
+        assert one.draw(rig.context, row) == token == best[np.argmax(seen[best].astype(np.float64) + exact)]
+
+
+def test_logits_that_are_no_numbers_end_in_some_token(rig: Rig) -> None:
+    row = put_logits(rig, "none")
+    for filters in (*FILTERS, SamplingConfig(temperature=0.0)):
+        with closing(Sampler(rig.model.n_vocab, filters)) as one:
+            assert 0 <= one.draw(rig.context, row) < rig.model.n_vocab

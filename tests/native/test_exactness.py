@@ -22,6 +22,7 @@ from cadcpp.native.model import Model
 from cadcpp.native.repacking import has_kernels, repackable
 from cadcpp.native.row_cost import relative_cost
 from cadcpp.residency.context_shape import verifier_shape
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.runtime import kernel_choice, machine_file
 from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.runtime.session import Session
@@ -109,20 +110,21 @@ def test_what_is_kept_may_be_damaged(tiny: Callable[..., Path], memory: Path, co
     assert kernel_modes(SessionConfig(), read_header(tiny_of(tiny, "llama", "Q8_0"))).streamed.exact
 
 
-@pytest.mark.parametrize("setting", ["threads", "library", "types"])
+@pytest.mark.parametrize("setting", ["threads", "library", "types", "values of the cache"])
 def test_it_is_tried_again_when_anything_changes(
     tiny: Callable[..., Path], memory: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     made = sketch(read_header(tiny_of(tiny, "llama", "F16")))
     tried = list[Sketch]()
     monkeypatch.setattr(kernel_choice, "find_granularity", lambda made, **_: tried.append(made))
-    kernel_choice._granularity(made, 2, False)
-    kernel_choice._granularity(made, 2, False)
+    kernel_choice._granularity(made, 2, KernelMode())
+    kernel_choice._granularity(made, 2, KernelMode())
     assert len(tried) == 1
     if setting == "library":
         monkeypatch.setattr(machine_file, "library_files", list)
     other = replace(made, output=8) if setting == "types" else made
-    kernel_choice._granularity(other, 1 if setting == "threads" else 2, False)
+    mode = KernelMode(f16_values=setting == "values of the cache")
+    kernel_choice._granularity(other, 1 if setting == "threads" else 2, mode)
     assert len(tried) == 2
 
 

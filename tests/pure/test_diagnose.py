@@ -35,13 +35,20 @@ def write(root: Path, name: str, text: str) -> None:
 
 
 def starts(
-    monkeypatch: pytest.MonkeyPatch, code: int, out: str, err: str = "", probed: tuple[int, str] = (0, "")
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    out: str,
+    err: str = "",
+    probed: tuple[int, str] = (0, ""),
+    rpc: str = "",
 ) -> None:
-    """What the process says that loads llama.cpp, and the one that computes with it."""
+    """What the process says that loads llama.cpp, the one that computes with it, and how to get RPC."""
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        result = (*probed, err) if "probe" in command[-1] else (code, out, err)
-        return subprocess.CompletedProcess([], *result)
+        results = {"probe": (*probed, err), "rpc": (0, f"{rpc}\n", "")}
+        return subprocess.CompletedProcess(
+            [], *next((results[w] for w in results if w in command[-1]), (code, out, err))
+        )
 
     monkeypatch.setattr(subprocess, "run", run)
 
@@ -75,6 +82,12 @@ def test_a_build_that_does_not_run(healthy: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_build_that_does_not_compute(healthy: Path, monkeypatch: pytest.MonkeyPatch, code: int, word: str) -> None:
     starts(monkeypatch, 0, UNITS, "Traceback\nNativeError: no such operation", probed=(code, ""))
     assert only(healthy).state == "wrong" and word in only(healthy).what
+
+
+def test_a_build_without_rpc(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts(monkeypatch, 0, UNITS, rpc="CMAKE_ARGS=... pip install llama-cpp-python")
+    assert only(healthy) == Finding("note", only(healthy).what, "CMAKE_ARGS=... pip install llama-cpp-python")
+    assert "without RPC" in only(healthy).what
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cadcpp.errors import ConfigError, WorkerError
@@ -30,6 +32,7 @@ from cadcpp.link.protocol import (
     send_reply,
 )
 from cadcpp.link.speed import measure_speed
+from cadcpp.link.weight_cache import WeightCache
 
 GET = bytes(296) + struct.pack("<QQ", 0, 5)  # a tensor, an offset, a size
 ALLOC = struct.Struct("<IQ")
@@ -54,7 +57,7 @@ class Fake:
                 threading.Thread(target=self._attend, args=(client,), daemon=True).start()
 
     def _attend(self, client: socket.socket) -> None:
-        with suppress(OSError, Broken):
+        with suppress(OSError, Broken), client:
             while (found := read_head(client)) is not None:
                 command, n_bytes = found
                 read_exactly(client, n_bytes)
@@ -202,7 +205,8 @@ def test_one_that_says_that_it_works_is_waited_for(fake: Fake, link: Link) -> No
     link.check()
 
 
-def test_a_closed_link_is_lost_for_good(fake: Fake) -> None:
+def test_a_closed_link_is_lost_for_good(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "LEAVE_S", 0.0)  # llama.cpp's own connections would have ended
     link = Link(fake.address)
     with client_of(link) as client:
         ask(client, Command.HELLO, bytes(CAPS_BYTES))
@@ -275,6 +279,47 @@ def test_a_client_that_knows_is_told_that_it_works(fake: Fake, front: Front, mon
         threading.Timer(0.5, go_on.set).start()
         assert ask(client, Command.GET_TENSOR, GET) == b"abcde"
         link.check()
+
+
+def test_a_client_that_goes_while_its_server_hangs_leaves_nothing(
+    fake: Fake, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cadcpp.link.front.BEAT_S", 0.05)
+    fake.during[Command.GET_TENSOR] = lambda _: None
+    with client_of_front(front) as client:
+        ask(client, Command.HELLO, bytes(CAPS_BYTES))
+        ask(client, Command.ALLOC_BUFFER, ALLOC.pack(0, 900))
+        send(client, Command.GET_TENSOR, GET)
+    for thread in threading.enumerate():
+        if thread.name == GUEST:
+            thread.join()
+    assert front.ledger.free() == 1000
+
+
+def test_what_is_kept_counts_only_as_it_was_sent(fake: Fake, tmp_path: Path) -> None:
+    asked, data = bytes(304) + struct.pack("<Q", 0xABC), np.random.default_rng(0).bytes(1 << 20)
+    file, checksum = tmp_path / "0000000000000abc", tmp_path / "0000000000000abc.crc32"
+    fake.during[Command.SET_TENSOR_HASH] = lambda sock: send_reply(sock, bytes([file.exists()]))
+    made = Front(Address("127.0.0.1", 0), Ledger(1000), lambda: Process(fake), lambda _: None, WeightCache(tmp_path))
+    with closing(made):
+        threading.Thread(target=made.serve, daemon=True).start()
+        with client_of_front(made) as client:
+
+            def has() -> bool:
+                return ask(client, Command.SET_TENSOR_HASH, asked) == b"\1"
+
+            assert not has()
+            send(client, Command.SET_TENSOR, bytes(305) + data)
+            assert not has()  # its server has not written it
+            file.write_bytes(data)
+            assert has()
+            for damaged in (data[:-1], data + b"x", b"", data[:99] + bytes([data[99] ^ 1]) + data[100:]):
+                file.write_bytes(damaged)
+                assert not has()
+            file.write_bytes(data)
+            assert has()
+            checksum.unlink()
+            assert not has()
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cadcpp.errors import ConfigError
-from cadcpp.gguf.blocks import cache_heads
+from cadcpp.gguf.blocks import block_state_bytes, cache_heads
 from cadcpp.gguf.header import Header, Tensor
 from cadcpp.residency.footprint import block_cache_bytes, cache_bytes
 from cadcpp.residency.layout import lay_out
 from cadcpp.residency.link_cost import link_cost
 from cadcpp.residency.placement import Offer, Share, place_layers, without_blocks
+from cadcpp.residency.states import States
 
 N_LAYER, MIB = 8, 1 << 20
 SIZES = {"block_count": N_LAYER, "embedding_length": 64, "attention.head_count": 2, "attention.head_count_kv": 2}
@@ -71,9 +72,24 @@ def test_blocks_that_no_pass_computes_take_nothing() -> None:
     assert share.weights == (N_LAYER - 2) * 3 * MIB and (share.first, share.stop) == (0, N_LAYER)
 
 
-def test_recurrent_states_stay_here() -> None:
-    with pytest.raises(ConfigError, match="stay on one machine"):
-        place(model(recurrent=True), 1 << 40)
+def test_states_take_memory_where_their_block_is() -> None:
+    header = model(recurrent=True)
+    header = replace(header, metadata=header.metadata | {"llama.ssm.state_size": 16, "llama.ssm.inner_size": 128})
+    few, many = States(), States(n_chains=2, n_snapshots=3)
+    shares = [place_layers(header, [Offer("w:1", 1 << 40)], 256, 8, states)[0] for states in (few, many)]
+    each = sum(block_state_bytes(header))
+    assert each > 0 and [share.cache for share in shares] == [N_LAYER * 2 * each, N_LAYER * 3 * 4 * each]
+
+
+def test_states_go_over_the_link_where_drafts_cannot_be_taken_back_there() -> None:
+    header = model(recurrent=True)
+    header = replace(header, metadata=header.metadata | {"llama.ssm.state_size": 16, "llama.ssm.inner_size": 128})
+    share = Share("w:1", 0, 2, N_LAYER, 0, 0, 0)
+    plain, kept, copied = (
+        link_cost(header, share, n_rows, 256, States(n_snapshots=n)) for n_rows, n in ((1, 0), (2, 4), (2, 0))
+    )
+    assert plain.round_trips == kept.round_trips == 1 and copied.round_trips == 1 + 2 * (N_LAYER - 2)
+    assert copied.received_bytes - kept.received_bytes == (N_LAYER - 2) * sum(block_state_bytes(header))
 
 
 @pytest.mark.parametrize("first", range(N_LAYER + 1))

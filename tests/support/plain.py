@@ -35,7 +35,7 @@ class Settings:
 class PlainLoop:
     """One model and one context with a single sequence."""
 
-    def __init__(self, path: Path, n_ctx: int, n_threads: int = 1) -> None:
+    def __init__(self, path: Path, n_ctx: int, n_threads: int = 1, *, f16_values: bool = False) -> None:
         self._stack = ExitStack()
         model_params = api.llama_model_default_params()
         model_params.n_gpu_layers, model_params.use_extra_bufts = 0, False
@@ -45,7 +45,8 @@ class PlainLoop:
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, 32, 32
         params.n_threads = params.n_threads_batch = n_threads
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        params.type_k = params.type_v = api.GGML_TYPE_Q8_0
+        params.type_k = api.GGML_TYPE_Q8_0
+        params.type_v = api.GGML_TYPE_F16 if f16_values else api.GGML_TYPE_Q8_0
         self.context = api.llama_init_from_model(self.model, params)
         self._stack.callback(api.llama_free, self.context)
         self.vocab = api.llama_model_get_vocab(self.model)

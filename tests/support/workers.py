@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from cadcpp.gguf.header import Header, read_header
 from cadcpp.link.address import Address
 from cadcpp.link.front import GUEST, Front, Ledger
 from cadcpp.link.server_process import ServerProcess
+from cadcpp.link.weight_cache import WeightCache
 from cadcpp.native.rpc import check_rpc
 from cadcpp.residency.placement import Offer, place_layers
+from cadcpp.residency.states import States, verifier_states
+from cadcpp.runtime.kernel_choice import has_snapshots
 from cadcpp.tree.limits import TreeLimits
 
 
@@ -49,7 +53,8 @@ class Worker:
         self.ledger, self.told = Ledger(n_bytes), list[str]()
         self.servers: list[Weightless] = []
         self._cache = cache
-        self.front = Front(Address("127.0.0.1", 0), self.ledger, self._start, self.told.append)
+        kept = WeightCache(cache) if cache else None
+        self.front = Front(Address("127.0.0.1", 0), self.ledger, self._start, self.told.append, kept)
         self.address = Address("127.0.0.1", self.front.port)
         threading.Thread(target=self.front.serve, daemon=True).start()
 
@@ -116,15 +121,18 @@ def worker(n_bytes: int, cache: Path | None = None) -> Iterator[Worker]:
 def enough_for(path: Path, n_blocks: int, n_ctx: int) -> int:
     """The least number of bytes for which a worker gets so many blocks of a model."""
     header = read_header(path)
+    states = next(verifier_states(header, 1 << 40, snapshots=has_snapshots(header), streamed=False))
+    states = states and replace(states, n_chains=1)
     low, high = 0, 1 << 32
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _n_placed(header, middle, n_ctx) >= n_blocks else (middle, high)
+        low, high = (low, middle) if _n_placed(header, middle, n_ctx, states) >= n_blocks else (middle, high)
     return high
 
 
-def _n_placed(header: Header, n_bytes: int, n_ctx: int) -> int:
+def _n_placed(header: Header, n_bytes: int, n_ctx: int, states: States | None) -> int:
     try:
-        return sum(share.n_blocks for share in place_layers(header, [Offer("w", n_bytes)], n_ctx, LIMITS.max_size))
+        shares = place_layers(header, [Offer("w", n_bytes)], n_ctx, LIMITS.max_size, states)
+        return sum(share.n_blocks for share in shares)
     except ConfigError:
         return 0

@@ -88,13 +88,12 @@ def command(
 
 def _reopen(start: "Callable[..., Session]", workers: str | None) -> "Session":
     """A session with the workers that answer now; the others are named, with the reason."""
-    from cadcpp.link.connection import absence
+    from cadcpp.link.connection import look_for
 
-    reasons = {address: absence(address) for address in make_workers(workers)}
-    for reason in filter(None, reasons.values()):
-        note(f"cadcpp: {reason}; until /reconnect this machine goes on without it")
-    there = ",".join(str(address) for address, reason in reasons.items() if not reason)
-    return start(workers=there or None)
+    there, absences = look_for(make_workers(workers))
+    for absence in absences:
+        note(f"cadcpp: {absence}; until /reconnect this machine goes on without it")
+    return start(workers=",".join(map(str, there)) or None)
 
 
 def _talk(
