@@ -31,6 +31,8 @@ class ExpertDemand:
     def observe(self, layer: int, chosen: NDArray[np.integer], missing: NDArray[np.bool_]) -> None:
         """Rows of one pass use these experts of a layer, [n, n_used]; ``missing`` are not in memory, [n_experts]."""
         n, n_experts = len(chosen), self.rate.shape[1]
+        if n == 0:  # of a last layer without rows that ask for logits
+            return
         counts = np.bincount(chosen.ravel(), minlength=n_experts)
         self.n_rows += n if layer == 0 else 0
         if n > 1 and missing.any():

@@ -108,3 +108,10 @@ def test_what_rows_have_in_common_is_learned_of_experts_that_are_missing() -> No
     assert union(seen, 4, missing[None]) == pytest.approx(used, rel=0.05)
     seen.alike = 0.7  # as of all experts
     assert union(seen, 4, missing[None]) < 0.8 * used
+
+
+def test_a_layer_without_rows_teaches_nothing() -> None:
+    """As the last one in a pass of which no logits are asked."""
+    seen = demand()
+    seen.observe(0, np.zeros((0, 4), np.int32), ALL)
+    assert (seen.heat == 4 / N).all() and union(seen, 1) == pytest.approx(4)
