@@ -92,9 +92,9 @@ def test_all_of_the_room_is_used_but_for_what_a_row_needs() -> None:
 
 def test_pages_that_two_experts_share_are_set_aside() -> None:
     """They stay when one of the two goes; of whole pages there are none."""
-    odd = [ExpertLayer(0, 8, ((0, 100, SIZE // 3 + 10), (0, 1 << 20, SIZE)), n_used=2)]
+    odd = [ExpertLayer(0, 8, ((0, 100, SIZE // 3 + 10), (0, 1 << 20, SIZE)))]
     assert odd[0].border_bytes == 9 * PAGE and LAYERS[0].border_bytes == 0
     room = 6 * odd[0].expert_bytes
     assert usable_bytes(odd, room) == room - 9 * PAGE
-    assert kept_bytes(odd, room) == room - 9 * PAGE - 2 * odd[0].expert_bytes
+    assert kept_bytes(odd, room) == room - 9 * PAGE - odd[0].expert_bytes
     assert usable_bytes(odd, odd[0].n_bytes) == kept_bytes(odd, odd[0].n_bytes) == odd[0].n_bytes
