@@ -99,8 +99,8 @@ $(PARTS:%=bench-%): setup .venv/charts
 bench-acceptance: setup  ## tokens a pass, by kind of text; exact
 	$(BIN)/python -m bench.studies.acceptance
 
-bench-mixture: setup  ## a mixture of experts larger than memory
-	$(BIN)/python -m bench.studies.mixture_of_experts
+bench-mixture: setup  ## a mixture of experts larger than memory, as root; half an hour, then the same goes on
+	$(BIN)/python -m bench.studies.mixture_of_experts $(ARGS)
 
 bench-machines: setup  ## two machines on one, with a link and a disk of set speeds, as root; ten minutes
 	$(BIN)/python -m bench.studies.machines $(ARGS)

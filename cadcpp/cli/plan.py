@@ -175,3 +175,16 @@ def _remarks_on_speed(size: dict[str, str], values: dict[str, Any]) -> Iterator[
         yield "Which ones are used most is learned while text is written; until then all are taken to be alike."
     else:
         yield f"By what was learned so far, {values['hit_rate']:.0%} of a token's experts are in memory."
+    yield from _other_budgets(values)
+
+
+def _other_budgets(values: dict[str, Any]) -> Iterator[str]:
+    """What a mixture would read with more memory, or less, and with how little it runs."""
+    from cadcpp.util.byte_size import format_size
+
+    yield ""
+    yield f"{'experts in memory':>20} {'memory in all':>16} {'read a token':>16}"
+    for other in values["outlook"]:
+        share, ram, read = f"{other['share']:.0%}", format_size(other["ram"]), format_size(other["read_bytes"])
+        yield f"{share:>20} {ram:>16} {read:>16}"
+    yield f"It runs in {format_size(values['least'])} or more."

@@ -16,6 +16,7 @@ def command(file: Path) -> None:
     same file.
     """
     from cadcpp.telemetry.trace_summary import summarize
+    from cadcpp.util.byte_size import format_size
 
     found = summarize(file)
     rounds = f"{found.n_rounds} passes"
@@ -27,5 +28,8 @@ def command(file: Path) -> None:
         say(f"{lane:8}{busy / found.whole:6.1%} of the time, {busy:.2f} s")
     if found.busy["draft"]:
         say(f"hidden  {found.hidden_draft / found.busy['draft']:6.1%} of drafting, by reading at the same time")
+    if found.experts_used:
+        hits = 1 - found.experts_read / found.experts_used
+        say(f"experts {hits:6.1%} found in memory, {format_size(found.expert_bytes)} read for the others")
     for cause, seconds in sorted(found.stalls.items(), key=lambda item: -item[1]):
         say(f"stalled {seconds:.2f} s for {cause}")

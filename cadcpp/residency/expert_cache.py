@@ -9,23 +9,38 @@ from cadcpp.residency.expert_demand import ExpertDemand, Floats
 from cadcpp.residency.layout import ExpertLayer, Extent
 
 _NEWCOMER = 0.9  # a newcomer must be hotter than this much more than who stays: equals would take turns
+_TIE = 1e-9  # of heat: of equals, who came last goes first, since layers come in turn
 
 
 def kept_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
-    """Of ``room``, what holds experts between passes; the rest is for those that a layer uses just now."""
-    sizes = [layer.n_bytes for layer in layers]
-    return room if room >= sum(sizes) else room - min(max(sizes), room // 2)
+    """Of ``room``, what holds experts between passes; the rest is for those that a row uses just now."""
+    layers = list(layers)
+    usable = usable_bytes(layers, room)
+    used = max((layer.expert_bytes * layer.n_used for layer in layers), default=0)
+    return usable if _fits(layers, room) else usable - min(used, usable // 2)
+
+
+def usable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
+    """Of ``room``, what holds whole experts; in the rest are pages that two share, which stay when one of them goes."""
+    layers = list(layers)
+    borders = sum(layer.border_bytes for layer in layers)
+    return room if _fits(layers, room) else room - min(borders, room // 2)
+
+
+def _fits(layers: list[ExpertLayer], room: int) -> bool:
+    return room >= sum(layer.n_bytes for layer in layers)
 
 
 class ExpertCache:
     """Keeps the experts that rows used most often lately, in ``n_bytes`` between two layers.
 
-    What a layer's rows are routed to is in memory beside them while the layer is computed, however rarely it is used.
+    What a layer's rows are routed to is in memory beside them while the layer is computed, however rarely it is used;
+    where that is more than ``room`` for both, others go before it is read.
     Recency would not do: layers come in turn, so a cache that is too small would always have dropped what is needed
     next.
     """
 
-    def __init__(self, layers: Iterable[ExpertLayer], n_bytes: int) -> None:
+    def __init__(self, layers: Iterable[ExpertLayer], n_bytes: int, room: int | None = None) -> None:
         self._layers = {layer.layer: layer for layer in layers}
         self._rank = {number: i for i, number in enumerate(self._layers)}
         self._numbers = list(self._layers)
@@ -34,16 +49,21 @@ class ExpertCache:
         self._exists = np.arange(n_experts.max(initial=0)) < n_experts
         self.demand = ExpertDemand(np.where(self._exists, n_used / np.maximum(n_experts, 1), 0.0))
         self._resident = np.zeros(self._exists.shape, bool)
-        self._keep = n_bytes
+        self._read_at = np.zeros(self._exists.shape)
+        self._n_chosen = 0
+        self._keep, self._room = n_bytes, room
         self._used = 0  # bytes of what is resident
+        self._chosen: NDArray[np.int64] = np.zeros(0, np.int64)
         self._new: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def choose(self, layer: int, chosen: NDArray[np.integer]) -> tuple[list[Extent], int]:
         """A layer's rows are about to use experts, [n, n_used]: what must be read, and how many experts they use."""
         row = self._rank[layer]
-        self.demand.observe(row, chosen)
-        used = np.unique(chosen)
+        self.demand.observe(row, chosen, ~self._resident[row] & self._exists[row])
+        self._chosen = used = np.unique(chosen)
         self._new = used[~self._resident[row, used]]
+        self._n_chosen += 1
+        self._read_at[row, self._new] = self._n_chosen
         self._resident[row, self._new] = True
         self._used += len(self._new) * int(self._sizes[row])
         return self._extents(layer, self._new), len(used)
@@ -60,20 +80,39 @@ class ExpertCache:
         self._used -= len(self._new) * int(self._sizes[row])
         self._new = np.zeros(0, np.int64)
 
+    def make_room(self, layer: int) -> list[Extent]:
+        """What must go before what `choose` gave for a layer is read, the coldest first; nothing that it uses."""
+        if self._room is None or self._used <= self._room:
+            return []
+        heat = self._heat()
+        heat[self._rank[layer], self._chosen] = np.inf
+        return self._drop(heat, self._room)
+
     def evict(self, layer: int) -> list[Extent]:
         """A layer is computed: what must go, the coldest first."""
         if layer not in self._rank or self._used <= self._keep:
             return []
-        heat = np.where(self._resident, self.demand.heat, np.inf)
+        heat = self._heat()
         heat[self._rank[layer], self._new] *= _NEWCOMER
+        self._new = np.zeros(0, np.int64)
+        return self._drop(heat, self._keep)
+
+    def _heat(self) -> Floats:
+        """Of what is in memory; infinite elsewhere."""
+        heat = self.demand.heat - _TIE * self._read_at / max(self._n_chosen, 1)
+        return np.where(self._resident, heat, np.inf)
+
+    def _drop(self, heat: Floats, n_bytes: int) -> list[Extent]:
+        """Let the coldest go until the others have ``n_bytes``, or only those of infinite heat are left."""
         dropped: list[Extent] = []
-        while self._used > self._keep:
+        while self._used > n_bytes:
             row, expert = divmod(int(np.argmin(heat)), heat.shape[1])
+            if np.isinf(heat[row, expert]):
+                break
             heat[row, expert] = np.inf
             self._resident[row, expert] = False
             self._used -= int(self._sizes[row])
             dropped += self._extents(self._numbers[row], [expert])
-        self._new = np.zeros(0, np.int64)
         return dropped
 
     def expected_bytes(self, n_rows: NDArray[np.integer]) -> Floats:

@@ -1,6 +1,5 @@
 """How likely rows are to use each expert, learned from routings: numbers in, numbers out."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ Floats = NDArray[np.float64]
 # Weights of the past in an expert's rate, per row. Of what was tried on recorded routings (bench.studies.expert_routes)
 # the mean of a long and a short memory read least at a quarter and at half of the experts together.
 _LONG, _SHORT = 0.99, 0.9
-_ALIKE = 0.7  # power of their number that rows count for as long as none were seen side by side
+_ALIKE = 0.85  # power of their number that rows count for as long as none were seen side by side
+_POWERS = np.linspace(0.0, 1.0, 11)
 _SLOW = 0.99  # weight of the past in that power, per layer of a pass
 
 
@@ -18,21 +18,25 @@ class ExpertDemand:
     """The share of rows that use each expert of each layer, and how many experts several rows use.
 
     Rows of one text are alike: n of them use fewer different experts than n rows drawn at random would. They count for
-    n ** ``alike`` such rows, a power that is learned.
+    n ** ``alike`` such rows, a power that is learned of experts that were not in memory: those are read, and rows have
+    less of them in common than of the others.
     """
 
     def __init__(self, rate: Floats) -> None:
         """``rate`` is what is taken of a model of which nothing is known, [n_layers, n_experts]."""
         self.rate, self.lately, self.alike = rate.copy(), rate.copy(), _ALIKE
         self.n_rows = 0  # seen so far, of each layer
+        self._used, self._by_power = 0.0, np.zeros(len(_POWERS))  # missing experts used, and as powers expected it
 
-    def observe(self, layer: int, chosen: NDArray[np.integer]) -> None:
-        """Rows of one pass use these experts of a layer, [n, n_used]."""
+    def observe(self, layer: int, chosen: NDArray[np.integer], missing: NDArray[np.bool_]) -> None:
+        """Rows of one pass use these experts of a layer, [n, n_used]; ``missing`` are not in memory, [n_experts]."""
         n, n_experts = len(chosen), self.rate.shape[1]
+        if n == 0:  # of a last layer without rows that ask for logits
+            return
         counts = np.bincount(chosen.ravel(), minlength=n_experts)
         self.n_rows += n if layer == 0 else 0
-        if n > 1:
-            self._compare(self.heat[layer], n, int(np.count_nonzero(counts)))
+        if n > 1 and missing.any():
+            self._compare(self.heat[layer][missing], n, int(np.count_nonzero(counts[missing])))
         for rate, fade in ((self.rate, _LONG**n), (self.lately, _SHORT**n)):
             rate[layer] = fade * rate[layer] + (1 - fade) * counts / n
 
@@ -55,10 +59,11 @@ class ExpertDemand:
         return float(heat[order][np.cumsum(each) <= n_bytes].sum() / max(heat.sum(), 1e-9))
 
     def _compare(self, rate: Floats, n: int, n_used: int) -> None:
-        """So many different experts were used by ``n`` rows: find how many rows drawn at random would use as many."""
-        rows = np.geomspace(1, n, 16)
-        used = -np.expm1(np.log1p(-np.minimum(rate, 1 - 1e-9)) * rows[:, None]).sum(axis=1)
-        power = math.log(float(np.interp(n_used, used, rows))) / math.log(n)
+        """So many different experts were used by ``n`` rows: find the power by which as many were expected so far."""
+        expected = -np.expm1(np.log1p(-np.minimum(rate, 1 - 1e-9)) * (n**_POWERS)[:, None]).sum(axis=1)
+        self._used = _SLOW * self._used + n_used
+        self._by_power = _SLOW * self._by_power + expected
+        power = float(np.interp(self._used, self._by_power, _POWERS))
         self.alike = _SLOW * self.alike + (1 - _SLOW) * power
 
     def learned(self) -> dict[str, Any]:

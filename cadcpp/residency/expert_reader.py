@@ -43,6 +43,7 @@ class ExpertReader:
         self.n_used += n_used
         if not missing:
             return
+        self._let_go(self.cache.make_room(layer))
         chunks = [chunk for extent in joined(sorted(missing, key=_place)) for chunk in extent.chunks()]
         start = time.perf_counter()
         self._speed.start(start)
@@ -57,12 +58,16 @@ class ExpertReader:
         n_read = self.cache.n_new
         self.n_read += n_read
         if self._trace is not None:
-            counts = {"bytes": n_bytes, "used": n_used, "read": n_read}
-            self._trace.span("idle", "experts", start, stop, layer=layer, **counts)
+            counts = {"layer": layer, "bytes": n_bytes, "used": n_used, "read": n_read}
+            for lane in ("disk", "idle"):  # compute waits for all that is read
+                self._trace.span(lane, "experts", start, stop, **counts)
 
     def drop(self, layer: int) -> None:
         """A layer is computed: drop the experts for which there is no room."""
-        for extent in self.cache.evict(layer):
+        self._let_go(self.cache.evict(layer))
+
+    def _let_go(self, extents: list[Extent]) -> None:
+        for extent in extents:
             self._mapping.drop(extent.part, extent.start, extent.stop)
 
     def _fetch(self, chunks: list[Extent]) -> None:

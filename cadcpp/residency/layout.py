@@ -6,6 +6,7 @@ from functools import partial
 
 from cadcpp.gguf.blocks import ahead_blocks, block_of
 from cadcpp.gguf.header import Header, Tensor
+from cadcpp.system.mapping import PAGE
 
 CHUNK = 4 << 20  # bytes asked of the disk at once
 ALIGN = 64 << 10  # borders of streamed ranges: whole pages on every machine
@@ -62,6 +63,12 @@ class ExpertLayer:
     def n_bytes(self) -> int:
         """Of all experts."""
         return self.expert_bytes * self.n_experts
+
+    @property
+    def border_bytes(self) -> int:
+        """Of pages that two experts share, which stay in memory when one of them goes."""
+        borders = ((part, start + i * n) for part, start, n in self.slices for i in range(self.n_experts + 1))
+        return PAGE * len({(part, offset // PAGE) for part, offset in borders if offset % PAGE})
 
     def extents(self, expert: int) -> list[Extent]:
         """Where one expert lies."""

@@ -14,6 +14,7 @@ from cadcpp.residency.expert_cache import kept_bytes
 from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.layout import Layout, lay_out
+from cadcpp.residency.outlook import Outlook
 from cadcpp.residency.placement import WIDEST, Share
 from cadcpp.residency.states import States, draft_states, verifier_states
 from cadcpp.tree.prices import TEXT_ROWS, Floats
@@ -46,7 +47,9 @@ class Plan:
     routed: int  # bytes of the experts that one row uses
     kernels: KernelMode
     workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
+    least: int = 0  # of ``ram`` with which all of this could be streamed; 0 if everything fits
     hit_rate: float | None = None  # share of a row's experts that are expected in memory; None: not learned yet
+    outlook: tuple[Outlook, ...] = ()  # what other budgets would bring a mixture
     limited: str = ""  # what of streaming is not to be had on this system, and why
 
     @property
@@ -139,17 +142,18 @@ def make_plan(
                 return Plan(window=0, experts=whole.expert_bytes, layout=whole, **budget)
     states = next(_states(verifier, ram, kernels, streamed=True))
     budget = _budget(verifier, draft, n_ctx, rows, 0, logits_all, kernels.streamed, states) | common
-    room = ram - _fixed(budget)
-    experts = _expert_room(whole, room)
-    room -= experts
+    fixed = _fixed(budget)
+    least = fixed + _least_room(whole, verifier)
+    experts = _expert_room(whole, ram - fixed)
+    room = ram - fixed - experts
     if room >= whole.pinned_bytes:
-        return Plan(window=0, experts=experts, layout=whole, **budget)
-    _check_room(room, _fixed(budget), ram, verifier)
+        return Plan(window=0, experts=experts, layout=whole, least=least, **budget)
+    _check_room(ram, fixed, least)
     pinned = 0
     for _ in range(4):  # the more is pinned, the smaller the streamed layers and their window
         window = window_bytes(verifier, pinned)
         pinned = room - window
-    return Plan(window=window, experts=experts, layout=lay_out(verifier, pinned), **budget)
+    return Plan(window=window, experts=experts, layout=lay_out(verifier, pinned), least=least, **budget)
 
 
 def _states(verifier: Header, ram: int, kernels: KernelModes, *, streamed: bool) -> Iterator[States | None]:
@@ -203,21 +207,29 @@ def _fixed(budget: dict[str, Any]) -> int:
     return sum(budget[name] for name in FIXED)
 
 
-def _check_room(room: int, fixed: int, ram: int, verifier: Header) -> None:
-    least = window_bytes(verifier, 0) + _always(verifier)
-    if room < least:
-        enough = (fixed + least >> 20) + 1
+def _check_room(ram: int, fixed: int, least: int) -> None:
+    if ram < least:
         raise ConfigError(
             f"{ram >> 20} MiB are too few: everything but the verifier takes {fixed >> 20} MiB, and it "
-            f"needs {least >> 20} MiB to stream through; allow {enough} MiB with --ram, "
+            f"needs {least - fixed >> 20} MiB to stream through; allow {(least >> 20) + 1} MiB with --ram, "
             "lower --ctx, or take a smaller draft"
         )
 
 
+def _least_room(whole: Layout, verifier: Header) -> int:
+    """What a verifier passes through at least; of a mixture one layer's experts have up to half of it."""
+    dense = min(window_bytes(verifier, 0) + _always(verifier), whole.pinned_bytes)
+    return dense + min(_layer_of_experts(whole), dense)
+
+
+def _layer_of_experts(whole: Layout) -> int:
+    return max((layer.n_bytes for layer in whole.experts), default=0)
+
+
 def _expert_room(whole: Layout, room: int) -> int:
     """What the dense weights, which every pass uses, leave; at least one layer's experts have to pass through."""
-    one_layer = max((layer.n_bytes for layer in whole.experts), default=0)
-    return min(max(room - whole.pinned_bytes, min(one_layer, room // 2), 0), whole.expert_bytes)
+    through = min(_layer_of_experts(whole), room // 2)
+    return min(max(room - whole.pinned_bytes, through, 0), whole.expert_bytes)
 
 
 def _routed_bytes(header: Header, whole: Layout) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cadcpp.modes import Pin
 from cadcpp.residency.cursor_check import CursorCheck
-from cadcpp.residency.expert_cache import ExpertCache, kept_bytes
+from cadcpp.residency.expert_cache import ExpertCache, kept_bytes, usable_bytes
 from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.expert_reader import ExpertReader
 from cadcpp.residency.layout import CHUNK, HUGE, Extent, Layout
@@ -54,7 +54,8 @@ class StreamingPager:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
-        kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes))
+        room = usable_bytes(layout.experts, expert_bytes)
+        kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes), room)
         self._experts = ExpertReader(mapping, kept, trace)
         self._routed_seconds = self._experts.expected_seconds() if layout.experts else None
         self._cursor = CursorCheck(layers=layout.n_layers > 1, routers=bool(layout.experts))

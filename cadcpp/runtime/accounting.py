@@ -29,6 +29,7 @@ class Accounting:
         """``n_decodes`` are those of the draft model before; ``traffic`` is that with workers so far."""
         self.stats, self._pager, self._trace, self._n_decodes = stats, pager, trace, n_decodes
         self._before, self._read = pager.state(), read_bytes()
+        self._last = self._before  # when the round before was over
         self._traffic, self._traffic_before = traffic, traffic()
         stats.load_seconds = load_seconds
         stats.exact, stats.inexact_because = kernels.exact, kernels.reason
@@ -40,7 +41,7 @@ class Accounting:
         self._count_paging()
         self._count_traffic()
         if self._trace is not None:
-            self._write_trace(self._trace, record, policy())
+            self._write_trace(self._trace, record, self._experts() | policy())
 
     def _count_round(self, record: RoundRecord) -> None:
         stats, draft = self.stats, record.draft
@@ -69,15 +70,22 @@ class Accounting:
         stats.read_bytes_per_token = stats.read_bytes // max(stats.emitted, 1)
         stats.peak_rss_bytes = peak_bytes()
 
+    def _experts(self) -> dict[str, float]:
+        """What this round's passes used of experts and had to read, for a trace; nothing for a dense model."""
+        now, last = self._pager.state(), self._last
+        self._last = now
+        used, read = now.experts_used - last.experts_used, now.experts_read - last.experts_read
+        return {"experts_used": used, "experts_read": read} if used else {}
+
     def _count_traffic(self) -> None:
         stats, now, before = self.stats, self._traffic(), self._traffic_before
         stats.link_bytes = now.n_bytes - before.n_bytes
         stats.link_round_trips = now.round_trips - before.round_trips
         stats.link_seconds = now.waiting_seconds - before.waiting_seconds
 
-    def _write_trace(self, trace: Trace, record: RoundRecord, policy: dict[str, float]) -> None:
+    def _write_trace(self, trace: Trace, record: RoundRecord, more: dict[str, float]) -> None:
         draft, drafted, verify = record.draft, record.draft.drafted, record.verify
         counts = {"rows": len(drafted.tree), "evaluated": drafted.n_evaluated, "kept": drafted.n_kept}
         trace.span("draft", "draft", draft.start, draft.stop, **counts)
         counts = {"rows": draft.n_rows, "tail": draft.n_uncached, "accepted": len(record.accepted.rows) - 1}
-        trace.span("verify", "pass", verify.start, verify.stop, **counts, **policy)
+        trace.span("verify", "pass", verify.start, verify.stop, **counts, **more)

@@ -8,6 +8,7 @@ from cadcpp.gguf.header import Header
 from cadcpp.residency.expert_cache import ExpertCache
 from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.memory_plan import Plan
+from cadcpp.residency.outlook import outlooks
 from cadcpp.runtime.machine_file import MachineFile
 from cadcpp.system.user_dirs import state_dir
 
@@ -39,9 +40,13 @@ class LearnedDemand:
             self._file.keep(self._facts, demand.learned())
 
 
-def told_hits(plan: Plan, header: Header) -> Plan:
-    """A plan that says how many experts are expected in memory, if that was learned."""
-    cache = ExpertCache(plan.layout.experts, plan.kept_experts)
-    if not plan.streams or not plan.layout.experts or not LearnedDemand(header).recall(cache.demand):
+def told_experts(plan: Plan, header: Header) -> Plan:
+    """A plan that says how many experts are expected in memory, if that was learned, and what other budgets bring."""
+    layout = plan.layout
+    if not plan.streams or not layout.experts:
         return plan
-    return replace(plan, hit_rate=cache.hit_rate)
+    cache = ExpertCache(layout.experts, plan.kept_experts)
+    known = LearnedDemand(header).recall(cache.demand)
+    beside = plan.fixed + layout.pinned_bytes + layout.streamed_bytes
+    outlook = outlooks(layout.experts, cache.demand, beside)
+    return replace(plan, hit_rate=cache.hit_rate if known else None, outlook=outlook)

@@ -13,7 +13,7 @@ from cadcpp.residency.states import States, verifier_states
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.crew import Crew
 from cadcpp.runtime.kernel_choice import has_snapshots, kernel_modes
-from cadcpp.runtime.learned_demand import told_hits
+from cadcpp.runtime.learned_demand import told_experts
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.system.stub import foreseen_limits
 
@@ -42,7 +42,7 @@ def plan_with(
     made, tree_buffers = plan(config, here, draft, modes)
     if config.cache_values == "auto" and not shares:
         made, tree_buffers = _with_f16_values(config, header, draft, modes, plan) or (made, tree_buffers)
-    told = told_hits(_told_limits(made, header, pager=config.pager), header)
+    told = told_experts(_told_limits(made, header, pager=config.pager), header)
     return replace(told, workers=shares), tree_buffers
 
 

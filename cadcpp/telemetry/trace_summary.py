@@ -23,6 +23,9 @@ class Summary:
     n_rounds: int
     n_rows: int
     n_accepted: int
+    experts_used: int  # by passes of a mixture that does not fit; 0 for other models
+    experts_read: int  # ... of them, that were not in memory
+    expert_bytes: int
 
 
 _NO_TRACE = "{} is not a trace: record one with --trace FILE"
@@ -57,6 +60,9 @@ def _summary(spans: list[dict[str, Any]]) -> Summary:
         len(rounds),
         sum(args["rows"] for args in rounds),
         sum(args["accepted"] for args in rounds),
+        sum(args.get("experts_used", 0) for args in rounds),
+        sum(args.get("experts_read", 0) for args in rounds),
+        sum(e["args"]["bytes"] for e in spans if e["tid"] == LANES.index("disk") and e["name"] == "experts"),
     )
 
 

@@ -1,6 +1,7 @@
 """`cadcpp plan`: where memory would go, for people and for programs."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cadcpp.cli import main
+from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header
 from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.memory_plan import make_plan
@@ -52,19 +54,61 @@ def test_what_a_pass_checks_of_drafts(tiny: Callable[..., Path], verifier: str, 
     assert result.exit_code == 0 and found in result.stdout
 
 
-def test_experts_that_do_not_fit(tiny: Callable[..., Path], state: Path) -> None:
-    """What is known of them is said, and that nothing is known yet."""
-    model = tiny("mixture", n_layer=4, n_embd=256, n_ff=512, n_experts=16, n_used=2)
-    whole = make_plan(read_header(model), None, ram=1 << 40, n_ctx=256, rows=64)
+@pytest.fixture
+def mixture(tiny: Callable[..., Path]) -> Path:
+    return tiny("mixture", n_layer=4, n_embd=256, n_ff=512, n_experts=16, n_used=2)
+
+
+@pytest.fixture
+def half(mixture: Path) -> list[str]:
+    """A mixture in memory for half of its experts."""
+    whole = make_plan(read_header(mixture), None, ram=1 << 40, n_ctx=256, rows=64)
     ram = whole.fixed + whole.layout.pinned_bytes + whole.layout.expert_bytes // 2
-    arguments = ["plan", "-m", str(model), "--ctx", "256", "--ram", f"{ram}B", "--disk-speed", "100MiB"]
-    before = CliRunner().invoke(main, arguments)
-    assert "is learned while text is written" in before.stdout
-    layers = read_header(model).number("block_count")
-    demand = ExpertDemand(np.full((layers, 16), 0.01))
+    return ["plan", "-m", str(mixture), "--ctx", "256", "--ram", f"{ram}B", "--disk-speed", "100MiB"]
+
+
+def learn(mixture: Path) -> None:
+    """That tokens use the first two experts of every layer, and hardly another."""
+    demand = ExpertDemand(np.full((read_header(mixture).number("block_count"), 16), 0.01))
     demand.rate[:, :2], demand.n_rows = 1.0, 100
-    LearnedDemand(read_header(model)).keep(demand)
-    after = CliRunner().invoke(main, arguments)
-    assert "% of a token's experts are in memory" in after.stdout
-    values = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    LearnedDemand(read_header(mixture)).keep(demand)
+
+
+def test_experts_that_do_not_fit(mixture: Path, half: list[str]) -> None:
+    """What is known of them is said, and that nothing is known yet."""
+    assert "is learned while text is written" in CliRunner().invoke(main, half).stdout
+    learn(mixture)
+    assert "% of a token's experts are in memory" in CliRunner().invoke(main, half).stdout
+    values = json.loads(CliRunner().invoke(main, [*half, "--json"]).stdout)
     assert values["hit_rate"] > 0.9 and values["read_bytes_per_pass"] < 0.1 * values["routed"]
+
+
+def test_what_other_budgets_would_bring_a_mixture(mixture: Path, half: list[str]) -> None:
+    """More memory reads less, and at last nothing; a quarter has room for what is used most, once that is known."""
+    alike = json.loads(CliRunner().invoke(main, [*half, "--json"]).stdout)
+    learn(mixture)
+    skewed = json.loads(CliRunner().invoke(main, [*half, "--json"]).stdout)
+    for values in (alike, skewed):
+        read = [other["read_bytes"] for other in values["outlook"]]
+        assert [other["share"] for other in values["outlook"]] == [0.25, 0.5, 0.75, 1.0]
+        assert read == sorted(read, reverse=True) and read[-1] == 0
+        assert values["outlook"][1]["ram"] == pytest.approx(values["ram"], rel=0.02)
+        assert values["outlook"][1]["read_bytes"] == pytest.approx(values["read_bytes_per_pass"], rel=0.1, abs=9)
+    assert skewed["outlook"][0]["read_bytes"] < 0.2 * alike["outlook"][0]["read_bytes"]
+    lines = CliRunner().invoke(main, half).stdout.splitlines()
+    assert [line.split()[0] for line in lines if "% " in line][-4:] == ["25%", "50%", "75%", "100%"]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mixture"])
+def test_the_least_memory_that_is_named_is_enough(tiny: Callable[..., Path], architecture: str) -> None:
+    """By a refusal and by a plan; half a MiB less is refused."""
+    sizes = {"n_layer": 8, "n_embd": 256, "n_ff": 4096} if architecture == "llama" else {"n_layer": 4, "n_ff": 2048}
+    header = read_header(tiny(architecture, **sizes))
+    whole = make_plan(header, None, ram=1 << 40, n_ctx=256, rows=16)
+    with pytest.raises(ConfigError) as refused:
+        make_plan(header, None, ram=whole.fixed, n_ctx=256, rows=16)
+    named = int(re.search(r"allow (\d+) MiB", str(refused.value))[1])  # type: ignore[index]
+    plan = make_plan(header, None, ram=named << 20, n_ctx=256, rows=16)
+    assert 0 < plan.least <= named << 20 and make_plan(header, None, ram=plan.least, n_ctx=256, rows=16).streams
+    with pytest.raises(ConfigError):
+        make_plan(header, None, ram=plan.least - (1 << 19), n_ctx=256, rows=16)

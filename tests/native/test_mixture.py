@@ -5,49 +5,38 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cadcpp.config import SamplingConfig, SessionConfig
-from cadcpp.gguf.header import read_header
+from cadcpp.config import SamplingConfig
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
-from cadcpp.residency.memory_plan import Plan, make_plan
 from cadcpp.residency.streaming_pager import StreamingPager
+from cadcpp.runtime import kernel_choice
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import read_bytes
 from cadcpp.telemetry.stats import Stats
 from cadcpp.tree.granularity import Granularity
-from cadcpp.tree.limits import TreeLimits
+from tests.support.mixtures import GREEDY, N_CTX, PROMPT, session, write
 from tests.support.routes import Routes
 from tests.support.vocab import random_text
 
-N_CTX, ROWS = 256, 16
-GREEDY = SamplingConfig(temperature=0.0)
-PROMPT = list(range(20, 60))
+SHAPES: dict[str, dict[str, Any]] = {
+    "mixture": {"n_layer": 4, "n_embd": 256, "n_ff": 512, "n_experts": 16, "n_used": 2},
+    "gpt_oss": {"n_layer": 4, "n_embd": 256, "n_ff": 256, "n_experts": 32, "n_used": 4, "window": 32},
+}
+# Whose dense weights are so large that buffers for 512 rows find room among them, as those of real mixtures are.
+DENSE: dict[str, Any] = {"n_layer": 16, "n_embd": 512, "n_ff": 32, "n_experts": 16, "type_name": "F32"}
+DRAWN = SamplingConfig(temperature=0.8, seed=7)
+TIED = {**SHAPES["mixture"], "n_used": 3, "tied": True}  # whose third expert is one of an even pair, always
 
 
 @pytest.fixture(scope="module")
 def mixture(tiny: Callable[..., Path]) -> Path:
-    return tiny("mixture", n_layer=4, n_embd=256, n_ff=512, n_experts=16, n_used=2)
-
-
-def planned(path: Path, draft: Path | None, ram: int) -> Plan:
-    header = read_header(path)
-    return make_plan(header, read_header(draft) if draft else None, ram=ram, n_ctx=N_CTX, rows=ROWS)
-
-
-def session(path: Path, draft: Path | None, share: float) -> Session:
-    """In memory for the dense weights and a ``share`` of the experts."""
-    whole = planned(path, draft, 1 << 40)
-    ram = whole.fixed + whole.layout.pinned_bytes + int(share * whole.layout.expert_bytes) + (1 << 20)
-    return Session(path, draft, SessionConfig(n_ctx=N_CTX, n_threads=1, ram=ram, tree=TreeLimits(max_size=ROWS)))
-
-
-def write(running: Session, n: int, prompt: list[int] = PROMPT) -> list[int]:
-    return [t for chunk in running.stream(prompt, GREEDY, n) for t in chunk.tokens]
+    return tiny("mixture", **SHAPES["mixture"])
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +44,45 @@ def plain(mixture: Path) -> Iterator[list[int]]:
     with session(mixture, None, 2.0) as running:
         assert not running.plan.streams
         yield write(running, 48)
+
+
+@pytest.fixture
+def drafting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts are made whatever rows cost here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: 1.0)
+
+
+@pytest.mark.usefixtures("drafting")
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [("gpt_oss", SHAPES["gpt_oss"]), ("mixture", TIED)],
+    ids=["gpt-oss", "routing ties"],
+)
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_drafts_and_limits_change_no_token(
+    tiny: Callable[..., Path], architecture: str, shape: dict[str, Any], sampling: SamplingConfig
+) -> None:
+    """Beyond a sliding window, where there is one."""
+    path, draft = tiny(architecture, **shape), tiny(architecture, **shape, noise=0.02)
+    with session(path, None, 2.0, speculative="off") as running:
+        assert not running.plan.streams
+        plain = write(running, 64, sampling=sampling)
+    for share in (2.0, 0.5):
+        stats = Stats()
+        with session(path, draft, share, fallback="none") as running:
+            assert running.plan.streams == (share < 1)
+            assert write(running, 64, sampling=sampling, stats=stats) == plain
+        assert stats.accepted > 0 and stats.exact
+        assert (stats.expert_read_bytes > 0) == (share < 1)
+
+
+def test_control_a_sliding_window_of_another_size_writes_another_text(tiny: Callable[..., Path]) -> None:
+    texts = []
+    for window in (32, 64):
+        with session(tiny("gpt_oss", **SHAPES["gpt_oss"] | {"window": window}), None, 2.0) as running:
+            texts.append(write(running, 64))
+    assert texts[0] != texts[1]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
@@ -82,9 +110,29 @@ def test_only_routed_experts_are_read(mixture: Path) -> None:
         assert counted <= 1.25 * read + (4 << 20)
 
 
+def test_a_long_prompt_reads_each_expert_once_a_pass(tiny: Callable[..., Path]) -> None:
+    """All but its last token go through in one, and no byte of an expert is read twice, by the kernel's account too."""
+    path, prompt = tiny("mixture", **DENSE), random_text(5, 500)
+    with session(path, None, 0.4, n_ctx=1024) as behind:
+        write(behind, 1, PROMPT[:2])  # what stays in memory is read
+        _forget(path, behind)
+        before, counted = behind.pager.state(), read_bytes()
+        write(behind, 1, prompt)
+        after, counted = behind.pager.state(), read_bytes() - counted
+        once = behind.plan.layout.expert_bytes + behind.plan.routed
+    assert after.passes - before.passes <= 2
+    used = (DENSE["n_layer"] - 1) * DENSE["n_experts"]  # of the last layer only where logits are asked for
+    assert after.experts_used - before.experts_used >= used
+    assert 0.4 * once < after.expert_bytes - before.expert_bytes < once
+    if counted:
+        assert counted <= 1.1 * once + (4 << 20)
+
+
 @pytest.mark.parametrize("n_rows", [1, 3, 5])
-def test_rows_that_fill_a_pass_up_read_no_experts(mixture: Path, n_rows: int) -> None:
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_rows_that_fill_a_pass_up_read_no_experts(tiny: Callable[..., Path], architecture: str, n_rows: int) -> None:
     """They are routed as the first row is, in every layer, wherever in a text it stands."""
+    mixture, n_used = tiny(architecture, **SHAPES[architecture]), SHAPES[architecture]["n_used"]
     shape = ContextShape(n_cells=N_CTX, n_batch=16, n_outputs=16, n_seq=8)
     text = random_text(3, 40)
     used = []
@@ -98,7 +146,7 @@ def test_rows_that_fill_a_pass_up_read_no_experts(mixture: Path, n_rows: int) ->
                     context.decode()
         assert {len(chosen) for chosen in routes.chosen.values()} <= {granularity.whole(n_rows), n_rows}
         used.append({layer: set(chosen.ravel().tolist()) for layer, chosen in routes.chosen.items()})
-    assert used[0] == used[1] and all(len(experts) <= 2 * n_rows for experts in used[1].values())
+    assert used[0] == used[1] and all(len(experts) <= n_used * n_rows for experts in used[1].values())
 
 
 def test_the_next_session_starts_from_what_was_used_most(mixture: Path, state: Path) -> None:

@@ -5,6 +5,7 @@ import platform
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from bench.baselines import own_defaults
+from bench.matrix import models
 from bench.matrix.systems import LOOKUP, OPTIONS, PLAIN, SAME, Task, command, parse
 from bench.measure import record
-from bench.studies import acceptance, exactness, expert_routes, round_profile, soak
+from bench.studies import acceptance, exactness, expert_routes, mixture_of_experts, round_profile, soak
 from bench.studies.replay import replays
 from bench.studies.soak_request import Reply, Request
 from cadcpp.cli import main as cli
@@ -164,3 +166,42 @@ def test_routings_are_recorded_a_token_at_a_time_and_replayed(tiny: Callable[...
     assert reads["optimum"] <= min(reads.values()) and reads["own"] < 8
     figures = expert_routes.figures(texts, 16)
     assert 2 <= figures["used"] <= 16 and 0 < figures["lag 1, first layer"] < 1
+
+
+def test_the_study_of_mixtures_goes_on_where_it_was_ended(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every cell once before any is measured again, no run twice, and one that failed again."""
+    model, asked = tiny("mixture"), list[tuple[int, list[str]]]()
+    monkeypatch.setattr(mixture_of_experts, "why_not", lambda: None)
+    monkeypatch.setattr(mixture_of_experts, "demo_mixture", lambda folder: model)
+    monkeypatch.setattr(models, "make", lambda path: None)
+
+    def measure(limits: Any, argv: list[str], disk: Path) -> dict[str, Any]:
+        asked.append((limits.disk_bytes_per_s or 0, argv))
+        if len(asked) == 2:
+            return {"error": "the disk fell off"}
+        if len(asked) in (4, 9):
+            clock[0] += 3600.0
+        return {"s_per_token": 0.5 * len(asked), "read_per_token": 10**6, "seconds": 1.0, "peak_bytes": 1 << 20}
+
+    clock = [0.0]
+    monkeypatch.setattr(mixture_of_experts, "measure", measure)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    output = ["-o", str(tmp_path / "mixture.jsonl")]
+    monkeypatch.setattr("sys.argv", ["mixture", *output, "--runs", "2", "--share", "50", "--disk", "0", "400"])
+    told = list[str]()
+    for _ in range(4):
+        mixture_of_experts.main()
+        told.append(capsys.readouterr().out)
+    assert ["runs are left" in text for text in told] == [True, True, False, False]
+    assert len(asked) == 6 * 2 + 1 and told[-1].count("| 2 |") == 6
+    assert asked[4][1][2:] == asked[1][1][2:] and "the disk fell off" in told[0]
+    assert [disk >> 20 for disk, _ in asked[:6]] == [0, 0, 0, 400, 0, 400]
+    states = {argv[1] for _, argv in asked}
+    assert len(states) == len(asked)  # nobody learns from the run before
+    generate = cli.get_command(click.Context(cli), "generate")
+    assert generate is not None
+    for _, argv in asked:
+        if "cadcpp" in argv:
+            generate.make_context("generate", argv[6:])  # raises UsageError

@@ -32,6 +32,21 @@ def test_shares_of_a_trace(recorded: Path) -> None:
     assert found.hidden_draft == pytest.approx(0.5)
     assert found.stalls == pytest.approx({"weights": 0.5})
     assert (found.n_rounds, found.n_rows, found.n_accepted) == (2, 12, 4)
+    assert found.experts_used == 0
+
+
+def test_experts_of_a_mixture_are_summed_up(tmp_path: Path) -> None:
+    """Passes tell how many they used and read; reads are on the disk's lane, and what waits for them is a stall."""
+    path = tmp_path / "t.json"
+    with closing(Trace(path)) as trace:
+        for start, n_read in ((0.0, 6), (2.0, 2)):
+            for lane in ("disk", "idle"):
+                trace.span(lane, "experts", start, start + 0.5, bytes=100 * n_read, layer=0)
+            used = {"experts_used": 10, "experts_read": n_read}
+            trace.span("verify", "pass", start, start + 1.0, rows=1, accepted=0, **used)
+    found = summarize(path)
+    assert (found.experts_used, found.experts_read, found.expert_bytes) == (20, 8, 800)
+    assert found.busy["disk"] == found.stalls["experts"] == pytest.approx(1.0)
 
 
 def test_the_format_is_chromes(recorded: Path) -> None:

@@ -69,8 +69,12 @@ def tiny_mixture(
     n_experts: int = 8,
     n_used: int = 2,
     type_name: str = "Q8_0",
+    tied: bool = False,
 ) -> Path:
-    """A mixture of experts of the llama architecture; ``noise`` as for `tiny_llama`."""
+    """A mixture of experts of the llama architecture; ``noise`` as for `tiny_llama`.
+
+    With ``tied`` routers score experts in pairs that are always even.
+    """
     shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd)}
     for i in range(n_layer):
         shapes |= attention(f"blk.{i}.", n_embd, n_embd // 2) | {
@@ -89,7 +93,72 @@ def tiny_mixture(
         "rope.dimension_count": 32,
         "vocab_size": N_VOCAB,
     }
-    return write(path, "llama", settings, shapes, random_fill(seed, noise), type_name)
+    fill = random_fill(seed, noise)
+    return write(path, "llama", settings, shapes, _in_pairs(fill) if tied else fill, type_name)
+
+
+def _in_pairs(fill: Fill) -> Fill:
+    """The same, but every second row of a router repeats the one before."""
+
+    def filled(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        values = fill(name, shape)
+        return np.repeat(values[::2], 2, axis=0)[: len(values)] if "gate_inp" in name else values
+
+    return filled
+
+
+def tiny_gpt_oss(
+    path: Path,
+    *,
+    seed: int = 0,
+    noise: float = 0.0,
+    n_layer: int = 4,
+    n_embd: int = 128,
+    n_ff: int = 128,
+    n_experts: int = 32,
+    n_used: int = 4,
+    window: int = 32,
+    type_name: str = "Q8_0",
+) -> Path:
+    """The shape of gpt-oss: experts in MXFP4, biases everywhere, sinks, and every other layer sees a short window."""
+    shapes: Shapes = {"token_embd.weight": (N_VOCAB, n_embd)}
+    for i in range(n_layer):
+        shapes |= _gpt_oss_block(f"blk.{i}.", n_embd, n_ff, n_experts)
+    shapes |= {"output_norm.weight": (n_embd,), "output.weight": (N_VOCAB, n_embd)}
+    settings = {
+        **sizes(n_layer=n_layer, n_embd=n_embd, n_ff=n_ff),
+        **heads(n_head=n_embd // 32, n_head_kv=n_embd // 64),
+        "expert_feed_forward_length": n_ff,
+        "expert_count": n_experts,
+        "expert_used_count": n_used,
+        "attention.sliding_window": window,
+        "attention.key_length": 32,
+        "attention.value_length": 32,
+        "rope.dimension_count": 32,
+        "vocab_size": N_VOCAB,
+    }
+    fill, others = random_fill(seed, noise), np.random.default_rng(seed + 1)
+
+    def fill_biases(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        biased = name.endswith("bias") or "sinks" in name
+        return (others.standard_normal(shape) / 4).astype(np.float32) if biased else fill(name, shape)
+
+    return write(path, "gpt-oss", settings, shapes, fill_biases, type_name, expert_type="MXFP4")
+
+
+def _gpt_oss_block(block: str, n_embd: int, n_ff: int, n_experts: int) -> Shapes:
+    n_kv = n_embd // 2
+    outputs = {"attn_q": n_embd, "attn_k": n_kv, "attn_v": n_kv, "attn_output": n_embd, "ffn_gate_inp": n_experts}
+    experts = {"gate": (n_ff, n_embd), "up": (n_ff, n_embd), "down": (n_embd, n_ff)}
+    return {
+        f"{block}attn_norm.weight": (n_embd,),
+        f"{block}post_attention_norm.weight": (n_embd,),
+        f"{block}attn_sinks.weight": (n_embd // 32,),
+        **{f"{block}{name}.weight": (n, n_embd) for name, n in outputs.items()},
+        **{f"{block}{name}.bias": (n,) for name, n in outputs.items()},
+        **{f"{block}ffn_{name}_exps.weight": (n_experts, *shape) for name, shape in experts.items()},
+        **{f"{block}ffn_{name}_exps.bias": (n_experts, shape[0]) for name, shape in experts.items()},
+    }
 
 
 def tiny_bert(path: Path, *, seed: int = 0, n_layer: int = 2, n_embd: int = 64, n_ff: int = 128) -> Path:
@@ -207,7 +276,9 @@ def write(
     type_name: str = "F32",
     vocabulary: Mapping[str, Any] | None = None,
     chat_template: str | None = None,
+    expert_type: str | None = None,
 ) -> Path:
+    """``expert_type`` is that of experts' weights, where it is another one."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(path.stem)
     for key, value in settings.items():
@@ -216,7 +287,8 @@ def write(
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     for name, shape in shapes.items():
-        _add_tensor(writer, name, fill(name, shape), type_name)
+        kind = expert_type if expert_type and "_exps" in name else type_name
+        _add_tensor(writer, name, fill(name, shape), kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -243,7 +315,7 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[np.float32],
 def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     """Whether weights have the model's type; those of routers, convolutions and states never have."""
     small = len(shape) < 2 or shape[-1] % 32 != 0
-    return not small and not any(part in name for part in ("gate_inp", "norm"))
+    return not small and not any(part in name for part in ("gate_inp", "norm", "bias"))
 
 
 def _quantized(values: NDArray[np.float32], kind: gguf.GGMLQuantizationType) -> NDArray[Any]:
