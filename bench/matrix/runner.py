@@ -1,6 +1,7 @@
 """Cells measured one after another, a JSON line each: within a time, and going on where a run was ended."""
 
 import json
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,8 @@ Done = set[tuple[str, int]]  # ids and turns
 
 
 def run(path: Path, wanted: list[Section], settings: dict[str, Any]) -> None:
-    """Measure what ``path`` does not have yet."""
+    """Measure what ``path`` does not have yet. Costs are learned anew: others' may be of a busy machine."""
+    os.environ["XDG_STATE_HOME"] = str(path.with_suffix(".state").absolute())
     start, done = time.monotonic(), begin(path, settings)
     limit = start + 60 * settings["minutes"]
     scale = 60 * settings["minutes"] / sum(s.seconds for s in wanted)
