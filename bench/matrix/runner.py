@@ -27,6 +27,9 @@ def run(path: Path, wanted: list[Section], settings: dict[str, Any]) -> None:
     for section in wanted:
         deadline += section.seconds * scale
         measure(path, section.cells, 0, done, min(deadline, limit))
+    for section in wanted:  # what had no time, as far as others have left any
+        measure(path, section.cells, 0, done, limit)
+    tell_left_out(path, [cell for section in wanted for cell in section.cells], done)
     most = max(cell.repeats for section in wanted for cell in section.cells)
     for turn in range(1, most):
         for section in wanted:
@@ -41,19 +44,29 @@ def measure(path: Path, cells: Iterable[Cell], turn: int, done: Done, deadline: 
     large = {f for cell in cells for f in cell.files if _is_large(f) and not f.exists()}
     try:
         for i, cell in enumerate(cells):
-            if (cell.id, turn) not in done:
+            if (cell.id, turn) not in done and time.monotonic() + cell.least_s <= deadline:
                 done.add((cell.id, turn))
-                _measure_one(path, cell, turn, deadline)
+                _measure_one(path, cell, turn)
             _delete(large - {f for other in cells[i + 1 :] for f in other.files})
     finally:
         _delete(large)
 
 
-def _measure_one(path: Path, cell: Cell, turn: int, deadline: float) -> None:
-    reason = cell.why_not() or ("no time was left" if time.monotonic() + cell.least_s > deadline else None)
-    if reason and turn:
-        return
-    line = {"id": cell.id, "left_out": reason} if reason else run_one(cell)
+def tell_left_out(path: Path, cells: Iterable[Cell], done: Done) -> None:
+    """A line for each cell that there was no time for."""
+    for cell in cells:
+        if (cell.id, 0) not in done:
+            done.add((cell.id, 0))
+            _tell(path, cell, 0, {"id": cell.id, "left_out": "no time was left"})
+
+
+def _measure_one(path: Path, cell: Cell, turn: int) -> None:
+    reason = cell.why_not()
+    if not (reason and turn):
+        _tell(path, cell, turn, {"id": cell.id, "left_out": reason} if reason else run_one(cell))
+
+
+def _tell(path: Path, cell: Cell, turn: int, line: dict[str, Any]) -> None:
     write(path, {"turn": turn, **line})
     print(_shown(cell, line), flush=True)
 

@@ -88,8 +88,7 @@ class CostModel:
             self.verify.add(seen.n_rows, seen.compute_s)
         elif not self.verify.known:
             self.verify.guess(seen.n_rows, seen.compute_s)
-        self.stall_s = _mean(self.stall_s, seen.stall_s)
-        self.elsewhere_s = _mean(self.elsewhere_s, seen.elsewhere_s)
+        self._note_waits(seen)
         if seen.n_evaluated == 0:
             self.plain_rounds += 1
             return
@@ -108,9 +107,12 @@ class CostModel:
 
     def miss(self, seen: Observation) -> None:
         """Learn from a round that another drafter's tree was used in."""
+        self._note_waits(seen)
+        self.plain_rounds += 1
+
+    def _note_waits(self, seen: Observation) -> None:
         self.stall_s = _mean(self.stall_s, seen.stall_s)
         self.elsewhere_s = _mean(self.elsewhere_s, seen.elsewhere_s)
-        self.plain_rounds += 1
 
     def expect(self, logp: NDArray[np.float32], depth: NDArray[np.int32], rows_per_node: float = 1.0) -> None:
         """A tree, by its nodes' log probabilities and depth, [n]: others will promise about as much."""
@@ -138,8 +140,9 @@ class CostModel:
         return {"rate": round(self.rate(), 3), "pass_s": base_s, "row_s": row_s, "node_s": self.node_s}
 
     def _try_again(self) -> None:
+        """What drafting costs is measured anew: the last time may have been a busy hour of another session."""
         self.patience = min(3 * self.patience, _MOST_PLAIN)
-        self.trials, self.plain_rounds = _TRIALS // 2, 0
+        self.trials, self.plain_rounds, self.early_estimate = _TRIALS // 2, 0, True
         self.acceptance.forget()
 
     def _size(self, state: RoundState) -> int:

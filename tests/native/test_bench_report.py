@@ -12,8 +12,8 @@ import pytest
 
 from bench.matrix import models
 from bench.matrix.cell import MEMORY, Cell, Place
-from bench.matrix.grid import AS_IS, DRAWN, MEDIUM, REPLY, all_cells, cell, sections
-from bench.matrix.runner import measure
+from bench.matrix.grid import AS_IS, DRAWN, MEDIUM, REPLY, Section, all_cells, cell, sections
+from bench.matrix.runner import measure, run, tell_left_out
 from bench.matrix.systems import OURS, PLAIN, SAME, digest, is_steady, parse
 from bench.measure.energy import rapl, watts_of
 from bench.measure.machine_speed import machine_speed
@@ -272,14 +272,27 @@ def test_a_run_that_was_cut_off_is_read_up_to_there(tmp_path: Path) -> None:
 def test_cells_that_are_there_are_not_measured_again_and_those_cut_for_time_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     cells = [replace(STEADY, kind="rows-8"), replace(STEADY, kind="rows-16")]
-    measure(path, cells, 0, {(cells[0].id, 0)}, deadline=0.0)
+    done = {(cells[0].id, 0)}
+    measure(path, cells, 0, done, deadline=0.0)
+    tell_left_out(path, cells, done)
     assert [(r["id"], r["left_out"]) for r in load(path).records] == [(cells[1].id, "no time was left")]
 
 
 def test_a_long_context_is_not_begun_where_it_cannot_end(tmp_path: Path) -> None:
     path, long = tmp_path / "a.jsonl", replace(STEADY, workload="context-8192")
     measure(path, [long], 0, set(), deadline=time.monotonic() + 100)
-    assert [(r["id"], r["left_out"]) for r in load(path).records] == [(long.id, "no time was left")]
+    assert not path.exists()
+
+
+def test_cells_that_had_no_time_have_what_others_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two sections with half of the time each, the first wants a context that takes more than that."""
+    monkeypatch.setattr(Cell, "run", lambda cell: {"id": cell.id, "seconds": 0.0})
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # which a run has its own of
+    long = replace(STEADY, workload="context-2048")
+    short = Section("b", "", 60, (STEADY,))
+    run(tmp_path / "a.jsonl", [Section("a", "", 60, (long,)), short], {"minutes": 2.0, "tokens": None})
+    found = load(tmp_path / "a.jsonl")
+    assert found.ids == [STEADY.id, long.id] and not any("left_out" in r for r in found.records)
 
 
 def test_energy_counters(tmp_path: Path) -> None:

@@ -142,6 +142,18 @@ def test_it_finds_its_way_back_when_the_draft_gets_better() -> None:
     assert np.mean(np.array(better.sizes[200:]) > 2) > 0.9
 
 
+@pytest.mark.parametrize("busy", [1.0, 30.0], ids=["of a quiet hour", "of a busy hour"])
+def test_costs_that_were_kept_are_measured_anew_when_drafting_is_tried_again(busy: float) -> None:
+    """One try is enough, however much dearer drafting seemed then."""
+    before = Device(node_s=0.006 * busy).run(60)
+    policy, device = CostModel(), Device()
+    policy.recall(before.learned())
+    policy.verify.recall(before.verify.learned())
+    policy.patience, policy.plain_rounds = CostModel().patience, 0
+    device.run(policy.patience + 10, policy)
+    assert min(device.sizes[-8:]) > 1
+
+
 def test_it_notices_when_the_draft_gets_worse() -> None:
     policy = Device(agrees=0.9, promises=0.9).run(100)
     worse = Device(agrees=0.05, promises=0.9)
