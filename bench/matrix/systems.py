@@ -103,8 +103,7 @@ def command(kind: str, task: Task) -> list[str]:
     options = ("--max-tree-size", rest, *STEADY) if name == "rows" else OPTIONS[kind]
     budget = ["--ram", f"{task.ram}MiB"] if task.ram else []
     models_of = verifier if kind in ("off", "ngram") else pair
-    cache = ("--cache-values", "q8_0")  # in memory as behind a limit, so that one text is right everywhere
-    shared = [*models_of, *text, "--ctx", str(task.ctx), *budget, *cache, *SAMPLINGS[task.sampling], "--json"]
+    shared = [*models_of, *text, "--ctx", str(task.ctx), *budget, *SAMPLINGS[task.sampling], "--json"]
     return [*_PYTHON, "cadcpp", "generate", *shared, *options]
 
 

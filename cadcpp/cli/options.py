@@ -85,7 +85,7 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
     _choice(
         "--cache-values",
         CacheValues,
-        "auto",
+        "q8_0",
         "How the KV cache keeps values; the text depends on it. f16: faster the longer the text is, and 1.4 times as "
         "large. q8_0: small. auto: f16 where all weights stay in memory with room to spare, else q8_0.",
     ),

@@ -48,7 +48,7 @@ class FakeSession:
     pager = NullPager()
     load_seconds = 0.5
     resident_share = 0.25
-    context = SimpleNamespace(shape=SimpleNamespace(n_cells=256))
+    context = SimpleNamespace(shape=SimpleNamespace(n_cells=256, states=None), model=SimpleNamespace(header=None))
     engine = SimpleNamespace(verifier=SimpleNamespace(cache=SimpleNamespace(clear=lambda: None, context=context)))
 
     def __init__(self, replies: Iterable[Iterable[Step]]) -> None:
