@@ -72,10 +72,10 @@ def rows(names: Iterable[str], *, small: bool = False) -> Iterator[str]:
 def sketches(kind: int, *, small: bool = False) -> tuple[Sketch, Sketch]:
     """A dense model and a mixture with all weights of one type, but for the mixture's router.
 
-    Some rows have two blocks of weights at least: kernels differ in how they add blocks up.
+    Rows of attention and of experts have two blocks of weights at least: kernels differ in how they add blocks up.
     """
     block = max(block_size(kind), _SHORT if small else _DENSE.n_embd // 2)
-    width, n_ff = (block, 2 * block) if small else (2 * block, _DENSE.n_ff)
+    width, n_ff = (2 * block, block) if small else (2 * block, _DENSE.n_ff)
     n_head = max(block // _DENSE.head_size, 1) if small else _DENSE.n_head
     dense = replace(_DENSE, n_embd=width, n_ff=n_ff, n_head=n_head, inner=(kind,), outer=(kind,), output=kind)
     mixture = replace(dense, n_experts=8, n_used=2, expert_inner=(kind,), expert_outer=(kind,))

@@ -97,7 +97,7 @@ def sketch(header: Header) -> Sketch:
     heads = _heads(value_size, outer)
     return Sketch(
         n_embd=short(n_embd, 2 * UNIT),
-        n_ff=short(_inner_size(experts or dense, n_embd), UNIT if experts else 2 * UNIT),
+        n_ff=short(_inner_size(experts or dense, n_embd), 2 * UNIT),  # kernels differ in how they add blocks up
         head_size=head_size,
         value_size=value_size,
         n_head=heads,
