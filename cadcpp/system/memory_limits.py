@@ -3,16 +3,13 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from cadcpp.system.control_groups import control_groups, read_number
 
 _MARGIN = 16 << 20  # which others may want before anybody looks again
-_BLOCK = 512  # bytes of those that getrusage counts on Linux
 _NO_LIMIT = 1 << 60  # cgroup v1 writes "none" as a huge number
 # Limits and usage, by a control group's version. Above "high" nobody is killed, but everybody is slowed down.
 _FILES = {
@@ -86,38 +83,24 @@ def peak_bytes() -> int:
     """Largest resident set of this process so far."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
-    peak = _usage().ru_maxrss
-    if peak <= _inherited_kib():
-        peak = int(_told("/proc/self/status", b"VmHWM:") or peak)
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+    if (kib := _told("/proc/self/status", b"VmHWM:")) is not None:
+        return 1024 * int(kib)  # getrusage would count what the parent held when it forked
+    import resource
 
-
-@cache
-def _inherited_kib() -> int:
-    """The largest resident set that is told of a parent which forked, as if it were this process's; 0 if it is its own.
-
-    Of the two ways to ask, only the slow one, too slow for every token, can tell them apart.
-    """
-    told = _usage().ru_maxrss
-    return int(told) if told > int(_told("/proc/self/status", b"VmHWM:") or told) else 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def read_bytes() -> int:
     """Bytes that this process has fetched from storage, page faults included; 0 where nobody counts."""
-    if sys.platform in ("linux", "android"):
-        return int(_usage().ru_inblock) * _BLOCK
+    if (found := _told("/proc/self/io", b"read_bytes:")) is not None:
+        return int(found)
     process = psutil.Process()
     return int(process.io_counters().read_bytes) if hasattr(process, "io_counters") else 0
 
 
-def _usage() -> Any:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF)
-
-
 def _told(path: str | Path, name: bytes) -> str | None:
-    """What Linux tells of this process under a name."""
+    """What Linux tells of this process under a name. It is read after every pass, so directly."""
     with contextlib.suppress(OSError, StopIteration), open(path, "rb") as lines:
         return next(line for line in lines if line.startswith(name)).split()[1].decode()
     return None

@@ -1,6 +1,5 @@
 """What control groups leave: version 1, version 2, nested, in a container, and none."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cadcpp.system.memory_limits import is_limited, lockable_bytes, peak_bytes, read_bytes, spare_bytes
+from cadcpp.system.memory_limits import is_limited, lockable_bytes, peak_bytes, spare_bytes
 
 MIB = 1 << 20
 
@@ -79,22 +78,6 @@ def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it() -> Non
     held = np.ones(40 << 20, np.float64)  # 320 MiB
     command = [sys.executable, "-c", "from cadcpp.system.memory_limits import peak_bytes; print(peak_bytes())"]
     assert int(subprocess.run(command, capture_output=True, check=True).stdout) < held.nbytes < peak_bytes()
-
-
-@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counted by Linux")
-def test_bytes_read_are_those_that_the_kernel_tells_of(tmp_path: Path) -> None:
-    def told() -> int:
-        fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-        return int(fields["read_bytes"])
-
-    path, before = tmp_path / "file", read_bytes()
-    path.write_bytes(bytes(8 << 20))
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        file.read()
-    least, found, most = told(), read_bytes(), told()  # pages of the program itself may be read between
-    assert before <= least <= found <= most
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux's capabilities")
