@@ -53,9 +53,9 @@ def write(run: Run, path: Path) -> None:
 def render(run: Run) -> tuple[str, list[Chart]]:
     """The text, and what is to be drawn."""
     wanted = sections(bool(run.settings.get("quick")))
-    first, parts = first_page(run), [(section, RENDER[section.key](run, section)) for section in wanted]
-    last = energy(run)
-    lines = ["# What cadcpp measures", "", *first.lines, *goals_table(goals(run)), *method(), *texts(run)]
+    found, parts = goals(run), [(section, RENDER[section.key](run, section)) for section in wanted]
+    first, last = first_page(run, found), energy(run)
+    lines = ["# What cadcpp measures", "", *first.lines, *goals_table(found), *method(), *texts(run)]
     for section, part in parts:
         lines += [f"## {section.title}", "", *_body(run, section, part)]
     lines += ["## Energy", "", *last.lines, *left_out(run)]
@@ -64,13 +64,13 @@ def render(run: Run) -> tuple[str, list[Chart]]:
     ]
 
 
-def first_page(run: Run) -> Part:
+def first_page(run: Run, found: list[Goal]) -> Part:
     """What it is, the headline's table and chart, and what was not reached."""
     part = Part([*about(run), *headline(run)])
     part.draw(headline_chart(run))
-    missed = [goal for goal in goals(run) if goal.reached is False]
+    missed = [goal for goal in found if goal.reached is False]
     if missed:
-        part.say(f"**Not reached**, of {len(goals(run))} goals:")
+        part.say(f"**Not reached**, of {len(found)} goals:")
         part.say(*(f"- {g.text}: {number(g.value)} instead of {g.sign} {g.limit:g}" for g in missed))
     return part
 

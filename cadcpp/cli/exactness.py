@@ -43,8 +43,7 @@ def _kernels(where: str, mode: KernelMode) -> Finding:
 
 def _write(path: Path, mode: Literal["off", "ngram"]) -> tuple[list[int], int]:
     """Token ids, and the passes that they took."""
-    tree = TreeLimits(max_size=_ROWS)
-    config = SessionConfig(n_ctx=_N_CTX, speculative=mode, fallback="none", tree=tree)
+    config = SessionConfig(n_ctx=_N_CTX, speculative=mode, fallback="none", tree=TreeLimits(max_size=_ROWS))
     with apart(lambda: Session(path, None, config)) as session:
         stats = Stats()
         prompt = session.model.tokenize(_PROMPT)

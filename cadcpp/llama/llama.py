@@ -78,7 +78,7 @@ class Llama(ContextOwner):
     - ``ram``: memory to use in all, in bytes or as in "900MiB"; what does not fit is streamed;
     - ``speculative`` ("auto", "off", "draft", "ngram", "staged"), ``ngram``, ``max_tree_size``, ``fallback``,
       ``exact``, ``cache_values``, ``pipeline``, ``pager``, ``pin`` and ``trace``: as the options of ``cadcpp
-      generate``, but that ``cache_values`` is "q8_0" by default, as upstream's settings above have it;
+      generate``;
     - ``sampler``: "llama" for upstream's draws, "coupled" for draws that drafts know beforehand, which are as random
       and others; mirostat draws as ever;
     - ``on_round``: called with a `cadcpp.Round` after each pass of the model;

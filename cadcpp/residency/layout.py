@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from cadcpp.gguf.blocks import ahead_blocks, block_of
 from cadcpp.gguf.header import Header, Tensor
@@ -67,14 +67,20 @@ class ExpertLayer:
     @property
     def border_bytes(self) -> int:
         """Of pages that two experts share, which stay in memory when one of them goes."""
-        borders = ((part, start + i * n) for part, start, n in self.slices for i in range(self.n_experts + 1))
-        return PAGE * len({(part, offset // PAGE) for part, offset in borders if offset % PAGE})
+        return _border_bytes(self.slices, self.n_experts)
 
     def extents(self, expert: int) -> list[Extent]:
         """Where one expert lies."""
         return [
             Extent(part, start + expert * n, start + (expert + 1) * n, self.layer) for part, start, n in self.slices
         ]
+
+
+@cache
+def _border_bytes(slices: tuple[tuple[int, int, int], ...], n_experts: int) -> int:
+    """Asked for by the plan, its outlook and the pager, and tens of thousands of borders in a large mixture."""
+    borders = ((part, start + i * n) for part, start, n in slices for i in range(n_experts + 1))
+    return PAGE * len({(part, offset // PAGE) for part, offset in borders if offset % PAGE})
 
 
 @dataclass(frozen=True, slots=True)
