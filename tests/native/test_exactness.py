@@ -254,9 +254,16 @@ def test_off_claims_nothing(tiny: Callable[..., Path], caplog: pytest.LogCapture
 # the text -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where verdicts are kept for all texts."""
+    return tmp_path_factory.mktemp("verdicts")
+
+
 @pytest.fixture
-def drafting(monkeypatch: pytest.MonkeyPatch, memory: Path) -> None:
+def drafting(monkeypatch: pytest.MonkeyPatch, verdicts: Path) -> None:
     """Passes are filled up and drafted for, whatever rows cost here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(verdicts))
     monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: 1.0)
 
 
