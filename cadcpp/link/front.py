@@ -1,6 +1,7 @@
 """What listens for clients on a worker: in front of llama.cpp's server, which knows no limits."""
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cadcpp.link.address import Address
-from cadcpp.link.connection import BEAT_S, START_S, prepare
+from cadcpp.link.connection import BEAT_S, LEAVE_S, START_S, prepare
 from cadcpp.link.protocol import (
     ALIVE,
     CAPS_BYTES,
@@ -95,6 +96,7 @@ class Front:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self._listener = socket.create_server((address.host, address.port), family=family)
         self.ledger, self._start, self._told, self._cache = ledger, start, told, cache
+        self._guests = set[_Guest]()
 
     @property
     def port(self) -> int:
@@ -114,43 +116,57 @@ class Front:
 
     def _attend(self, client: socket.socket, where: str) -> None:
         prepare(client)
-        guest = _Guest(client, self._start(), self.ledger, self._cache)
+        self._guests.add(guest := _Guest(client, self._start(), self.ledger, self._lendable, self._cache))
         try:
             guest.serve()
         except (OSError, Broken) as error:
             self._told(f"client {where} is lost: {error}")
         finally:
             guest.leave()
+            self._guests.discard(guest)
+
+    def _lendable(self) -> int:
+        """Bytes that a client may ask for: one that comes back must not find what it had before still taken."""
+        for guest in [*self._guests]:
+            if guest.thread is not threading.current_thread() and has_gone(guest.client):
+                guest.end()
+        return self.ledger.free()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Guest:
     """One client and its server."""
 
     client: socket.socket
     server: Server
     ledger: Ledger
+    lendable: Callable[[], int]
     cache: WeightCache | None
     known: bool = False  # it understands ALIVE
     buffers: dict[int, int] = field(default_factory=dict)  # bytes, by what its server calls them
-    own_bytes: int = 0  # of the server itself
+    held: int = 0  # bytes of the ledger: what the server takes itself, its buffers, and one that it was just asked for
     missing: str = ""  # what of the cache was asked for and is not there: it comes next
     beaten: float = 0.0  # when the client was last told that work goes on
     inner: socket.socket = field(init=False)  # to the server
+    thread: threading.Thread = field(default_factory=threading.current_thread)  # which serves it
 
     def serve(self) -> None:
         """All its requests. Raises OSError or Broken where one of the two has gone."""
         with self.server.connect(START_S) as self.inner:
             prepare(self.inner)
-            self.own_bytes = self.server.resident_bytes()
-            self.ledger.give(-self.own_bytes)
+            self._give(-self.server.resident_bytes())
             self._serve()
 
     def leave(self) -> None:
         """End its server, and with that give back what it had; the client may wait for that before it comes again."""
         self.server.close()
-        self.ledger.give(self.own_bytes + sum(self.buffers.values()))
+        self._give(self.held)
         self.client.close()
+
+    def end(self) -> None:
+        """From another thread, of a client that has gone: wherever its own one waits, the server's end ends that."""
+        self.server.close()
+        self.thread.join(LEAVE_S)
 
     def _serve(self) -> None:
         while (found := read_head(self.client)) is not None:
@@ -160,7 +176,7 @@ class _Guest:
             match command:
                 case Command.GET_DEVICE_MEMORY:
                     read_exactly(self.client, n_bytes)
-                    send_reply(self.client, _TWO.pack(self.ledger.free(), self.ledger.free()))
+                    send_reply(self.client, _TWO.pack(*2 * [self.lendable()]))
                 case Command.ALLOC_BUFFER:
                     self._allocate(read_exactly(self.client, n_bytes))
                 case Command.FREE_BUFFER:
@@ -179,17 +195,22 @@ class _Guest:
         if not self.ledger.take(n_bytes):
             send_reply(self.client, _TWO.pack(0, 0))
             return
+        self.held += n_bytes
         reply = self._ask(Command.ALLOC_BUFFER, payload)
         buffer, _ = _TWO.unpack(reply)
         if buffer:
             self.buffers[buffer] = n_bytes
         else:
-            self.ledger.give(n_bytes)
+            self._give(n_bytes)
         send_reply(self.client, reply)
 
     def _free(self, payload: bytes) -> None:
         self.inner.sendall(head(Command.FREE_BUFFER, len(payload)) + payload)
-        self.ledger.give(self.buffers.pop(_POINTER.unpack(payload)[0], 0))
+        self._give(self.buffers.pop(_POINTER.unpack(payload)[0], 0))
+
+    def _give(self, n_bytes: int) -> None:
+        self.held -= n_bytes
+        self.ledger.give(n_bytes)
 
     def _greet(self, payload: bytes) -> None:
         self.known = payload == MARK
@@ -251,9 +272,8 @@ class _Guest:
 
     def _check_client(self) -> None:
         """Raises Broken if the client has gone: a server that hangs would keep its memory for ever."""
-        with contextlib.suppress(BlockingIOError):
-            if not self.client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-                raise Broken("it has gone in the middle of a request")
+        if has_gone(self.client):
+            raise Broken("it has gone in the middle of a request")
 
     def _has_replied(self) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -264,3 +284,18 @@ class _Guest:
     def _ask(self, command: Command, payload: bytes) -> bytes:
         self.inner.sendall(head(command, len(payload)) + payload)
         return read_exactly(self.inner, read_length(self.inner))
+
+
+def has_gone(sock: socket.socket) -> bool:
+    """Whether nothing will come from the other end any more; where the system does not tell, once all was read."""
+    hang_up = getattr(select, "POLLRDHUP", 0)
+    if hang_up and sock.fileno() >= 0:
+        poll = select.poll()
+        poll.register(sock, hang_up)
+        return bool(poll.poll(0))
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from tests.support.workers import Worker, enough_for, needs_rpc, worker
 
 pytestmark = needs_rpc
 N_CTX, N_TOKENS = 512, 60
+PATIENCE_S = 300.0  # what never comes must not be waited for for ever
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 VERSION_1 = length(28) + bytes([1, 0, 0, 0]) + bytes(24)
 WEB = b"HTTP/1.1 400 Bad Request\r\n\r\n"
@@ -37,19 +39,24 @@ class Chat:
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        self._kill = process.kill
         self._in, self._out, self._err = process.stdin, process.stdout, process.stderr
         fcntl.fcntl(self._out, fcntl.F_SETFL, fcntl.fcntl(self._out, fcntl.F_GETFL) | os.O_NONBLOCK)
 
     def say(self, line: str, *ends: str) -> tuple[str, str]:
         """The line on stderr that has one of these words in it, and what came on stdout before."""
         self._in.write(f"{line}\n".encode())
-        passed = []
-        for told in self._err:
-            passed.append(told.decode("utf-8", "replace"))
-            assert "Traceback" not in passed[-1]
-            if any(end in passed[-1] for end in ends):
-                return passed[-1].rstrip("\n"), self._shown()
-        raise AssertionError(f"none of {ends} is among {passed}")
+        passed, watchdog = [], threading.Timer(PATIENCE_S, self._kill)
+        watchdog.start()
+        try:
+            for told in self._err:
+                passed.append(told.decode("utf-8", "replace"))
+                assert "Traceback" not in passed[-1]
+                if any(end in passed[-1] for end in ends):
+                    return passed[-1].rstrip("\n"), self._shown()
+            raise AssertionError(f"none of {ends} is among {passed}")
+        finally:
+            watchdog.cancel()
 
     def _shown(self) -> str:
         return (self._out.read() or b"").decode("utf-8", "replace").rstrip("\n")

@@ -94,9 +94,11 @@ class Process:
 
     def __init__(self, fake: Fake) -> None:
         self._address, self._computed = fake.address, 0.0
+        self._sock: socket.socket | None = None
 
     def connect(self, seconds: float) -> socket.socket:
-        return socket.create_connection((self._address.host, self._address.port), timeout=seconds)
+        self._sock = socket.create_connection((self._address.host, self._address.port), timeout=seconds)
+        return self._sock
 
     def resident_bytes(self) -> int:
         return 10
@@ -107,6 +109,9 @@ class Process:
 
     def close(self) -> None:
         """The fake server serves others."""
+        if self._sock is not None:
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -294,6 +299,26 @@ def test_a_client_that_goes_while_its_server_hangs_leaves_nothing(
         if thread.name == GUEST:
             thread.join()
     assert front.ledger.free() == 1000
+
+
+@pytest.mark.parametrize("command", [Command.GET_TENSOR, Command.ALLOC_BUFFER])
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_client_that_comes_back_finds_what_it_had(
+    fake: Fake, front: Front, monkeypatch: pytest.MonkeyPatch, command: Command, pipelined: bool
+) -> None:
+    """At once, wherever its server hangs, and though there is a request of it that nobody has read yet."""
+    monkeypatch.setattr("cadcpp.link.front.BEAT_S", 1000.0)
+    asked = threading.Event()
+    fake.during[command] = lambda _: asked.set()
+    with client_of_front(front) as client:
+        ask(client, Command.HELLO, bytes(CAPS_BYTES))
+        send(client, command, ALLOC.pack(0, 900) if command == Command.ALLOC_BUFFER else GET)
+        if pipelined:
+            send(client, Command.GET_DEVICE_MEMORY, bytes(4))
+        asked.wait()
+    with client_of_front(front) as client:
+        ask(client, Command.HELLO, bytes(CAPS_BYTES))
+        assert ask(client, Command.GET_DEVICE_MEMORY, bytes(4)) == struct.pack("<QQ", 990, 990)
 
 
 def test_what_is_kept_counts_only_as_it_was_sent(fake: Fake, tmp_path: Path) -> None:
