@@ -255,31 +255,39 @@ def make_sampling(
     )
 
 
-def session_config(
-    ctx: int | None,
-    threads: int | None,
-    speculative: Speculative,
-    ngram: Path | None,
-    max_tree_size: int | None,
-    ram: str | None,
-    cache_values: CacheValues,
-    workers: str | None,
-    fallback: Fallback,
-    exact: Exact,
-    no_pipeline: bool,
-    no_pager: bool,
-    pin: Pin,
-    trace: Path | None,
+def pair_config(
+    ctx: int | None, max_tree_size: int | None, ram: str | None, cache_values: CacheValues, workers: str | None
 ) -> "SessionConfig":
-    """Settings from the command line; checks every number."""
+    """Settings from `PAIR_OPTIONS`; checks every number."""
     from cadcpp.config import SessionConfig
     from cadcpp.tree.limits import limit_tree
     from cadcpp.util.byte_size import parse_size
 
     return SessionConfig(
         n_ctx=_CTX if ctx is None else ctx,
-        n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
+        cache_values=cache_values,
+        workers=make_workers(workers),
+        tree=limit_tree(max_tree_size),
+    )
+
+
+def session_config(
+    threads: int | None,
+    speculative: Speculative,
+    ngram: Path | None,
+    fallback: Fallback,
+    exact: Exact,
+    no_pipeline: bool,
+    no_pager: bool,
+    pin: Pin,
+    trace: Path | None,
+    **pair: Any,
+) -> "SessionConfig":
+    """Settings from `MODEL_OPTIONS`; checks every number."""
+    return replace(
+        pair_config(**pair),
+        n_threads=threads,
         pager=not no_pager,
         pin=pin,
         pipeline=not no_pipeline,
@@ -288,9 +296,6 @@ def session_config(
         trace=trace,
         fallback=fallback,
         exact=exact,
-        cache_values=cache_values,
-        workers=make_workers(workers),
-        tree=limit_tree(max_tree_size),
     )
 
 
@@ -326,7 +331,7 @@ def open_session(
     from cadcpp.system.cpu_load import CpuLoad
 
     load = CpuLoad()  # looks at what others compute while modules are imported
-    config = session_config(ctx, **settings).resolve(draft is not None)
+    config = session_config(ctx=ctx, **settings).resolve(draft is not None)
     from cadcpp.runtime.session import Session
     from cadcpp.runtime.stages import apart
 
