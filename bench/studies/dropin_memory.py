@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from bench.measure import record
+from bench.program import run_program
 
 CTX = 4096
 SYSTEMS = {
@@ -66,4 +67,4 @@ def make(kind: str) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)
