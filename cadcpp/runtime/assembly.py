@@ -2,18 +2,16 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cadcpp.config import SessionConfig
 from cadcpp.draft.base import Drafter, NoDrafter
 from cadcpp.errors import ConfigError
-from cadcpp.gguf.header import Header, read_header, rope_of
-from cadcpp.gguf.validate import check_context, check_generative
+from cadcpp.gguf.header import Header, rope_of
+from cadcpp.gguf.validate import check_context
 from cadcpp.gguf.vocabulary import check_pair
 from cadcpp.link.traffic import NoWorkers
 from cadcpp.modes import Pin
@@ -34,11 +32,11 @@ from cadcpp.runtime.kernel_choice import same_with_all
 from cadcpp.runtime.learned_costs import LearnedCosts
 from cadcpp.runtime.learned_demand import LearnedDemand
 from cadcpp.runtime.session_drafter import make_drafter
+from cadcpp.runtime.session_models import SessionModels, usable
 from cadcpp.runtime.session_plan import MakePlan, plan_with
 from cadcpp.runtime.session_policy import learned_costs, make_policy
-from cadcpp.runtime.stages import BACKGROUND
 from cadcpp.system.cpu import most_threads
-from cadcpp.system.mapping import Mapping, is_shareable
+from cadcpp.system.mapping import Mapping
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.limits import GrowthOptions
 from cadcpp.verify.verifier import Verifier
@@ -82,7 +80,7 @@ class Assembly:
         """Raises CadError for what cannot work, as far as it can be told before anything is loaded."""
         self.config, self._parts, self._stack = config, parts, stack
         self._trace = self._start_trace()
-        header, draft_header = _usable(verifier), _usable(draft) if draft else None
+        header, draft_header = usable(verifier), usable(draft) if draft else None
         check_context(config.n_ctx, header)
         if draft_header is not None:
             check_pair(header, draft_header)
@@ -92,8 +90,9 @@ class Assembly:
         self._check_exact()
         if planned is not None:
             planned(self.plan)
-        draft_model = self._draft_model(draft_header)
-        self.model = self._load_verifier(header)
+        models = SessionModels(self.plan, stack)
+        draft_model = self._draft_model(models, draft_header)
+        self.model = self._load_verifier(models, header)
         self.model.rope = config.rope
         drafter = parts.drafter or self._drafter(draft_model)
         self.pager = self._start_pager()
@@ -115,15 +114,10 @@ class Assembly:
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
 
-    def _draft_model(self, header: Header | None) -> Callable[[], Model] | None:
-        """What gives the draft model; it is loaded beside the verifier, unless both would read from disk at once."""
+    def _draft_model(self, models: SessionModels, header: Header | None) -> Callable[[], Model] | None:
         if header is None or self._parts.drafter is not None or not self.plan.kernels.drafts:
             return None
-        if self.plan.streams:
-            return partial(self._model, header, vocabulary=False, repacked=True)
-        loading = BACKGROUND.submit(Model, header.path, header=header, vocabulary=False, repacked=True)
-        self._stack.callback(_close_loaded, loading)
-        return loading.result
+        return models.draft(header)
 
     def _compute_threads(self, header: Header) -> ComputeThreads:
         """As many as were asked for, else as many as others leave, as far as the text does not see them change."""
@@ -131,13 +125,10 @@ class Assembly:
         counts = thread_counts(n, most_threads().n) if self.config.threads_because else ()
         return ComputeThreads(n, counts if same_with_all(header, self.plan.kernels, counts) else ())
 
-    def _load_verifier(self, header: Header) -> Model:
-        # Where only a stub can be mapped over, it is needed without a pager too.
-        stub = self.plan.streams and (self.config.pager or not all(is_shareable(part.path) for part in header.parts))
-        stub = stub or bool(self.plan.workers) and not self.plan.kernels.repacked  # else all would be read at once
+    def _load_verifier(self, models: SessionModels, header: Header) -> Model:
         spread = self.crew.spread(self.plan.workers) if self.crew else None
-        model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked, spread=spread)
-        if stub and model.limited != self.plan.limited:  # what could not be foreseen
+        model = models.verifier(header, spread, pager=self.config.pager)
+        if model.limited != self.plan.limited:  # what could not be foreseen
             self.plan = replace(self.plan, limited=model.limited)
         if self.plan.limited:
             logger.warning("cadcpp: %s", self.plan.limited)
@@ -160,11 +151,6 @@ class Assembly:
                 "cadcpp: nothing is drafted: %s, so one row at a time is faster; exact off drafts all the same",
                 self.plan.kernels.alone_because,
             )
-
-    def _model(self, header: Header, **how: Any) -> Model:
-        model = Model(header.path, header=header, **how)
-        self._stack.callback(model.close)
-        return model
 
     def _context(self, model: Model, shape: ContextShape, watcher: Watcher | None = None) -> Context:
         context = Context(model, shape, self._threads.n, watcher)
@@ -237,16 +223,3 @@ class Assembly:
             learned.recall(pager.demand)
             self._stack.callback(learned.keep, pager.demand)
         return pager
-
-
-def _close_loaded(loading: Future[Model]) -> None:
-    """Close a model as soon as it is loaded, if it ever is."""
-    wait((loading,))
-    if not loading.exception():
-        loading.result().close()
-
-
-def _usable(path: str | Path) -> Header:
-    header = read_header(Path(path))
-    check_generative(header)
-    return header
