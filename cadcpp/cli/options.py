@@ -53,6 +53,14 @@ def _choice(name: str, kind: Any, default: str, help: str) -> Callable[[F], F]:
     return click.option(name, type=click.Choice(get_args(kind)), default=default, show_default=True, help=help)
 
 
+CACHE_VALUES: Callable[[F], F] = _choice(
+    "--cache-values",
+    CacheValues,
+    "q8_0",
+    "How the KV cache keeps values; the text depends on it. f16: faster the longer the text is, and 1.4 times as "
+    "large. q8_0: small. auto: f16 where all weights stay in memory with room to spare, else q8_0.",
+)
+
 PAIR_OPTIONS: Callable[[F], F] = _stack(
     click.option(
         "-m",
@@ -82,13 +90,7 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
         help="Memory to use in all, such as 900MiB or 4GB: weights, KV caches, buffers and Python. Weights that do not "
         "fit are streamed from the disk. [default: what the system has available]",
     ),
-    _choice(
-        "--cache-values",
-        CacheValues,
-        "q8_0",
-        "How the KV cache keeps values; the text depends on it. f16: faster the longer the text is, and 1.4 times as "
-        "large. q8_0: small. auto: f16 where all weights stay in memory with room to spare, else q8_0.",
-    ),
+    CACHE_VALUES,
     click.option(
         "--workers",
         metavar="HOST:PORT,...",
