@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cadcpp.gguf.quantize import quantize
 from tests.support.vocab import N_VOCAB, add_vocabulary
 
-_SLOW = ("MXFP4",)  # types of which the package makes the same bytes as ggml in ten times the time
+_SLOW = ("MXFP4", "Q8_0")  # types of which the package makes the same bytes as ggml in 2 to 9 times the time
 Shapes = dict[str, tuple[int, ...]]  # as numpy has them: outputs first, inputs last
 Fill = Callable[[str, tuple[int, ...]], NDArray[np.float32]]
 
