@@ -223,7 +223,7 @@ def test_streams_that_take_turns_have_each_their_own_figures(tiny: Callable[...,
 
 def test_what_a_call_shows_of_its_own_is_hidden_from_other_threads(tiny: Callable[..., Path]) -> None:
     with Llama(str(tiny("llama", type_name="Q8_0")), n_ctx=256, n_threads=1, verbose=False) as llama:
-        llama._control_marks = frozenset({llama.token_eos()})  # type: ignore[misc]
+        llama._control_marks = frozenset({llama.token_eos()})
         with ThreadPoolExecutor(1) as pool, llama.showing_marks():
             assert llama.detokenize([llama.token_eos()]) == b"</s>"
             assert pool.submit(llama.detokenize, [llama.token_eos()]).result() == b""
