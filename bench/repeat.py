@@ -5,6 +5,7 @@ import json
 import sys
 
 from bench.matrix.grid import all_cells
+from bench.program import run_program
 
 
 def main() -> None:
@@ -21,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -17,6 +17,7 @@ from bench.matrix.grid import sections
 from bench.matrix.runner import run
 from bench.measure import record
 from bench.measure.results import MEASURED, load
+from bench.program import run_program
 from bench.report import build
 
 MINUTES, QUICK_MINUTES = 58.0, 9.0
@@ -58,4 +59,4 @@ def publish(path: Path, *, whole: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

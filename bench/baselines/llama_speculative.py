@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.baselines.own_defaults import survives_defaults
 from bench.measure.record import ROOT
+from bench.program import run_program
 
 BINARY = ROOT / "bench" / "build" / "bin" / "llama-speculative-simple"
 _OPTIONS = {
@@ -74,4 +75,4 @@ def parse(output: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -21,6 +21,7 @@ from llama_cpp import llama_cpp as api  # noqa: E402
 
 from bench.baselines.own_defaults import model_params  # noqa: E402
 from bench.baselines.token_times import TokenTimes  # noqa: E402
+from bench.program import run_program  # noqa: E402
 
 
 def main() -> None:
@@ -102,4 +103,4 @@ def tokenize(vocab: int, text: bytes) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -10,6 +10,7 @@ from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
 from bench.baselines import upstream
 from bench.baselines.token_times import TokenTimes
+from bench.program import run_program
 
 
 def main() -> None:
@@ -49,4 +50,4 @@ def write(llama: Any, prompt: list[int], n: int, times: TokenTimes) -> list[int]
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

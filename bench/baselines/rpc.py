@@ -11,6 +11,7 @@ os.environ["GGML_CPU_TILED_MM"] = "0"
 
 from bench.baselines.plain import make_context, options_parser, tokenize, write  # noqa: E402
 from bench.baselines.token_times import TokenTimes  # noqa: E402
+from bench.program import run_program
 from cadcpp.link.address import Address  # noqa: E402
 from cadcpp.link.link import Link  # noqa: E402
 from cadcpp.native.lib import api  # noqa: E402
@@ -46,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

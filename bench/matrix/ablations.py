@@ -12,6 +12,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from bench.program import run_program
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import Header
 from cadcpp.modes import Pin
@@ -96,4 +97,4 @@ def config_of(options: argparse.Namespace) -> SessionConfig:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from bench.measure.memory_wall import Limits, why_not
+from bench.program import run_program
 from cadcpp.util.byte_size import parse_size
 
 
@@ -41,4 +42,4 @@ def _program(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

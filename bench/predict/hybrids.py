@@ -13,6 +13,7 @@ from bench.predict.devices import DEVICES, Device
 from bench.predict.forecast import Forecast, forecast
 from bench.predict.published import write
 from bench.predict.simulate import RANGE
+from bench.program import run_program
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header, read_header
@@ -70,4 +71,4 @@ def cast(verifier: Header, draft: Header | None, n_gb: int, agreement: float) ->
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

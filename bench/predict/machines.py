@@ -6,6 +6,7 @@ python -m bench.predict.machines        a table in Markdown
 from bench.predict.devices import ARCHITECTURES, DEVICES
 from bench.predict.forecast import Workers, forecast, header_of
 from bench.predict.simulate import RANGE
+from bench.program import run_program
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header
 from cadcpp.models.catalog import pairs
@@ -58,4 +59,4 @@ def _figure(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

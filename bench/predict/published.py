@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 
 from bench.predict.devices import Architecture
+from bench.program import run_program
 from cadcpp.gguf.ggml_base import row_bytes
 
 Tensors = dict[str, tuple[int, ...]]  # shapes, the contiguous dimension first
@@ -231,4 +232,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

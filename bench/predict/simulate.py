@@ -17,6 +17,7 @@ from bench.matrix.cell import MIB
 from bench.measure import record
 from bench.predict.devices import ARCHITECTURES, DEVICES, Device
 from bench.predict.forecast import Forecast, forecast, header_of
+from bench.program import run_program
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.models.catalog import Pair, pairs
@@ -185,4 +186,4 @@ def errors(cells: Sequence[Cell], what: str) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -14,6 +14,7 @@ from bench.matrix.grid import Section, sections
 from bench.matrix.systems import OTHERS
 from bench.measure.record import ROOT
 from bench.measure.results import Run, differing, latest, load
+from bench.program import run_program
 from bench.report.charts import Chart, can_draw, draw_all
 from bench.report.goals import Goal, goals
 from bench.report.part import Part
@@ -159,4 +160,4 @@ def put_headline(run: Run, readme: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

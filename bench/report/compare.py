@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure.results import Result, Run, load
+from bench.program import run_program
 from bench.report.tables import number
 
 LARGER_IS_BETTER = ("pass", "accepted")
@@ -115,4 +116,4 @@ def show(before: Run, after: Run, exact: list[Change], timed: list[Change]) -> N
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -16,6 +16,7 @@ from typing import get_args
 from bench.matrix import models
 from bench.matrix.workloads import CASES
 from bench.measure import record
+from bench.program import run_program
 from cadcpp.chat.conversation import Conversation
 from cadcpp.chat.template import Template
 from cadcpp.config import SamplingConfig, SessionConfig
@@ -130,4 +131,4 @@ def show(table: dict[str, dict[str, Result]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -1,4 +1,4 @@
-"""What the drop-in class holds in memory, beside upstream's with the same model and context.
+"""What the drop-in class holds in memory, beside upstream's at its own defaults with the same model and context.
 
     python -m bench.studies.dropin_memory
 
@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from bench.measure import record
+from bench.program import run_program
 
 CTX = 4096
 SYSTEMS = {
@@ -50,7 +51,7 @@ def measure(kind: str) -> dict[str, int]:
 
 
 def make(kind: str) -> Any:
-    """One of the systems, all with flash attention and a q8_0 cache. What another one needs is not imported."""
+    """One of the systems. What another one needs is not imported."""
     path = record.demo_verifier()
     if kind in ("draft", "ngram"):
         from cadcpp import Llama
@@ -62,8 +63,9 @@ def make(kind: str) -> Any:
     from bench.baselines import upstream
 
     guess = LlamaPromptLookupDecoding() if kind == "lookup" else None
-    return upstream.load(path, n_ctx=CTX, type_k=8, type_v=8, draft_model=guess)
+    # Without all logits it crashes once a text with drafts is longer than one batch.
+    return upstream.load(path, n_ctx=CTX, draft_model=guess, logits_all=guess is not None)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

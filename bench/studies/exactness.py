@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from bench.program import run_program
 from bench.studies.replay import replays
 from cadcpp.gguf.ggml_base import block_size, type_name
 from cadcpp.gguf.sketch import Sketch
@@ -107,4 +108,4 @@ def _words(found: Granularity | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bench.matrix.cell import prompt
 from bench.matrix.workloads import CASES
 from bench.measure import record
+from bench.program import run_program
 from bench.studies import expert_replay
 from bench.studies.expert_replay import Routing
 from cadcpp.config import SamplingConfig, SessionConfig
@@ -116,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

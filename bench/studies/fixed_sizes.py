@@ -14,6 +14,7 @@ from bench.matrix.grid import AS_IS, MEDIUM, ROWS, SLOW, cell
 from bench.matrix.systems import OURS, SAME
 from bench.matrix.workloads import CASES
 from bench.measure.results import Run
+from bench.program import run_program
 from bench.report.build import texts
 from bench.report.statistics import mean, median
 from bench.report.tables import number, table
@@ -69,4 +70,4 @@ def of_place(found: Run, place: Place) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -17,6 +17,7 @@ from bench.matrix import models
 from bench.matrix.cell import Place, measure, prompt
 from bench.measure import record
 from bench.measure.memory_wall import why_not
+from bench.program import run_program
 from cadcpp.models.demo import hybrid_verifier
 
 CTX = 2048
@@ -105,4 +106,4 @@ def _line(place: Place, case: str, name: str, found: dict[str, Any], plain_s: fl
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

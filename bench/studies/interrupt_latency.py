@@ -11,6 +11,7 @@ from bench.matrix.grid import BUDGET, cell
 from bench.matrix.systems import OURS, command
 from bench.measure import record
 from bench.measure.memory_wall import why_not
+from bench.program import run_program
 from cadcpp.gguf.header import read_header
 from cadcpp.residency.memory_plan import make_plan
 
@@ -36,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

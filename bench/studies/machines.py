@@ -21,6 +21,7 @@ from bench.matrix.cell import MIB, prompt
 from bench.measure import record
 from bench.measure.memory_wall import Limits, why_not
 from bench.measure.slow_link import SlowLink
+from bench.program import run_program
 from cadcpp.gguf.header import read_header
 from cadcpp.link.address import Address
 
@@ -130,4 +131,4 @@ def _tell(system: str, disk: int, wire: Wire | None, result: dict[str, Any]) -> 
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

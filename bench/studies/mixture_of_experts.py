@@ -25,6 +25,7 @@ from bench.matrix.runner import begin, write
 from bench.measure import record
 from bench.measure.memory_wall import why_not
 from bench.measure.results import Result, Run, load
+from bench.program import run_program
 from cadcpp.models.demo_mixture import demo_mixture
 
 PLAIN, OWN, DRAFTED = SYSTEMS = "plain llama.cpp", "cadcpp", "cadcpp, draft"
@@ -134,4 +135,4 @@ def _figures(found: Result, plain_s: float | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -16,6 +16,7 @@ from typing import Any
 from bench.matrix.workloads import CASES
 from bench.measure import record
 from bench.measure.patched import patched
+from bench.program import run_program
 from cadcpp.chat.conversation import Conversation
 from cadcpp.chat.template import Template
 from cadcpp.config import SamplingConfig, SessionConfig
@@ -112,4 +113,4 @@ def show(rounds: list[Round], options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

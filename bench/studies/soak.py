@@ -20,6 +20,7 @@ from typing import Any
 from bench.matrix.workloads import CASES, COPIES, in_template
 from bench.measure import record, run_limited
 from bench.measure.resources import ResourceGrowth, Resources
+from bench.program import run_program
 from bench.studies.soak_request import Reply, Request, write
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.modes import Speculative
@@ -168,4 +169,4 @@ class Soak:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -15,6 +15,7 @@ from bench.matrix.grid import cell
 from bench.matrix.systems import OURS, PLAIN
 from bench.matrix.workloads import CASES
 from bench.measure.results import Run
+from bench.program import run_program
 from bench.report.build import texts
 from bench.report.statistics import mean, ratio
 from bench.report.tables import number, table, times
@@ -82,4 +83,4 @@ def _prompt_ratio(found: Run, name: str) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

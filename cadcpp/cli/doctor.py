@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
+from cadcpp.cli.options import CACHE_VALUES
 from cadcpp.cli.terminal import say
+from cadcpp.modes import CacheValues
 
 _WRONG = 1
 
@@ -27,8 +29,9 @@ _WRONG = 1
     metavar="V.gguf",
     help="Look at this model instead: whether speculation keeps its text here. Writes some of it, with and without.",
 )
+@CACHE_VALUES
 @click.pass_context
-def command(ctx: click.Context, models: Path, verifier: Path | None) -> None:
+def command(ctx: click.Context, models: Path, verifier: Path | None, cache_values: CacheValues) -> None:
     """Check the installation and the device, and say what helps.
 
     Looks at llama.cpp, memory, swap, disk and processor. Each line begins with ok, note, slow or wrong. The exit code
@@ -38,7 +41,7 @@ def command(ctx: click.Context, models: Path, verifier: Path | None) -> None:
     from cadcpp.cli.exactness import try_model
 
     states = set()
-    for finding in examine(models) if verifier is None else try_model(verifier):
+    for finding in examine(models) if verifier is None else try_model(verifier, cache_values):
         states.add(finding.state)
         say(f"{finding.state:<6} {finding.what}")
         if finding.remedy:

@@ -1,15 +1,16 @@
 """Whether speculation keeps the text of one model on this machine."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from cadcpp.cli.diagnose import Finding
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import read_header
 from cadcpp.gguf.validate import check_generative
+from cadcpp.modes import CacheValues
 from cadcpp.residency.kernel_mode import KernelMode
-from cadcpp.runtime.kernel_choice import kernel_modes
+from cadcpp.runtime.kernel_choice import foreseen_modes
 from cadcpp.runtime.session import Session
 from cadcpp.runtime.stages import apart
 from cadcpp.telemetry.stats import Stats
@@ -19,14 +20,16 @@ _PROMPT = "The quick brown fox jumps over the lazy dog. " * 4  # so that the tex
 _N, _N_CTX, _ROWS = 64, 512, 16
 
 
-def try_model(path: Path) -> Iterator[Finding]:
+def try_model(path: Path, cache_values: CacheValues) -> Iterator[Finding]:
     """The kernels as they were tried on a small model like it, then the model itself."""
     header = read_header(path)
     check_generative(header)
-    modes = kernel_modes(SessionConfig(), header)
+    config = SessionConfig(n_ctx=_N_CTX, fallback="none", tree=TreeLimits(max_size=_ROWS), cache_values=cache_values)
+    modes = foreseen_modes(config, header)
     yield _kernels("in memory", modes.kept)
     yield _kernels("streamed", modes.streamed)
-    plain, drafted = _write(path, "off"), _write(path, "ngram")
+    plain = _write(path, replace(config, speculative="off"))
+    drafted = _write(path, replace(config, speculative="ngram"))
     same = plain[0] == drafted[0]
     yield Finding(
         "ok" if same else "wrong",
@@ -41,9 +44,8 @@ def _kernels(where: str, mode: KernelMode) -> Finding:
     return Finding("ok" if mode.exact else "note", f"{where}: {mode.verdict}", remedy)
 
 
-def _write(path: Path, mode: Literal["off", "ngram"]) -> tuple[list[int], int]:
+def _write(path: Path, config: SessionConfig) -> tuple[list[int], int]:
     """Token ids, and the passes that they took."""
-    config = SessionConfig(n_ctx=_N_CTX, speculative=mode, fallback="none", tree=TreeLimits(max_size=_ROWS))
     with apart(lambda: Session(path, None, config)) as session:
         stats = Stats()
         prompt = session.model.tokenize(_PROMPT)

@@ -53,6 +53,14 @@ def _choice(name: str, kind: Any, default: str, help: str) -> Callable[[F], F]:
     return click.option(name, type=click.Choice(get_args(kind)), default=default, show_default=True, help=help)
 
 
+CACHE_VALUES: Callable[[F], F] = _choice(
+    "--cache-values",
+    CacheValues,
+    "q8_0",
+    "How the KV cache keeps values; the text depends on it. f16: faster the longer the text is, and 1.4 times as "
+    "large. q8_0: small. auto: f16 where all weights stay in memory with room to spare, else q8_0.",
+)
+
 PAIR_OPTIONS: Callable[[F], F] = _stack(
     click.option(
         "-m",
@@ -82,13 +90,7 @@ PAIR_OPTIONS: Callable[[F], F] = _stack(
         help="Memory to use in all, such as 900MiB or 4GB: weights, KV caches, buffers and Python. Weights that do not "
         "fit are streamed from the disk. [default: what the system has available]",
     ),
-    _choice(
-        "--cache-values",
-        CacheValues,
-        "q8_0",
-        "How the KV cache keeps values; the text depends on it. f16: faster the longer the text is, and 1.4 times as "
-        "large. q8_0: small. auto: f16 where all weights stay in memory with room to spare, else q8_0.",
-    ),
+    CACHE_VALUES,
     click.option(
         "--workers",
         metavar="HOST:PORT,...",
@@ -255,31 +257,39 @@ def make_sampling(
     )
 
 
-def session_config(
-    ctx: int | None,
-    threads: int | None,
-    speculative: Speculative,
-    ngram: Path | None,
-    max_tree_size: int | None,
-    ram: str | None,
-    cache_values: CacheValues,
-    workers: str | None,
-    fallback: Fallback,
-    exact: Exact,
-    no_pipeline: bool,
-    no_pager: bool,
-    pin: Pin,
-    trace: Path | None,
+def pair_config(
+    ctx: int | None, max_tree_size: int | None, ram: str | None, cache_values: CacheValues, workers: str | None
 ) -> "SessionConfig":
-    """Settings from the command line; checks every number."""
+    """Settings from `PAIR_OPTIONS`; checks every number."""
     from cadcpp.config import SessionConfig
     from cadcpp.tree.limits import limit_tree
     from cadcpp.util.byte_size import parse_size
 
     return SessionConfig(
         n_ctx=_CTX if ctx is None else ctx,
-        n_threads=threads,
         ram=parse_size(ram) if ram is not None else None,
+        cache_values=cache_values,
+        workers=make_workers(workers),
+        tree=limit_tree(max_tree_size),
+    )
+
+
+def session_config(
+    threads: int | None,
+    speculative: Speculative,
+    ngram: Path | None,
+    fallback: Fallback,
+    exact: Exact,
+    no_pipeline: bool,
+    no_pager: bool,
+    pin: Pin,
+    trace: Path | None,
+    **pair: Any,
+) -> "SessionConfig":
+    """Settings from `MODEL_OPTIONS`; checks every number."""
+    return replace(
+        pair_config(**pair),
+        n_threads=threads,
         pager=not no_pager,
         pin=pin,
         pipeline=not no_pipeline,
@@ -288,9 +298,6 @@ def session_config(
         trace=trace,
         fallback=fallback,
         exact=exact,
-        cache_values=cache_values,
-        workers=make_workers(workers),
-        tree=limit_tree(max_tree_size),
     )
 
 
@@ -326,7 +333,7 @@ def open_session(
     from cadcpp.system.cpu_load import CpuLoad
 
     load = CpuLoad()  # looks at what others compute while modules are imported
-    config = session_config(ctx, **settings).resolve(draft is not None)
+    config = session_config(ctx=ctx, **settings).resolve(draft is not None)
     from cadcpp.runtime.session import Session
     from cadcpp.runtime.stages import apart
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cadcpp.cli.options import PAIR_OPTIONS, default_ctx, make_workers
+from cadcpp.cli.options import PAIR_OPTIONS, default_ctx, pair_config
 from cadcpp.cli.plan_workers import remarks_on_workers, with_workers
 from cadcpp.cli.terminal import say
 
 if TYPE_CHECKING:
     from cadcpp.config import SessionConfig
-    from cadcpp.modes import CacheValues
     from cadcpp.residency.memory_plan import Plan
     from cadcpp.residency.tree_buffers import TreeBuffers
 
@@ -28,15 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; sizes in bytes, times in seconds.")
 def command(
-    model: Path,
-    draft: Path | None,
-    ctx: int | None,
-    max_tree_size: int | None,
-    ram: str | None,
-    cache_values: "CacheValues",
-    workers: str | None,
-    disk_speed: str | None,
-    as_json: bool,
+    model: Path, draft: Path | None, ctx: int | None, disk_speed: str | None, as_json: bool, **settings: Any
 ) -> None:
     """Show where memory would go, and how fast a reply can be.
 
@@ -45,7 +36,10 @@ def command(
     """
     from cadcpp.util.byte_size import parse_size
 
-    config = _config(model, draft, ctx, max_tree_size, ram, cache_values, workers)
+    config = pair_config(ctx, **settings).resolve(draft is not None)
+    if ctx is None:
+        config = replace(config, n_ctx=default_ctx(model))
+    config = config.with_threads()
     plan, tree_buffers = _plan(model, draft, config)
     values = _values(plan, tree_buffers, parse_size(disk_speed) if disk_speed else None, model)
     lines = [_table(values, plan)]
@@ -54,29 +48,6 @@ def command(
         values |= with_workers(plan, alone, config, model, tree_buffers.rows, values["disk_bytes_per_second"])
         lines += ["", *remarks_on_workers(values)]
     say(json.dumps(values) if as_json else "\n".join(lines))
-
-
-def _config(
-    model: Path,
-    draft: Path | None,
-    ctx: int | None,
-    max_tree_size: int | None,
-    ram: str | None,
-    cache_values: "CacheValues",
-    workers: str | None,
-) -> "SessionConfig":
-    from cadcpp.config import SessionConfig
-    from cadcpp.tree.limits import limit_tree
-    from cadcpp.util.byte_size import parse_size
-
-    config = SessionConfig(
-        n_ctx=default_ctx(model) if ctx is None else ctx,
-        ram=parse_size(ram) if ram is not None else None,
-        cache_values=cache_values,
-        workers=make_workers(workers),
-        tree=limit_tree(max_tree_size),
-    )
-    return config.resolve(draft is not None).with_threads()
 
 
 def _plan(model: Path, draft: Path | None, config: "SessionConfig") -> "tuple[Plan, TreeBuffers]":

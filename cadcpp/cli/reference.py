@@ -136,5 +136,11 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-if __name__ == "__main__":
+@click.command()
+def show() -> None:
+    """Print the page."""
     say(page().rstrip("\n"))
+
+
+if __name__ == "__main__":
+    show()

@@ -29,6 +29,7 @@ from cadcpp.llama.options import (
     tell_unused,
     with_own_rope,
 )
+from cadcpp.llama.reply import Reply
 from cadcpp.llama.serial import in_turn
 from cadcpp.llama.upstream import RANDOM_SEED, Upstream, construct, own_parts, session_parts
 from cadcpp.modes import Draws
@@ -105,14 +106,12 @@ class Llama(ContextOwner):
     def __init__(self, model_path: str, *, on_round: Callable[[Round], None] | None = None, **options: Any) -> None:
         self._stack = ExitStack()  # upstream's __del__ closes it, whatever happens here
         super().__init__()
-        self._n_begun = 0  # texts
-        self._n_wanted = 0  # tokens that the call under way will take at most; 0: nobody knows
+        self._reply = Reply()  # of the last call
+        self._begun = self._reply  # the one that upstream writes
         self._stopped = False
-        self._prompt: list[int] = []  # of the last call
-        self._drawn: list[int] = []  # tokens that it has written, which may be more than it has shown
         self._marks: frozenset[int] = frozenset()  # control tokens that are shown
         self._draws: Draws = "llama"
-        self._options, self.on_round, self.last_stats = options, on_round, Stats()
+        self._options, self.on_round = options, on_round
         settings, upstream = sort_out(options)
         draft_model = upstream.pop("draft_model")
         upstream = with_own_rope(model_path, upstream)
@@ -228,19 +227,21 @@ class Llama(ContextOwner):
     @_as(Upstream.detokenize)
     def detokenize(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> bytes:
         self._check_tokens(tokens)  # llama.cpp would end the process
-        if self._marks.isdisjoint(tokens):
+        marks = self._marks if self._is_mine else frozenset()
+        if marks.isdisjoint(tokens):
             return bytes(super().detokenize(tokens, *args, **kwargs))
-        parts = ([*group] for _, group in groupby(tokens, lambda token: token in self._marks))
-        return b"".join(bytes(super(Llama, self).detokenize(part, special=part[0] in self._marks)) for part in parts)
+        parts = ([*group] for _, group in groupby(tokens, lambda token: token in marks))
+        return b"".join(bytes(super(Llama, self).detokenize(part, special=part[0] in marks)) for part in parts)
 
     @contextmanager
     def showing_marks(self) -> Iterator[None]:
-        """Inside, texts have the control tokens that tool calls are made up of."""
-        self._marks = self._control_marks
-        try:
-            yield
-        finally:
-            self._marks = frozenset()
+        """Inside, texts have the control tokens that tool calls are made up of; no other thread is there meanwhile."""
+        with self.turn():
+            self._marks = self._control_marks
+            try:
+                yield
+            finally:
+                self._marks = frozenset()
 
     @functools.cached_property
     def _control_marks(self) -> frozenset[int]:
@@ -270,9 +271,12 @@ class Llama(ContextOwner):
     ) -> Generator[Any, None, None]:
         """Upstream's chunks, or its one answer; nothing is done before the first of them is asked for."""
         self._check_tokens(map(int, wanted["logit_bias"] or ()))  # upstream would print an error for each token
-        self._n_wanted = max(wanted["max_tokens"] or 0, 0)  # so that no tree is larger than what is left to write
+        self._reply = Reply(n_wanted=max(wanted["max_tokens"] or 0, 0))
         if wanted["stream"]:
-            yield from super().create_completion(*args, **kwargs)
+            for chunk in super().create_completion(*args, **kwargs):
+                reply = self._reply
+                yield chunk
+                self._regain(reply)
         elif wanted["echo"]:
             yield self._echoed(wanted)
         else:
@@ -287,8 +291,9 @@ class Llama(ContextOwner):
         shown = prompt if isinstance(prompt, str) else self.spelled(prompt)
         choice["text"] = shown + choice["text"]
         if given["logprobs"] is not None:
-            n_hidden = int(isinstance(prompt, str) and self._prompt[:1] == [self.token_bos()])
-            ids = [*self._prompt, *self._drawn[:n]]
+            reply = self._reply
+            n_hidden = int(isinstance(prompt, str) and reply.prompt[:1] == [self.token_bos()])
+            ids = [*reply.prompt, *reply.drawn[:n]]
             choice["logprobs"] = echoed_logprobs(self, ids, n_hidden, int(given["logprobs"]), shown)
         return found
 
@@ -297,14 +302,25 @@ class Llama(ContextOwner):
         return self.detokenize(tokens, special=True).decode("utf-8", "ignore")
 
     @property
+    def last_stats(self) -> Stats:
+        """Figures of the last call; of a stream, those so far."""
+        return self._reply.stats
+
+    @property
     def last_tokens(self) -> list[int]:
         """Tokens that the last call has written, without the one that ended the text."""
-        return self._drawn[: len(self._drawn) - self.ended]
+        return self._text_of(self._reply.drawn)
 
     @property
     def ended(self) -> bool:
         """Whether the model itself ended the text of the last call."""
-        return bool(self._drawn) and bool(api.llama_vocab_is_eog(self._model.vocab, self._drawn[-1]))
+        return self._ends(self._reply.drawn)
+
+    def _ends(self, drawn: list[int]) -> bool:
+        return bool(drawn) and bool(api.llama_vocab_is_eog(self._model.vocab, drawn[-1]))
+
+    def _text_of(self, drawn: list[int]) -> list[int]:
+        return drawn[: len(drawn) - self._ends(drawn)]
 
     @property
     def model_bytes(self) -> int:
@@ -321,7 +337,8 @@ class Llama(ContextOwner):
     @property
     def last_usage(self) -> dict[str, int]:
         """Tokens of the last call, as OpenAI's API counts them; of a stream, those so far."""
-        n_prompt, n = len(self._prompt), len(self.last_tokens)
+        reply = self._reply
+        n_prompt, n = len(reply.prompt), len(self._text_of(reply.drawn))
         return {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n}
 
     @in_turn
@@ -339,30 +356,34 @@ class Llama(ContextOwner):
         self.check()
         call = _GENERATE.bind(self, *args, **kwargs)
         call.apply_defaults()
-        self._prompt, self._drawn = [*map(int, call.arguments["tokens"])], []
-        if self._session is None:
-            return self.in_turns(self._generate_plainly(super().generate(*args, **kwargs)))
         options = {name: value for name, value in call.arguments.items() if name != "self"}
-        return self.in_turns(self._generate(self._session, **options))
+        n_wanted = self._reply.n_wanted if self._is_mine else 0  # a part of a completion, or a call of its own
+        reply = Reply([*map(int, options.pop("tokens"))], n_wanted=n_wanted)
+        if self._session is None:
+            return self.in_turns(self._generate_plainly(reply, super().generate(*args, **kwargs)))
+        return self.in_turns(self._generate(self._session, reply, **options))
 
     def _generate(
-        self, session: Session, tokens: Sequence[int], reset: bool, stopping_criteria: Any, **sampling: Any
+        self, session: Session, reply: Reply, reset: bool, stopping_criteria: Any, **sampling: Any
     ) -> Generator[int, Sequence[int] | None, None]:
+        self._reply = reply
         if sampling["grammar"] is not None:
             check_grammar(session.model, sampling["grammar"]._grammar, sampling["grammar"]._root)
         self._sampler = sampler = self._init_sampler(**sampling)
-        start = [] if reset else self._input_ids.tolist()
-        writer = self._begin([*start, *map(int, tokens)], sampler, self._coupling(**sampling))
+        reply.before = [] if reset else self._input_ids.tolist()
+        writer = self._begin(reply, sampler, self._coupling(**sampling))
         try:
             while True:
                 token = complete(writer.next())
                 if stopping_criteria is not None and stopping_criteria(self._input_ids, self._scores[0, :]):
                     return
-                self._drawn.append(token)
+                reply.drawn.append(token)
                 yield token  # tokens that are sent in return are guesses to upstream, and change no text
                 session.check()  # `reconnect` may have closed it meanwhile
-                self._go_on(writer, token)
+                self._regain(reply)
+                self._extend([token])
         finally:
+            reply.writer = None
             self._give_up(writer)
 
     def _give_up(self, writer: TokenWriter) -> None:
@@ -373,42 +394,53 @@ class Llama(ContextOwner):
                 self._writer = None if self._writer is writer else self._writer
 
     def _generate_plainly(
-        self, tokens: Generator[int, Sequence[int] | None, None]
+        self, reply: Reply, tokens: Generator[int, Sequence[int] | None, None]
     ) -> Generator[int, Sequence[int] | None, None]:
         """Upstream's tokens, between which it can be stopped. It writes one text at a time and says nothing of it."""
-        self._n_begun += 1
-        number, self._stopped, sent = self._n_begun, False, None
+        self._reply = self._begun = reply
+        self._stopped, sent = False, None
         with closing(tokens):
             while not self._stopped:
-                if number != self._n_begun:
+                if self._begun is not reply:
                     raise ConfigError("another text was begun meanwhile, which this model cannot do: make two objects")
                 try:
                     token = tokens.send(sent)
                 except StopIteration:
                     return
-                self._drawn.append(token)
+                reply.drawn.append(token)
                 sent = yield token
         raise Stopped
 
-    def _begin(self, text: list[int], sampler: Any, coupling: Coupling | None) -> TokenWriter:
+    def _begin(self, reply: Reply, sampler: Any, coupling: Coupling | None) -> TokenWriter:
         """Start to write after a text."""
+        text = reply.counted
         if not text:
             raise ConfigError("there is nothing to continue: give at least one token")
-        session = self._take()
-        self._replace(text)
-        if self._logits_all and len(text) > 1:
-            complete(session.engine.read(text[:-1], self._keep_logits))
-        self._n_logits = 0
-        self.last_stats = Stats()
+        session = self._put(text, scored=text[:-1])
         n_cells = len(self.input_ids) - 1
-        limit = min(len(text) + (self._n_wanted or n_cells), n_cells + 1)
-        self._n_wanted = 0
-        accounting = session.engine.accounting(self.last_stats, session.load_seconds)
+        limit = min(len(text) + (reply.n_wanted or n_cells), n_cells + 1)
+        accounting = session.engine.accounting(reply.stats, session.load_seconds)
         draw = draws(sampler.sampler, self._n_vocab, coupling and coupling.after(text))
         draw = functools.partial(self._draw, sampler, draw)
         generation = Generation(TextState(text), draw, limit, accounting, coupling=coupling)
-        self._writer = TokenWriter(session.engine, generation, self._tell)
+        self._writer = reply.writer = TokenWriter(session.engine, generation, self._tell)
         return self._writer
+
+    def _regain(self, reply: Reply) -> None:
+        """Go on with a text, whichever calls were made since its last token."""
+        was_last, self._reply = self._reply is reply, reply
+        if self._session is not None and not (was_last and self._writer is reply.writer):
+            self._put(reply.counted, scored=reply.counted)
+            self._writer = reply.writer
+
+    def _put(self, text: list[int], scored: list[int]) -> Session:
+        """Make a text that of the context, with the logits of ``scored`` where those of all tokens are kept."""
+        session = self._take()
+        self._replace(text)
+        if self._logits_all and scored:
+            complete(session.engine.read(scored, self._keep_logits))
+        self._n_logits = 0
+        return session
 
     def _draw(self, _sampler: Any, draw: Draw, context: Context, row: int) -> int:
         """Draw with a sampler that is not freed as long as it may be drawn with."""
@@ -422,15 +454,6 @@ class Llama(ContextOwner):
             return None
         seed = SystemRandom().randrange(2**32) if self._seed == RANDOM_SEED else self._seed
         return coupling(seed % 2**32, temp, self.last_n_tokens_size, **sampling)
-
-    def _go_on(self, writer: TokenWriter, token: int) -> None:
-        """Count as text what was drawn."""
-        if self._writer is writer:
-            self._extend([token])
-        else:  # another call has had the context meanwhile
-            self._take()
-            self._replace(writer.text())
-            self._writer = writer
 
     def _tell(self, result: Round) -> None:
         if self.on_round is not None:

@@ -83,15 +83,18 @@ def _prompt(model: Model, question: str) -> list[int]:
     return Conversation(Template(model)).ask(question)
 
 
-def agreement(draft: Path, texts: Sequence[Text]) -> float:
+def agreement(draft: Path, texts: Sequence[Text], n_threads: int | None = None) -> float:
     """The share of the replies' tokens that are the draft's best guess."""
-    with _context(draft, texts) as context:
+    with _context(draft, texts, n_threads) as context:
         return _agreement(context, texts)
 
 
-def measure(draft: Path, texts: Sequence[Text]) -> Drafting:
-    """Let a draft guess the texts: token by token, and with trees."""
-    with _context(draft, texts) as context:
+def measure(draft: Path, texts: Sequence[Text], n_threads: int | None = None) -> Drafting:
+    """Let a draft guess the texts: token by token, and with trees.
+
+    By default as many threads compute as are best at the moment; drafts that are compared have the same number.
+    """
+    with _context(draft, texts, n_threads) as context:
         share = _agreement(context, texts)
         context.clear()
         drafter = ModelDrafter(context)
@@ -142,14 +145,14 @@ def _guesses(context: Context, text: Text) -> np.ndarray[tuple[int], np.dtype[np
 
 
 @contextmanager
-def _context(path: Path, texts: Sequence[Text]) -> Iterator[Context]:
+def _context(path: Path, texts: Sequence[Text], n_threads: int | None) -> Iterator[Context]:
     n_cells = max(len(text.prompt) + text.n for text in texts) + 2 * _TREE.max_size
     header = read_header(path)
     shape = draft_shape(n_cells, _TREE.max_size, n_prompt=_BATCH, states=draft_states(header))
     shape = replace(shape, n_outputs=_BATCH)
     with (
         closing(Model(path, vocabulary=False, repacked=True, header=header)) as model,
-        closing(Context(model, shape, choose_threads().n)) as context,
+        closing(Context(model, shape, n_threads or choose_threads().n)) as context,
     ):
         context.batch.clip_tokens(model.n_vocab - 1)
         yield context

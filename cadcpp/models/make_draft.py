@@ -20,6 +20,7 @@ from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.tree_buffers import TreeBuffers, expected, plan_session
+from cadcpp.system.cpu import choose_threads
 from cadcpp.system.disk_speed import disk_bytes_per_s
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.limits import TreeLimits, limit_tree
@@ -97,6 +98,7 @@ class _Workshop:
     def __init__(self, verifier: Path, scratch: Path, place: Place, progress: Progress) -> None:
         self._verifier, self._header = verifier, read_header(verifier)
         self._scratch, self._place, self._progress = scratch, place, progress
+        self._n_threads = choose_threads().n
         self._texts: list[Text] = []
         self._costs = PassCost()
 
@@ -163,7 +165,7 @@ class _Workshop:
 
     def _variant(self, name: str, path: Path) -> Variant:
         self._progress(f"measurements of {name}", 0.0)
-        header, drafting = read_header(path), measure(path, self._texts)
+        header, drafting = read_header(path), measure(path, self._texts, self._n_threads)
         model = CostModel(
             verify=self._costs,
             node_s=drafting.node_s,
@@ -180,7 +182,7 @@ class _Workshop:
         for layer in layers:
             self._progress(f"measurements of {variant.name} without a layer", layer / len(layers))
             with silenced(header, layer):
-                without[layer] = agreement(variant.path, texts)
+                without[layer] = agreement(variant.path, texts, self._n_threads)
         return list(_without_last_attention(header, sorted(without, key=lambda layer: -without[layer])))
 
 

@@ -12,7 +12,7 @@ from cadcpp.errors import ConfigError, ModelError, NativeError, RecurrentError
 from cadcpp.gguf.blocks import block_of, state_bytes
 from cadcpp.gguf.header import Header, read_header
 from cadcpp.gguf.validate import check_generative, check_vocabulary
-from cadcpp.native.lib import api, last_error, listening
+from cadcpp.native.lib import api, last_error, listening, quiet
 from cadcpp.native.repacking import Overrides, repackable
 from cadcpp.native.rpc import Spread
 from cadcpp.system.file_guard import Guard
@@ -144,6 +144,7 @@ class Model:
         return self.mapping
 
     def _load(self, *paths: Path, on_progress: Callable[[], None] | None = None) -> None:
+        quiet()  # whoever has imported llama_cpp since has llama.cpp's log, in which loading is followed
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = False

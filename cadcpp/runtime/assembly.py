@@ -2,37 +2,24 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cadcpp.config import SessionConfig
 from cadcpp.draft.base import Drafter, NoDrafter
-from cadcpp.draft.best_first import BestFirstGrowth
-from cadcpp.draft.branch_pacer import BranchPacer
-from cadcpp.draft.model_drafter import ModelDrafter
-from cadcpp.draft.ngram_drafter import NgramDrafter
-from cadcpp.draft.staged import StagedDrafter
-from cadcpp.draft.switch import Switch
 from cadcpp.errors import ConfigError
-from cadcpp.gguf.header import Header, read_header, rope_of
-from cadcpp.gguf.validate import check_context, check_generative
-from cadcpp.gguf.vocabulary import check_pair, fingerprint
+from cadcpp.gguf.header import Header, rope_of
+from cadcpp.gguf.validate import check_context
+from cadcpp.gguf.vocabulary import check_pair
 from cadcpp.link.traffic import NoWorkers
 from cadcpp.modes import Pin
 from cadcpp.native.context import Context, Watcher
 from cadcpp.native.model import Model
-from cadcpp.ngram.file import load
-from cadcpp.ngram.katz import Katz
-from cadcpp.ngram.predictor import NgramPredictor
-from cadcpp.policy.base import FixedSize, NoDrafting, Policy
+from cadcpp.policy.base import NoDrafting, Policy
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.drafter_choice import DrafterChoice
-from cadcpp.policy.llmcad import AdaptiveFallback
-from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.context_shape import ContextShape, wide_bytes
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
@@ -44,10 +31,12 @@ from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import same_with_all
 from cadcpp.runtime.learned_costs import LearnedCosts
 from cadcpp.runtime.learned_demand import LearnedDemand
+from cadcpp.runtime.session_drafter import make_drafter
+from cadcpp.runtime.session_models import SessionModels, usable
 from cadcpp.runtime.session_plan import MakePlan, plan_with
-from cadcpp.runtime.stages import BACKGROUND
+from cadcpp.runtime.session_policy import learned_costs, make_policy
 from cadcpp.system.cpu import most_threads
-from cadcpp.system.mapping import Mapping, is_shareable
+from cadcpp.system.mapping import Mapping
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.limits import GrowthOptions
 from cadcpp.verify.verifier import Verifier
@@ -91,7 +80,7 @@ class Assembly:
         """Raises CadError for what cannot work, as far as it can be told before anything is loaded."""
         self.config, self._parts, self._stack = config, parts, stack
         self._trace = self._start_trace()
-        header, draft_header = _usable(verifier), _usable(draft) if draft else None
+        header, draft_header = usable(verifier), usable(draft) if draft else None
         check_context(config.n_ctx, header)
         if draft_header is not None:
             check_pair(header, draft_header)
@@ -101,8 +90,9 @@ class Assembly:
         self._check_exact()
         if planned is not None:
             planned(self.plan)
-        draft_model = self._draft_model(draft_header)
-        self.model = self._load_verifier(header)
+        models = SessionModels(self.plan, stack)
+        draft_model = self._draft_model(models, draft_header)
+        self.model = self._load_verifier(models, header)
         self.model.rope = config.rope
         drafter = parts.drafter or self._drafter(draft_model)
         self.pager = self._start_pager()
@@ -124,15 +114,10 @@ class Assembly:
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
 
-    def _draft_model(self, header: Header | None) -> Callable[[], Model] | None:
-        """What gives the draft model; it is loaded beside the verifier, unless both would read from disk at once."""
+    def _draft_model(self, models: SessionModels, header: Header | None) -> Callable[[], Model] | None:
         if header is None or self._parts.drafter is not None or not self.plan.kernels.drafts:
             return None
-        if self.plan.streams:
-            return partial(self._model, header, vocabulary=False, repacked=True)
-        loading = BACKGROUND.submit(Model, header.path, header=header, vocabulary=False, repacked=True)
-        self._stack.callback(_close_loaded, loading)
-        return loading.result
+        return models.draft(header)
 
     def _compute_threads(self, header: Header) -> ComputeThreads:
         """As many as were asked for, else as many as others leave, as far as the text does not see them change."""
@@ -140,13 +125,10 @@ class Assembly:
         counts = thread_counts(n, most_threads().n) if self.config.threads_because else ()
         return ComputeThreads(n, counts if same_with_all(header, self.plan.kernels, counts) else ())
 
-    def _load_verifier(self, header: Header) -> Model:
-        # Where only a stub can be mapped over, it is needed without a pager too.
-        stub = self.plan.streams and (self.config.pager or not all(is_shareable(part.path) for part in header.parts))
-        stub = stub or bool(self.plan.workers) and not self.plan.kernels.repacked  # else all would be read at once
+    def _load_verifier(self, models: SessionModels, header: Header) -> Model:
         spread = self.crew.spread(self.plan.workers) if self.crew else None
-        model = self._model(header, stub=stub, repacked=self.plan.kernels.repacked, spread=spread)
-        if stub and model.limited != self.plan.limited:  # what could not be foreseen
+        model = models.verifier(header, spread, pager=self.config.pager)
+        if model.limited != self.plan.limited:  # what could not be foreseen
             self.plan = replace(self.plan, limited=model.limited)
         if self.plan.limited:
             logger.warning("cadcpp: %s", self.plan.limited)
@@ -170,11 +152,6 @@ class Assembly:
                 self.plan.kernels.alone_because,
             )
 
-    def _model(self, header: Header, **how: Any) -> Model:
-        model = Model(header.path, header=header, **how)
-        self._stack.callback(model.close)
-        return model
-
     def _context(self, model: Model, shape: ContextShape, watcher: Watcher | None = None) -> Context:
         context = Context(model, shape, self._threads.n, watcher)
         self._stack.callback(context.close)
@@ -182,31 +159,18 @@ class Assembly:
         return context
 
     def _drafter(self, draft_model: Callable[[], Model] | None) -> Drafter:
-        never = self.model.end_tokens()  # nothing follows an end, so none is drafted
         if self.config.speculative == "off" or not self.plan.kernels.drafts:
             return NoDrafter()
-        if draft_model is None or self.plan.draft_shape is None:
-            return NgramDrafter(NgramPredictor(self._ngram()), never)
+        context = self._draft_context(draft_model) if draft_model else None
+        return make_drafter(self.config, self._parts.growth, self.model, context)
+
+    def _draft_context(self, draft_model: Callable[[], Model]) -> Context | None:
+        if self.plan.draft_shape is None:
+            return None
         model = draft_model()
         if rope_of(model.header) == rope_of(self.model.header):  # it knows positions as its verifier does
             model.rope = self.config.rope
-        unknown = range(self.model.n_vocab, model.n_vocab)  # padding that the verifier does not have
-        return self._model_drafter(self._context(model, self.plan.draft_shape), never, [*never, *unknown])
-
-    def _model_drafter(self, context: Context, ends: list[int], never: list[int]) -> Drafter:
-        config = self.config
-        start_growth = BranchPacer if config.fallback == "llmcad" else BestFirstGrowth
-        if config.speculative == "draft":
-            return ModelDrafter(context, never, start_growth=start_growth, options=self._parts.growth)
-        predictor = NgramPredictor(self._ngram(), context.model.n_vocab)
-        staged = StagedDrafter(context, never, predictor, start_growth=start_growth, options=self._parts.growth)
-        if config.speculative == "staged" or config.fallback != "cost":
-            return staged
-        return Switch(staged, NgramDrafter(predictor, ends))
-
-    def _ngram(self) -> Katz | None:
-        path, header = self.config.ngram, self.model.header
-        return load(path, header.n_vocab, fingerprint(header)) if path else None
+        return self._context(model, self.plan.draft_shape)
 
     def _verifier(self) -> Verifier:
         watcher = self.pager if self._is_paged else None
@@ -228,25 +192,13 @@ class Assembly:
     def _policy(self, drafter: Drafter, draft: Header | None) -> Policy:
         if isinstance(drafter, NoDrafter):
             return NoDrafting()
-        if self.config.fallback == "llmcad":
-            return AdaptiveFallback()
-        if self.config.fallback == "none":
-            return FixedSize()
-        # What fills up a pass on a mixture is routed as its first row, and reads and multiplies no other experts.
-        cost = PassCost() if self.plan.layout.experts else PassCost(granularity=self.plan.kernels.granularity)
-        policy = DrafterChoice(verify=cost) if self.config.speculative == "auto" else CostModel(verify=cost)
-        if not self.plan.streams:
-            self._start_from_learned(policy, draft)
+        policy = make_policy(self.config, self.plan)
+        # In memory rows are dear, and a short reply would pay for trying what was tried before.
+        if isinstance(policy, CostModel | DrafterChoice) and not self.plan.streams:
+            costs = learned_costs(self.config, self.plan, self.model.header, draft)
+            costs.recall(policy)
+            self._stack.callback(self._keep_costs, costs, policy)
         return policy
-
-    def _start_from_learned(self, policy: CostModel | DrafterChoice, draft: Header | None) -> None:
-        """In memory rows are dear, and a short reply would pay for trying what was tried before."""
-        config = self.config
-        settings = config.speculative, config.n_threads, config.pipeline, self.plan.kernels.name
-        elsewhere = [(share.address, share.n_blocks) for share in self.plan.workers]
-        costs = LearnedCosts(self.model.header, draft, *settings, *elsewhere)
-        costs.recall(policy)
-        self._stack.callback(self._keep_costs, costs, policy)
 
     def _keep_costs(self, costs: LearnedCosts, policy: CostModel | DrafterChoice) -> None:
         if not self._threads.changed:  # they would be those of no number of threads
@@ -271,16 +223,3 @@ class Assembly:
             learned.recall(pager.demand)
             self._stack.callback(learned.keep, pager.demand)
         return pager
-
-
-def _close_loaded(loading: Future[Model]) -> None:
-    """Close a model as soon as it is loaded, if it ever is."""
-    wait((loading,))
-    if not loading.exception():
-        loading.result().close()
-
-
-def _usable(path: str | Path) -> Header:
-    header = read_header(Path(path))
-    check_generative(header)
-    return header

@@ -44,6 +44,19 @@ def kernel_modes(config: SessionConfig, header: Header, n_bytes: int | None = No
     return KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
 
 
+def foreseen_modes(config: SessionConfig, header: Header) -> KernelModes:
+    """The modes of sessions in which all weights stay in memory with room to spare, and of those that stream some."""
+    modes = kernel_modes(config, header)
+    if config.cache_values == "auto" and same_with_f16_values(config, header, modes.kept):
+        return replace(modes, kept=replace(modes.kept, f16_values=True))
+    return modes
+
+
+def same_with_f16_values(config: SessionConfig, header: Header, kept: KernelMode) -> bool:
+    """Whether a mode for weights that stay in memory is the one to take with cached values in f16, too."""
+    return kernel_modes(replace(config, cache_values="f16"), header).kept == replace(kept, f16_values=True)
+
+
 def has_snapshots(header: Header) -> bool:
     """Whether llama.cpp can keep recurrent states of a verifier before its last tokens."""
     return bool(state_bytes(header)) and finish(lambda: keeps_snapshots(header))

@@ -12,7 +12,7 @@ from cadcpp.residency.placement import WIDEST, without_blocks
 from cadcpp.residency.states import States, verifier_states
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.crew import Crew
-from cadcpp.runtime.kernel_choice import has_snapshots, kernel_modes
+from cadcpp.runtime.kernel_choice import has_snapshots, kernel_modes, same_with_f16_values
 from cadcpp.runtime.learned_demand import told_experts
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.system.stub import foreseen_limits
@@ -69,8 +69,7 @@ def _with_f16_values(
     made, tree_buffers = plan(config, header, draft, guess)
     if made.streams or made.peak > _ROOMY * made.ram:
         return None
-    tried = kernel_modes(replace(config, cache_values="f16"), header).kept
-    return (made, tree_buffers) if tried == guess.kept else None
+    return (made, tree_buffers) if same_with_f16_values(config, header, modes.kept) else None
 
 
 def _told_limits(plan: Plan, header: Header, *, pager: bool) -> Plan:

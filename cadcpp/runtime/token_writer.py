@@ -40,11 +40,6 @@ class TokenWriter:
         if opened is not None:
             self._on_round(opened.finish())
 
-    def text(self) -> list[int]:
-        """Tokens of the text so far."""
-        self.end_round()
-        return self._generation.text.ids
-
     def _abandon(self, opened: OpenRound) -> None:
         self._open = None
         with opened:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from cadcpp.cli import main
 from cadcpp.runtime import kernel_choice
+from cadcpp.tree.granularity import Granularity
 
 
 def invoke(*arguments: object) -> tuple[int, str, str]:
@@ -35,6 +36,28 @@ def test_inspect_for_people(tiny: Callable[..., Path]) -> None:
     rows = dict(line.split(maxsplit=1) for line in out.splitlines() if " " in line)
     assert code == 0 and rows["architecture"] == "llama"
     assert "f16" in rows["weights"] and "the text is that of plain decoding" in rows["streamed"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kept", "streamed"), [("q8_0", False, False), ("f16", True, True), ("auto", True, False)]
+)
+def test_kernels_are_told_for_the_cache_that_is_asked_for(
+    tiny: Callable[..., Path], values: str, kept: bool, streamed: bool
+) -> None:
+    code, out, _ = invoke("inspect", tiny(type_name="Q8_0"), "--cache-values", values)
+    rows = dict(line.split("  ", maxsplit=1) for line in out.splitlines())
+    assert code == 0 and ["in f16" in rows[where] for where in ("in memory", "streamed")] == [kept, streamed]
+
+
+def test_values_in_f16_are_not_told_where_auto_would_not_take_them(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {False: Granularity(), True: Granularity(least=2)}
+    monkeypatch.setattr(kernel_choice, "_granularity", lambda _made, _n_threads, mode: found[mode.f16_values])
+    _, out, _ = invoke("inspect", tiny(type_name="Q8_0"), "--cache-values", "auto")
+    assert "in f16" not in out
+    _, out, _ = invoke("check", tiny(type_name="Q8_0"), tiny(type_name="Q8_0"), "--cache-values", "f16")
+    assert out.count("cached values in f16, 2 rows at least") == 2
 
 
 @pytest.mark.parametrize("command", ["inspect", "plan"])

@@ -26,11 +26,9 @@ TREE = ("--max-tree-size", 24, "--fallback", "none", "--ctx", 256, "--threads", 
 
 
 @pytest.fixture(autouse=True)
-def drafting(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drafts are made whatever rows cost here; what was found exact is kept for all tests of this file."""
-    place = tmp_path_factory.getbasetemp() / "same-text"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
-    monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: 1.0)
+def drafting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts are made whatever rows cost here."""
+    monkeypatch.setattr(kernel_choice, "_cost", lambda *_: 1.0)
 
 
 @pytest.fixture

@@ -82,6 +82,19 @@ def test_an_argument_that_cannot_work(name: str, arguments: Sequence[str], words
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        pytest.param(["--ctx", "0"], ["ctx", "0"], id="ctx 0"),
+        pytest.param(["--ram", "much"], ["much", "900MiB"], id="ram no size"),
+        pytest.param(["--max-tree-size", "300"], ["max-tree-size", "300"], id="tree"),
+    ],
+)
+def test_a_plan_that_cannot_work(arguments: Sequence[str], words: Sequence[str]) -> None:
+    result = CliRunner().invoke(main, ["plan", "-m", "none.gguf", *arguments])
+    check(result.exit_code, result.stdout, result.stderr, WRONG_ARGUMENT, *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         pytest.param(["generate", "-p", "Hi"], ["--model"], id="no model"),
         pytest.param(["chat"], ["--model"], id="no model to chat with"),
         pytest.param(["write"], ["write"], id="no such command"),

@@ -18,7 +18,7 @@ from cadcpp.runtime import aio
 from cadcpp.runtime.session import Session
 from cadcpp.tree.limits import TreeLimits
 
-N_CTX, ROWS = 256, 16
+N_CTX, ROWS, N = 256, 8, 20
 SAMPLING = SamplingConfig(temperature=1.0, seed=4)
 PROMPT = list(range(20, 70))
 
@@ -48,7 +48,7 @@ def session(request: pytest.FixtureRequest, pair: tuple[Path, Path]) -> Iterator
         yield running
 
 
-def plain(session: Session, n: int = 30) -> list[int]:
+def plain(session: Session, n: int = N) -> list[int]:
     return [t for chunk in session.stream(PROMPT, SAMPLING, n) for t in chunk.tokens]
 
 
@@ -57,7 +57,7 @@ def whole(session: Session) -> list[int]:
     return plain(session)
 
 
-async def read(session: Session, n: int = 30) -> list[int]:
+async def read(session: Session, n: int = N) -> list[int]:
     return [t async for chunk in aio.stream(session, PROMPT, SAMPLING, n) for t in chunk.tokens]
 
 
@@ -105,7 +105,7 @@ def test_ctrl_c_at_any_point_leaves_the_session_right(session: Session, whole: l
 
 def test_a_reader_that_leaves_early(session: Session) -> None:
     async def first() -> list[int]:
-        async with aclosing(aio.stream(session, PROMPT, SAMPLING, 30)) as chunks:
+        async with aclosing(aio.stream(session, PROMPT, SAMPLING, N)) as chunks:
             async for chunk in chunks:
                 return chunk.tokens
         return []

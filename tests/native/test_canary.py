@@ -225,6 +225,12 @@ def test_loading_says_that_it_begins_with_the_tensors_before_any_progress(tiny: 
     assert callback and seen[:2] == ["tensors", "progress"], "system/stub.py cuts the stub at that line"
 
 
+def test_importing_the_package_takes_the_log_which_loading_takes_back(tiny: Callable[..., Path]) -> None:
+    code = "from cadcpp.native.model import Model; import llama_cpp, sys; Model(sys.argv[1], stub=True).close()"
+    done = subprocess.run([sys.executable, "-c", code, str(tiny())], capture_output=True, text=True, check=True)
+    assert done.stderr == "", "native/lib.py quiet()"
+
+
 def test_a_stub_is_mapped_so_that_the_file_can_be_put_over_it(tiny: Callable[..., Path]) -> None:
     model = Model(tiny(), stub=True)
     try:

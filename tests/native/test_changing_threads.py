@@ -66,16 +66,24 @@ def write(path: Path, draft: Path, mode: Speculative, *, changing: bool) -> tupl
         return text, counts
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K"])
+@pytest.fixture(scope="module", params=["Q8_0", "Q4_0", "Q4_K"])
+def pair(tiny: Callable[..., Path], request: pytest.FixtureRequest) -> tuple[Path, Path]:
+    sizes = {"n_embd": 256, "n_ff": 512, "n_head": 4, "n_head_kv": 2}
+    return tiny("llama", type_name=request.param, **sizes), tiny("llama", type_name=request.param, **sizes, noise=0.02)
+
+
+@pytest.fixture(scope="module")
+def expected(pair: tuple[Path, Path]) -> list[int]:
+    text, counts = write(*pair, "off", changing=False)
+    assert counts == {2}
+    return text
+
+
 @pytest.mark.parametrize("mode", ["off", "draft", "auto"])
 def test_the_text_does_not_see_threads_change(
-    tiny: Callable[..., Path], two_cores: None, kind: str, mode: Speculative
+    pair: tuple[Path, Path], expected: list[int], two_cores: None, mode: Speculative
 ) -> None:
-    made = tiny("llama", type_name=kind, n_embd=256, n_ff=512, n_head=4, n_head_kv=2)
-    draft = tiny("llama", type_name=kind, n_embd=256, n_ff=512, n_head=4, n_head_kv=2, noise=0.02)
-    expected, counts = write(made, draft, "off", changing=False)
-    assert counts == {2}
-    text, counts = write(made, draft, mode, changing=True)
+    text, counts = write(*pair, mode, changing=True)
     assert counts == {1, 2}
     assert text == expected
 

@@ -556,7 +556,7 @@ def test_files_go_before_what_is_filled_in(filler: Llama) -> None:
     files = [{"filename": "a.py", "text": "one"}, {"text": "two"}]
     body = {"input_prefix": "ab", "input_suffix": "yz", "input_extra": files, "n_predict": 3, "temperature": 0}
     assert post(make_app(filler, "tiny"), "/infill", body).status == 200
-    assert filler._prompt == filling(filler, "ab", "yz", "project\n", "a.py\none", "file\ntwo")
+    assert filler._reply.prompt == filling(filler, "ab", "yz", "project\n", "a.py\none", "file\ntwo")
 
 
 def test_a_model_that_cannot_fill_in_says_so(app: Any) -> None:

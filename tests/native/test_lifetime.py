@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,36 @@ def test_a_stream_goes_on_after_the_calls_of_other_threads(tiny: Callable[..., P
                 found += islice(tokens, 2)
                 pool.submit(write, llama, seed).result()
         assert found == expected
+
+
+def test_streams_that_take_turns_have_each_their_own_figures(tiny: Callable[..., Path]) -> None:
+    """One of them holds tokens back, which may be the beginning of a stop, and shows them after the other's turn."""
+    options: dict[str, Any] = {"max_tokens": 12, "logprobs": 2, "stream": True, "temperature": 0.0}
+    with Llama(str(tiny("llama", type_name="Q8_0")), n_ctx=256, logits_all=True, n_threads=1, verbose=False) as llama:
+
+        def stream(prompt: str, stop: list[str]) -> Iterator[Any]:
+            for chunk in llama(prompt, stop=stop, logit_bias={2: -100.0}, **options):
+                yield chunk["choices"], llama.last_usage
+
+        text = "".join(choices[0]["text"] for choices, _ in stream("abc" * 9, []))
+        wanted = [("abc" * 9, [text[2:4] + "\0"]), ("xy", [])]
+        expected = [list(stream(*each)) for each in wanted]
+        assert list(zip_longest(*(stream(*each) for each in wanted))) == list(zip_longest(*expected))
+
+
+def test_what_a_call_shows_of_its_own_is_hidden_from_other_threads(tiny: Callable[..., Path]) -> None:
+    with Llama(str(tiny("llama", type_name="Q8_0")), n_ctx=256, n_threads=1, verbose=False) as llama:
+        llama._control_marks = frozenset({llama.token_eos()})
+        with ThreadPoolExecutor(1) as pool, llama.showing_marks():
+            assert llama.detokenize([llama.token_eos()]) == b"</s>"
+            assert pool.submit(llama.detokenize, [llama.token_eos()]).result() == b""
+
+
+def test_a_call_that_is_refused_has_figures_of_its_own(llama: Llama) -> None:
+    write(llama, 1)
+    with pytest.raises(ValueError, match="exceed"):
+        llama("abc" * 999, max_tokens=3)
+    assert llama.last_usage["total_tokens"] == 0 and not llama.last_stats.passes
 
 
 def test_a_text_that_upstream_cannot_go_on_with_is_refused(tiny: Callable[..., Path]) -> None:

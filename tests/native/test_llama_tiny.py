@@ -29,7 +29,7 @@ from llama_cpp import LlamaGrammar, LlamaRAMCache, LogitsProcessorList  # isort:
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding  # isort: skip
 
 SIZES: dict[str, Any] = {"n_ctx": 256, "n_batch": 32, "n_threads": 1}
-TREES: dict[str, Any] = {"max_tree_size": 16, "fallback": "none", "verbose": False}
+TREES: dict[str, Any] = {"max_tree_size": 8, "fallback": "none", "verbose": False}
 PROMPT = list(range(20, 70))
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
@@ -61,7 +61,7 @@ def target(mode: str, small: Path, tiny: Callable[..., Path]) -> Path:
 
 def wall(target: Path, draft: Path) -> int:
     """Bytes of which a fifth of the verifier's weights is missing."""
-    plan = make_plan(read_header(target), read_header(draft), ram=1 << 40, n_ctx=256, rows=16)
+    plan = make_plan(read_header(target), read_header(draft), ram=1 << 40, n_ctx=256, rows=8)
     return plan.fixed + plan.layout.pinned_bytes * 8 // 10 + max(resident_bytes() - PYTHON, 0)
 
 
@@ -518,9 +518,9 @@ def test_grammars_that_cannot_be_read(mine: Llama, text: str) -> None:
 
 def test_the_largest_seed_is_a_seed(mine: Llama) -> None:
     """llama.cpp takes it for "at random"."""
-    texts = {mine("abc", max_tokens=20, seed=2**32 - 1, temperature=2.0)["choices"][0]["text"] for _ in range(4)}
+    texts = {mine("abc", max_tokens=8, seed=2**32 - 1, temperature=2.0)["choices"][0]["text"] for _ in range(4)}
     assert len(texts) == 1
-    texts = {mine("abc", max_tokens=20, seed=-1, temperature=2.0)["choices"][0]["text"] for _ in range(4)}
+    texts = {mine("abc", max_tokens=8, seed=-1, temperature=2.0)["choices"][0]["text"] for _ in range(4)}
     assert len(texts) > 1
 
 

@@ -104,7 +104,7 @@ def test_a_draft_that_does_not_pay_is_not_kept(
     tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     useless = Drafting(agreement=0.0, tokens=np.ones(256), node_s=1.0, nodes=1.0)
-    monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda path, texts: useless)
+    monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda *_: useless)
     target = tmp_path / "draft.gguf"
     result = CliRunner().invoke(main, ["models", "make-draft", str(tiny(n_layer=1)), "-o", str(target), "--ctx", "256"])
     rows = [line for line in result.stderr.splitlines() if not line.startswith("making ")]
@@ -127,7 +127,7 @@ def test_in_memory_what_rows_cost_decides_on_a_draft(
     for n_rows in (1, 2, 4, 8, 16, 64):
         costs.add(n_rows, 0.01 + row_s * (n_rows - 1))
     monkeypatch.setattr("cadcpp.models.make_draft.write_texts", lambda *_, **place: (texts, costs))
-    monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda path, texts: at_once(8))
+    monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda *_: at_once(8))
     place = Place(ram=8 << 30, disk_bytes_per_s=1e9, n_ctx=256)
     if not pays:
         with pytest.raises(ToolError, match="plain decoding is expected"):
@@ -192,7 +192,7 @@ def test_a_draft_is_made_of_a_hybrid(
     for n_rows in (1, 2, 4, 8, 16, 64):
         costs.add(n_rows, 0.01)
     monkeypatch.setattr("cadcpp.models.make_draft.write_texts", lambda *_, **place: (texts[:2], costs))
-    monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda path, texts: at_once(8))
+    monkeypatch.setattr("cadcpp.models.make_draft.measure", lambda *_: at_once(8))
     place = Place(ram=8 << 30, disk_bytes_per_s=1e9, n_ctx=256)
     make_draft(verifier, tmp_path / "draft.gguf", place, seen.append)
     assert {*"Q2_K Q3_K_M Q4_K_M Q8_0".split()} < {variant.name for variant in seen} and less_layers(seen)

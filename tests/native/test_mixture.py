@@ -47,10 +47,9 @@ def plain(mixture: Path) -> Iterator[list[int]]:
 
 
 @pytest.fixture
-def drafting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def drafting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drafts are made whatever rows cost here."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: 1.0)
+    monkeypatch.setattr(kernel_choice, "_cost", lambda *_: 1.0)
 
 
 @pytest.mark.usefixtures("drafting")

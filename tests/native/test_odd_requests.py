@@ -191,7 +191,7 @@ def test_a_native_completion_that_says_nothing_more(app: Any, more: dict[str, An
 )
 def test_what_templates_are_told(app: Any, llama: Llama, path: str, more: dict[str, Any], shown: str) -> None:
     text = said(app, path, chat(**more) | ({"stream": False} if path.startswith("/api") else {}))
-    assert llama.spelled(llama._prompt).endswith(shown)
+    assert llama.spelled(llama._reply.prompt).endswith(shown)
     assert text
 
 

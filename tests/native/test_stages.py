@@ -47,14 +47,14 @@ class Waiting(NullPager):
 
 @pytest.fixture(scope="module")
 def rig(tiny: Callable[..., Path]) -> Iterator[Rig]:
-    path = tiny("llama", type_name="Q8_0", n_layer=8, n_embd=128, n_head=4, n_head_kv=2, n_ff=8192)
+    path = tiny("llama", type_name="Q8_0", n_layer=8, n_embd=128, n_head=4, n_head_kv=2, n_ff=2048)
     with closing(Rig(path, n_ctx=256, max_rows=32, n_batch=32)) as rig:
         yield rig
 
 
 @pytest.fixture(scope="module")
 def model_drafter(rig: Rig, tiny: Callable[..., Path]) -> ModelDrafter:
-    return rig.model_drafter(tiny("llama", noise=0.02, n_layer=8, n_embd=128, n_head=4, n_head_kv=2, n_ff=8192))
+    return rig.model_drafter(tiny("llama", noise=0.02, n_layer=8, n_embd=128, n_head=4, n_head_kv=2, n_ff=2048))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from bench.baselines import own_defaults
 from bench.matrix import models
 from bench.matrix.systems import LOOKUP, OPTIONS, PLAIN, SAME, Task, command, parse
 from bench.measure import record
-from bench.studies import acceptance, exactness, expert_routes, mixture_of_experts, round_profile, soak
+from bench.studies import acceptance, dropin_memory, exactness, expert_routes, mixture_of_experts, round_profile, soak
 from bench.studies.replay import replays
 from bench.studies.soak_request import Reply, Request
 from cadcpp.cli import main as cli
@@ -53,6 +53,15 @@ def test_acceptance_notes_what_was_measured_and_with_which_settings(pair: tuple[
         assert settings.items() <= line.items()
         assert line["emitted"] == cases[line["case"]].stats.emitted
         assert line["passes"] / line["emitted"] < cases[line["case"]].touched
+
+
+@pytest.mark.parametrize("kind", ["upstream", "lookup", "ngram"])
+def test_what_a_class_holds_is_measured_with_each_of_them(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(record, "demo_verifier", lambda: tiny("llama", type_name="Q8_0"))
+    found = dropin_memory.measure(kind)
+    assert found["answered_bytes"] > found["own_bytes"] > 0
 
 
 def test_the_table_of_acceptance_has_a_column_per_text(

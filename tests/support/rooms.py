@@ -5,6 +5,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from bench.program import run_program
+
 ROOT = Path(__file__).parents[2]
 ROOMS = {  # from the ground up; a room imports only from rooms before it
     "cadcpp": (
@@ -13,7 +15,7 @@ ROOMS = {  # from the ground up; a room imports only from rooms before it
         *("llama", "server", "cli"),
         "__main__",
     ),
-    "bench": ("measure", "baselines", "matrix", "report", "studies", "predict", "repeat", "run"),
+    "bench": ("program", "measure", "baselines", "matrix", "report", "studies", "predict", "repeat", "run"),
 }
 
 
@@ -69,6 +71,10 @@ def table(package: str) -> str:
     return "\n".join([*lines, f"{len(lines)} rooms, {n_arrows} arrows, {len(upward(package))} of them up"])
 
 
-if __name__ == "__main__":
+def main() -> None:
     for name in sys.argv[1:] or ROOMS:
         print(f"{name}\n{table(name)}\n")
+
+
+if __name__ == "__main__":
+    run_program(main)

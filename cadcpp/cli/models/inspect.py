@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cadcpp.cli.options import CACHE_VALUES
 from cadcpp.cli.terminal import say
 
 if TYPE_CHECKING:
     from cadcpp.gguf.summary import ModelSummary
+    from cadcpp.modes import CacheValues
     from cadcpp.residency.kernel_mode import KernelModes
 
 
 @click.command("inspect")
 @click.argument("model", type=Path, metavar="M.gguf")
+@CACHE_VALUES
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; sizes in bytes.")
-def inspect(model: Path, as_json: bool) -> None:
+def inspect(model: Path, cache_values: "CacheValues", as_json: bool) -> None:
     """Show what is in a model file: size, layers, context, types.
 
     Also whether speculation keeps its text. Reads the header only; the last is tried on a small model like it, which
@@ -27,11 +30,11 @@ def inspect(model: Path, as_json: bool) -> None:
     from cadcpp.gguf.header import read_header
     from cadcpp.gguf.summary import read_summary
     from cadcpp.gguf.validate import check_generative
-    from cadcpp.runtime.kernel_choice import kernel_modes
+    from cadcpp.runtime.kernel_choice import foreseen_modes
 
     header = read_header(model)
     check_generative(header)
-    card, modes = read_summary(header), kernel_modes(SessionConfig(), header)
+    card, modes = read_summary(header), foreseen_modes(SessionConfig(cache_values=cache_values), header)
     say(json.dumps(asdict(card) | _exactness(modes)) if as_json else _table(card, modes))
 
 
@@ -78,7 +81,8 @@ def _table(card: "ModelSummary", modes: "KernelModes") -> str:
     is_flag=True,
     help="Also load both, let the verifier write some text, and measure how often the draft agrees; takes minutes.",
 )
-def check(verifier: Path, draft: Path, measure: bool) -> None:
+@CACHE_VALUES
+def check(verifier: Path, draft: Path, measure: bool, cache_values: "CacheValues") -> None:
     """Check whether a draft fits a verifier.
 
     Compares vocabulary, special tokens, chat template and architecture, and says whether this machine keeps the text
@@ -87,12 +91,12 @@ def check(verifier: Path, draft: Path, measure: bool) -> None:
     from cadcpp.config import SessionConfig
     from cadcpp.gguf.header import read_header
     from cadcpp.models.compatibility import check_fit
-    from cadcpp.runtime.kernel_choice import kernel_modes
+    from cadcpp.runtime.kernel_choice import foreseen_modes
 
     headers = read_header(verifier), read_header(draft)
     for what, found in check_fit(*headers):
         say(f"{what:14} {found}")
-    modes = kernel_modes(SessionConfig(), headers[0])
+    modes = foreseen_modes(SessionConfig(cache_values=cache_values), headers[0])
     say(f"{'in memory':14} {modes.kept.verdict}")
     say(f"{'streamed':14} {modes.streamed.verdict}")
     if measure:
