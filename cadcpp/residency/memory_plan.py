@@ -14,7 +14,6 @@ from cadcpp.residency.expert_cache import kept_bytes
 from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.layout import Layout, lay_out
-from cadcpp.residency.outlook import Outlook
 from cadcpp.residency.placement import WIDEST, Share
 from cadcpp.residency.states import States, draft_states, verifier_states
 from cadcpp.tree.prices import TEXT_ROWS, Floats
@@ -49,7 +48,6 @@ class Plan:
     workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
     least: int = 0  # of ``ram`` with which all of this could be streamed; 0 if everything fits
     hit_rate: float | None = None  # share of a row's experts that are expected in memory; None: not learned yet
-    outlook: tuple[Outlook, ...] = ()  # what other budgets would bring a mixture
     limited: str = ""  # what of streaming is not to be had on this system, and why
 
     @property
