@@ -105,6 +105,8 @@ def _table(values: dict[str, Any], plan: "Plan") -> str:
     if states := plan.verifier_shape.states:
         lines.append(f"A pass checks {states.verdict}.")
     sizes = {key: format_size(round(value)) for key, value in values.items() if isinstance(value, int | float)}
+    if plan.left_out:
+        lines.append(f"The draft is not loaded: {plan.left_out_because}. --speculative draft loads it all the same.")
     if values["unused"]:
         lines.append(f"{sizes['unused']} are blocks that predict further tokens, which no pass computes: never read.")
     if not values["streams"]:

@@ -17,6 +17,7 @@ from cadcpp.residency.layout import Layout, lay_out
 from cadcpp.residency.placement import WIDEST, Share
 from cadcpp.residency.states import States, draft_states, verifier_states
 from cadcpp.tree.prices import TEXT_ROWS, Floats
+from cadcpp.util.byte_size import format_size
 
 PYTHON = 58 << 20  # interpreter, numpy, Jinja, libraries, and what two headers and a first round leave, measured
 _MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
@@ -47,6 +48,7 @@ class Plan:
     kernels: KernelMode
     workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
     least: int = 0  # of ``ram`` with which all of this could be streamed; 0 if everything fits
+    left_out: int = 0  # weights of a draft that is not loaded, since experts are worth more in its memory
     hit_rate: float | None = None  # share of a row's experts that are expected in memory; None: not learned yet
     limited: str = ""  # what of streaming is not to be had on this system, and why
 
@@ -54,6 +56,16 @@ class Plan:
     def fixed(self) -> int:
         """Everything that is not verifier weights."""
         return sum(getattr(self, name) for name in FIXED)
+
+    @property
+    def drafting(self) -> int:
+        """What a draft takes of it, all in all."""
+        return self.draft + self.draft_cache + self.draft_compute
+
+    @property
+    def left_out_because(self) -> str:
+        """Why a draft is not loaded, in words."""
+        return f"as was measured, the verifier's experts have more use for its {format_size(self.left_out)} of memory"
 
     @property
     def streams(self) -> bool:
