@@ -9,7 +9,8 @@ from cadcpp.policy.pass_cost import PassCost
 from cadcpp.tree.limits import DraftBudget
 
 _EVERY = 4  # rounds after which what the text alone would bring is looked at
-_VAIN = 8  # rounds in a row that must find the model not worth its memory: to load it again costs more than they do
+_VAIN = 6  # rounds in a row that must find the model not worth its memory: to load it again costs more than they do
+_WORTH = 1.07  # by which it must seem better than that: the best of many sizes of trees promises more than it brings
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class DrafterChoice:
         """
         disk = self.text.disk
         freed = replace(disk, routed_s=(1 - spared) * disk.routed_s)
-        is_vain = spared > 0 and not self.model.pays(self.text.best_rate(freed))
+        is_vain = spared > 0 and not self.model.pays(_WORTH * self.text.best_rate(freed))
         self.n_vain = self.n_vain + 1 if is_vain else 0
         if self.n_vain >= _VAIN:
             self.given_up, self.model.patience = True, MOST_PLAIN

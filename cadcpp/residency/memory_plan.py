@@ -21,6 +21,7 @@ from cadcpp.util.byte_size import format_size
 
 PYTHON = 58 << 20  # interpreter, numpy, Jinja, libraries, and what two headers and a first round leave, measured
 _MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
+_MAPPED = 512  # bytes that one of page tables maps; experts come and go, their tables stay
 _WIDEST = 512  # rows of one pass; more is no faster and takes more memory
 FIXED = ("python", "draft", "draft_cache", "draft_compute", "vocabulary", "cache", "states", "compute", "margin")
 
@@ -143,7 +144,8 @@ def make_plan(
     Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
     """
     whole = lay_out(verifier, verifier.n_bytes)
-    common = {"ram": ram, "python": python, "routed": _routed_bytes(verifier, whole)}
+    margin = _MARGIN + whole.expert_bytes // _MAPPED
+    common = {"ram": ram, "python": python, "routed": _routed_bytes(verifier, whole), "margin": margin}
     for states in _states(verifier, ram, kernels, streamed=False):
         for n in _prompt_sizes(n_prompt):
             budget = _budget(verifier, draft, n_ctx, rows, n, logits_all, kernels.kept, states) | common
@@ -208,7 +210,6 @@ def _budget(
         "cache": mine.cache_bytes(verifier),
         "states": mine.states_bytes(verifier),
         "compute": mine.buffer_bytes(verifier),
-        "margin": _MARGIN,
         "kernels": kernels,
     }
 
