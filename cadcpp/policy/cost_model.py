@@ -65,10 +65,10 @@ class CostModel:
         """
         self.look(state.disk)
         if self.plain_rounds >= self.patience:
-            self._try_again()
+            self.try_again()
         if not self.pays(otherwise):
             return None
-        if not self._is_on_trial:
+        if not self.is_on_trial:
             self.patience = _PROBE
         n_ahead = self._n_ahead(state.limits)
         if not self.tokens.any() or not self.verify.known:
@@ -78,7 +78,7 @@ class CostModel:
 
     def pays(self, otherwise: float = 0.0) -> bool:
         """Whether drafting seems faster than plain decoding and than ``otherwise`` tokens a second, or is on trial."""
-        if self._is_on_trial:
+        if self.is_on_trial:
             return not self.must_see_plain
         return self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
 
@@ -139,7 +139,7 @@ class CostModel:
         base_s, row_s = self.verify.line()
         return {"rate": round(self.rate(), 3), "pass_s": base_s, "row_s": row_s, "node_s": self.node_s}
 
-    def _try_again(self) -> None:
+    def try_again(self) -> None:
         """What drafting costs is measured anew: the last time may have been a busy hour of another session."""
         self.patience = min(3 * self.patience, MOST_PLAIN)
         self.trials, self.plain_rounds, self.early_estimate = _TRIALS // 2, 0, True
@@ -207,7 +207,7 @@ class CostModel:
         return float(np.max(self.tokens[1:] / np.maximum(seconds, 1e-9)))
 
     @property
-    def _is_on_trial(self) -> bool:
+    def is_on_trial(self) -> bool:
         """Whether trees are judged one by one: too few were seen, or they cost next to nothing."""
         return self.trials > 0 or not self.tokens.any() or self._costs_nothing()
 

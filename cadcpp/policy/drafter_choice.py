@@ -9,7 +9,7 @@ from cadcpp.policy.pass_cost import PassCost
 from cadcpp.tree.limits import DraftBudget
 
 _EVERY = 4  # rounds after which what the text alone would bring is looked at
-_VAIN = 6  # rounds in a row that must find the model not worth its memory: to load it again costs more than they do
+_VAIN = 6  # rounds in a row that find the model not worth its memory, before it is tried again and after that
 _WORTH = 1.07  # by which it must seem better than that: the best of many sizes of trees promises more than it brings
 
 
@@ -66,13 +66,18 @@ class DrafterChoice:
         """After a round: whether the model is given up, since its memory is worth more to the verifier's experts.
 
         ``spared`` is the share of their reads that they would not need with it. For some rounds the model must not pay
-        beside what plain decoding, or the text alone, would then bring.
+        beside what plain decoding, or the text alone, would then bring, and after another trial no more than before:
+        to load it again costs more than these rounds do.
         """
+        if self.given_up or self.model.is_on_trial:
+            return self.given_up
         disk = self.text.disk
         freed = replace(disk, routed_s=(1 - spared) * disk.routed_s)
         is_vain = spared > 0 and not self.model.pays(_WORTH * self.text.best_rate(freed))
         self.n_vain = self.n_vain + 1 if is_vain else 0
-        if self.n_vain >= _VAIN:
+        if self.n_vain == _VAIN:
+            self.model.try_again()
+        if self.n_vain == 2 * _VAIN:
             self.given_up, self.model.patience = True, MOST_PLAIN
         return self.given_up
 

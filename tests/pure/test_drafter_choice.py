@@ -95,6 +95,14 @@ def test_a_model_that_pays_is_given_up_where_its_memory_pays_more(spared: float,
     assert (world.share("model", 60) > 0.5) != given_up
 
 
+def test_a_few_bad_rounds_do_not_end_a_model() -> None:
+    world = World(read_s=0.1)
+    for _ in range(8):
+        world.run(20, 0.8, 0.1, spared=0.0)
+        world.run(10, 0.8, 0.1, spared=1.0)
+    assert not world.choice.given_up
+
+
 def test_a_later_session_begins_without_it_until_it_is_time_to_try_again() -> None:
     world, later = World(read_s=0.2), DrafterChoice()
     assert later.wants_model
