@@ -119,8 +119,9 @@ MODEL_OPTIONS: Callable[[F], F] = _stack(
         "auto",
         "Where drafts come from. It changes the speed and, as far as --exact finds a way, never the text. draft: "
         "the model of -d. ngram: words that followed in the text so far (prompt lookup), and --ngram. staged: the "
-        "model of -d, with n-grams drafting for it. auto: staged or ngram, whichever is measured to be faster. off: no "
-        "drafts, plain decoding.",
+        "model of -d, with n-grams drafting for it. auto: staged or ngram, whichever is measured to be faster; of a "
+        "mixture larger than memory the draft is let go where experts have more use for its memory. off: no drafts, "
+        "plain decoding.",
     ),
     click.option(
         "--ngram",

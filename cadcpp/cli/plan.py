@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from cadcpp.cli.terminal import say
 
 if TYPE_CHECKING:
     from cadcpp.config import SessionConfig
+    from cadcpp.gguf.header import Header
     from cadcpp.residency.memory_plan import Plan
     from cadcpp.residency.tree_buffers import TreeBuffers
 
@@ -34,38 +35,39 @@ def command(
     Lists what would stay in memory, what every pass of the verifier would read from the disk, and how long that
     takes at least. With --workers also what goes to them, and whether that pays. Loads no weights.
     """
+    from cadcpp.gguf.header import read_header
     from cadcpp.util.byte_size import parse_size
 
     config = pair_config(ctx, **settings).resolve(draft is not None)
     if ctx is None:
         config = replace(config, n_ctx=default_ctx(model))
     config = config.with_threads()
-    plan, tree_buffers = _plan(model, draft, config)
-    values = _values(plan, tree_buffers, parse_size(disk_speed) if disk_speed else None, model)
+    pair = read_header(model), read_header(draft) if draft else None
+    plan, tree_buffers = _plan(pair, config)
+    values = _values(plan, tree_buffers, parse_size(disk_speed) if disk_speed else None, pair[0])
     lines = [_table(values, plan)]
     if config.workers:
-        alone, _ = _plan(model, draft, replace(config, workers=()))
+        alone, _ = _plan(pair, replace(config, workers=()))
         values |= with_workers(plan, alone, config, model, tree_buffers.rows, values["disk_bytes_per_second"])
         lines += ["", *remarks_on_workers(values)]
     say(json.dumps(values) if as_json else "\n".join(lines))
 
 
-def _plan(model: Path, draft: Path | None, config: "SessionConfig") -> "tuple[Plan, TreeBuffers]":
-    from cadcpp.gguf.header import read_header
+def _plan(pair: "tuple[Header, Header | None]", config: "SessionConfig") -> "tuple[Plan, TreeBuffers]":
     from cadcpp.runtime.crew import crew_of
     from cadcpp.runtime.session_plan import plan_with
 
-    verifier, drafter = read_header(model), read_header(draft) if draft else None
     with crew_of(config.workers) as crew:
-        return plan_with(crew, config, verifier, drafter)
+        return plan_with(crew, config, *pair)
 
 
-def _values(plan: "Plan", tree_buffers: "TreeBuffers", disk_speed: int | None, model: Path) -> dict[str, Any]:
-    """What --json prints; the disk is measured on the model's file, if nobody says how fast it is."""
+def _values(plan: "Plan", tree_buffers: "TreeBuffers", disk_speed: int | None, verifier: "Header") -> dict[str, Any]:
+    """What --json prints; the disk is measured on the verifier's file, if nobody says how fast it is."""
+    from cadcpp.runtime.learned_demand import outlook_of
     from cadcpp.system.disk_speed import disk_bytes_per_s
     from cadcpp.system.memory_limits import lockable_bytes
 
-    speed = disk_bytes_per_s(model) if disk_speed is None else disk_speed
+    speed = disk_bytes_per_s(verifier.path) if disk_speed is None else disk_speed
     return plan.to_dict() | {
         "disk_bytes_per_second": round(speed),
         "streams": plan.streams,
@@ -74,6 +76,7 @@ def _values(plan: "Plan", tree_buffers: "TreeBuffers", disk_speed: int | None, m
         "rows_at_most": tree_buffers.most,
         "rows_bytes": tree_buffers.bytes_for(tree_buffers.most),
         "lockable": min(lockable_bytes(), plan.layout.pinned_bytes),
+        "outlook": [asdict(other) for other in outlook_of(plan, verifier)],
     }
 
 
@@ -102,6 +105,8 @@ def _table(values: dict[str, Any], plan: "Plan") -> str:
     if states := plan.verifier_shape.states:
         lines.append(f"A pass checks {states.verdict}.")
     sizes = {key: format_size(round(value)) for key, value in values.items() if isinstance(value, int | float)}
+    if plan.left_out:
+        lines.append(f"The draft is not loaded: {plan.left_out_because}. --speculative draft loads it all the same.")
     if values["unused"]:
         lines.append(f"{sizes['unused']} are blocks that predict further tokens, which no pass computes: never read.")
     if not values["streams"]:

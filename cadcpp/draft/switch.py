@@ -13,10 +13,11 @@ class Switch:
     def __init__(self, model: Drafter, text: Drafter) -> None:
         self._model, self._text = model, text
         self._now = model
+        self._n_before = 0  # decodes of a model that is gone
 
     @property
     def n_decodes(self) -> int:
-        return self._model.n_decodes
+        return self._n_before + self._model.n_decodes
 
     def read(self, ids: Sequence[int]) -> None:
         self._model.read(ids)
@@ -40,3 +41,8 @@ class Switch:
 
     def close(self) -> None:
         self._model.close()
+
+    def drop_model(self) -> None:
+        """Free the model's context; from now on only the text drafts."""
+        self._model.close()
+        self._n_before, self._model, self._now = self.n_decodes, self._text, self._text

@@ -13,7 +13,7 @@ from cadcpp.tree.prices import FIRST_ROWS, MAX_ROWS, TEXT_ROWS, Floats, Prices, 
 
 _FORGET = 0.8  # weight of the past in running means
 _PROBE = 16  # rounds of plain decoding after which drafting is tried again; three times as many after each vain try
-_MOST_PLAIN = 512
+MOST_PLAIN = 512
 _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
 _TRIALS = 4  # rounds of drafting that it takes to judge it
 _TRIAL_SIZE = 4  # nodes of a tree that tries again whether drafting pays by now
@@ -65,10 +65,10 @@ class CostModel:
         """
         self.look(state.disk)
         if self.plain_rounds >= self.patience:
-            self._try_again()
+            self.try_again()
         if not self.pays(otherwise):
             return None
-        if not self._is_on_trial:
+        if not self.is_on_trial:
             self.patience = _PROBE
         n_ahead = self._n_ahead(state.limits)
         if not self.tokens.any() or not self.verify.known:
@@ -78,7 +78,7 @@ class CostModel:
 
     def pays(self, otherwise: float = 0.0) -> bool:
         """Whether drafting seems faster than plain decoding and than ``otherwise`` tokens a second, or is on trial."""
-        if self._is_on_trial:
+        if self.is_on_trial:
             return not self.must_see_plain
         return self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
 
@@ -139,9 +139,9 @@ class CostModel:
         base_s, row_s = self.verify.line()
         return {"rate": round(self.rate(), 3), "pass_s": base_s, "row_s": row_s, "node_s": self.node_s}
 
-    def _try_again(self) -> None:
+    def try_again(self) -> None:
         """What drafting costs is measured anew: the last time may have been a busy hour of another session."""
-        self.patience = min(3 * self.patience, _MOST_PLAIN)
+        self.patience = min(3 * self.patience, MOST_PLAIN)
         self.trials, self.plain_rounds, self.early_estimate = _TRIALS // 2, 0, True
         self.acceptance.forget()
 
@@ -192,17 +192,22 @@ class CostModel:
         streamed_s = self.disk.stream_s + self.disk.beyond_s
         return np.maximum(self.verify.estimate() + self.draft_s, streamed_s) + self.disk.routed_s
 
-    def rate(self) -> float:
+    def best_rate(self, disk: Disk) -> float:
+        """Tokens a second with the best tree or with none, whichever is more, where passes wait for ``disk``."""
+        return max(self.rate(disk), self._plain_rate(disk))
+
+    def rate(self, disk: Disk | None = None) -> float:
         """Tokens a second of the best tree; 0 as long as there was none."""
+        disk = disk or self.disk
         n, passes = np.arange(1, MAX_ROWS), slice(2, MAX_ROWS + 1)
         draft_s = np.maximum(self.nodes * n, 1) * self.node_s
-        disk_s = self.disk.stream_s + self.disk.beyond_s[passes] + np.maximum(draft_s - self.disk.ahead_s, 0)
+        disk_s = disk.stream_s + disk.beyond_s[passes] + np.maximum(draft_s - disk.ahead_s, 0)
         compute_s = self.verify.estimate()[passes] + draft_s
-        seconds = np.maximum(disk_s, compute_s) + self.disk.routed_s[passes]
+        seconds = np.maximum(disk_s, compute_s) + disk.routed_s[passes]
         return float(np.max(self.tokens[1:] / np.maximum(seconds, 1e-9)))
 
     @property
-    def _is_on_trial(self) -> bool:
+    def is_on_trial(self) -> bool:
         """Whether trees are judged one by one: too few were seen, or they cost next to nothing."""
         return self.trials > 0 or not self.tokens.any() or self._costs_nothing()
 
@@ -215,8 +220,9 @@ class CostModel:
         halfway = self.trials == _TRIALS // 2 and bool(self.tokens.any())
         return halfway and self.verify.seen_plain < 0.1 and float(self.verify.estimate()[1]) > 1.5 * self.disk.stream_s
 
-    def _plain_rate(self) -> float:
-        pass_s = max(self.disk.stream_s, float(self.verify.estimate()[1])) + float(self.disk.routed_s[1])
+    def _plain_rate(self, disk: Disk | None = None) -> float:
+        disk = disk or self.disk
+        pass_s = max(disk.stream_s, float(self.verify.estimate()[1])) + float(disk.routed_s[1])
         return 1.0 / max(pass_s, 1e-9)
 
 

@@ -52,6 +52,7 @@ class ExpertCache:
         self._read_at = np.zeros(self._exists.shape)
         self._n_chosen = 0
         self._keep, self._room = n_bytes, room
+        self.is_full = False  # something had to go, so that more room would have kept it
         self._used = 0  # bytes of what is resident
         self._chosen: NDArray[np.int64] = np.zeros(0, np.int64)
         self._new: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -109,11 +110,15 @@ class ExpertCache:
             row, expert = divmod(int(np.argmin(heat)), heat.shape[1])
             if np.isinf(heat[row, expert]):
                 break
-            heat[row, expert] = np.inf
+            heat[row, expert], self.is_full = np.inf, True
             self._resident[row, expert] = False
             self._used -= int(self._sizes[row])
             dropped += self._extents(self._numbers[row], [expert])
         return dropped
+
+    def grow(self, n_bytes: int, room: int) -> None:
+        """Keep ``n_bytes`` of experts from now on, and have ``room`` for them and those in use."""
+        self._keep, self._room, self.is_full = n_bytes, room, False
 
     def expected_bytes(self, n_rows: NDArray[np.integer]) -> Floats:
         """Bytes that passes of so many rows are expected to read, [n]."""
@@ -123,7 +128,11 @@ class ExpertCache:
     @property
     def hit_rate(self) -> float:
         """Share of a row's experts that are expected in memory."""
-        return self.demand.hit_rate(self._sizes, self._keep)
+        return self.hit_rate_in(self._keep)
+
+    def hit_rate_in(self, n_bytes: int) -> float:
+        """... if those that are used most had ``n_bytes``."""
+        return self.demand.hit_rate(self._sizes, n_bytes)
 
     def _extents(self, layer: int, experts: Iterable[int]) -> list[Extent]:
         return [extent for expert in experts for extent in self._layers[layer].extents(int(expert))]

@@ -14,13 +14,14 @@ from cadcpp.residency.expert_cache import kept_bytes
 from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.layout import Layout, lay_out
-from cadcpp.residency.outlook import Outlook
 from cadcpp.residency.placement import WIDEST, Share
 from cadcpp.residency.states import States, draft_states, verifier_states
 from cadcpp.tree.prices import TEXT_ROWS, Floats
+from cadcpp.util.byte_size import format_size
 
 PYTHON = 58 << 20  # interpreter, numpy, Jinja, libraries, and what two headers and a first round leave, measured
 _MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
+_MAPPED = 512  # bytes that one of page tables maps; experts come and go, their tables stay
 _WIDEST = 512  # rows of one pass; more is no faster and takes more memory
 FIXED = ("python", "draft", "draft_cache", "draft_compute", "vocabulary", "cache", "states", "compute", "margin")
 
@@ -48,14 +49,24 @@ class Plan:
     kernels: KernelMode
     workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
     least: int = 0  # of ``ram`` with which all of this could be streamed; 0 if everything fits
+    left_out: int = 0  # weights of a draft that is not loaded, since experts are worth more in its memory
     hit_rate: float | None = None  # share of a row's experts that are expected in memory; None: not learned yet
-    outlook: tuple[Outlook, ...] = ()  # what other budgets would bring a mixture
     limited: str = ""  # what of streaming is not to be had on this system, and why
 
     @property
     def fixed(self) -> int:
         """Everything that is not verifier weights."""
         return sum(getattr(self, name) for name in FIXED)
+
+    @property
+    def drafting(self) -> int:
+        """What a draft takes of it, all in all."""
+        return self.draft + self.draft_cache + self.draft_compute
+
+    @property
+    def left_out_because(self) -> str:
+        """Why a draft is not loaded, in words."""
+        return f"as was measured, the verifier's experts have more use for its {format_size(self.left_out)} of memory"
 
     @property
     def streams(self) -> bool:
@@ -133,7 +144,8 @@ def make_plan(
     Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
     """
     whole = lay_out(verifier, verifier.n_bytes)
-    common = {"ram": ram, "python": python, "routed": _routed_bytes(verifier, whole)}
+    margin = _MARGIN + whole.expert_bytes // _MAPPED
+    common = {"ram": ram, "python": python, "routed": _routed_bytes(verifier, whole), "margin": margin}
     for states in _states(verifier, ram, kernels, streamed=False):
         for n in _prompt_sizes(n_prompt):
             budget = _budget(verifier, draft, n_ctx, rows, n, logits_all, kernels.kept, states) | common
@@ -198,7 +210,6 @@ def _budget(
         "cache": mine.cache_bytes(verifier),
         "states": mine.states_bytes(verifier),
         "compute": mine.buffer_bytes(verifier),
-        "margin": _MARGIN,
         "kernels": kernels,
     }
 

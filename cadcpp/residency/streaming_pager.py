@@ -52,11 +52,10 @@ class StreamingPager:
         spare: Callable[[], int] = spare_bytes,
     ) -> None:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
+        self._expert_bytes = expert_bytes
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
-        room = usable_bytes(layout.experts, expert_bytes)
-        kept = ExpertCache(layout.experts, kept_bytes(layout.experts, expert_bytes), room)
-        self._experts = ExpertReader(mapping, kept, trace)
+        self._experts = ExpertReader(mapping, ExpertCache(layout.experts, *self._expert_room(0)), trace)
         self._routed_seconds = self._experts.expected_seconds() if layout.experts else None
         self._cursor = CursorCheck(layers=layout.n_layers > 1, routers=bool(layout.experts))
         self._streamed, self._pinned = _chunks(layout.streamed), PinnedSet(_chunks(layout.pinned))
@@ -115,6 +114,19 @@ class StreamingPager:
             self._pinned.reserved = n_bytes
             self._rebalance()
 
+    def spared_by(self, n_bytes: int) -> float:
+        """Share of the reads of experts that would not be needed if these had ``n_bytes`` more."""
+        cache = self._experts.cache
+        if not cache.is_full:
+            return 0.0
+        now, then = (max(1 - cache.hit_rate_in(self._expert_room(more)[0]), 0.0) for more in (0, n_bytes))
+        return 1 - then / max(now, 1e-9)
+
+    def give(self, n_bytes: int) -> None:
+        """Keep ``n_bytes`` more of experts than planned, from now on."""
+        self._experts.cache.grow(*self._expert_room(n_bytes))
+        self._expert_bytes += n_bytes
+
     def wait_for_stall(self, seconds: float) -> bool:
         return self._reads.wait_for_stall(seconds)
 
@@ -170,6 +182,11 @@ class StreamingPager:
             for chunk in dropped:
                 self._let_go(chunk.part, chunk.start, chunk.stop)
         self._drop(dropped)
+
+    def _expert_room(self, more: int) -> tuple[int, int]:
+        """Bytes of experts that stay, and those beside which others are in use, with ``more`` than now."""
+        n_bytes = self._expert_bytes + more
+        return kept_bytes(self._layout.experts, n_bytes), usable_bytes(self._layout.experts, n_bytes)
 
     def _window_room(self) -> int:
         return self._pinned.window_room(self._window_bytes, least=CHUNK)

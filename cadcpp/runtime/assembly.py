@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cadcpp.config import SessionConfig
 from cadcpp.draft.base import Drafter, NoDrafter
+from cadcpp.draft.switch import Switch
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header, rope_of
 from cadcpp.gguf.validate import check_context
@@ -27,6 +28,7 @@ from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.residency.tree_buffers import plan_session
 from cadcpp.runtime.compute_threads import ComputeThreads, thread_counts
 from cadcpp.runtime.crew import crew_of
+from cadcpp.runtime.draft_memory import DraftMemory, is_wanted
 from cadcpp.runtime.engine import Engine
 from cadcpp.runtime.kernel_choice import same_with_all
 from cadcpp.runtime.learned_costs import LearnedCosts
@@ -80,6 +82,7 @@ class Assembly:
         """Raises CadError for what cannot work, as far as it can be told before anything is loaded."""
         self.config, self._parts, self._stack = config, parts, stack
         self._trace = self._start_trace()
+        self._drafts_in: Context | None = None
         header, draft_header = usable(verifier), usable(draft) if draft else None
         check_context(config.n_ctx, header)
         if draft_header is not None:
@@ -96,13 +99,14 @@ class Assembly:
         self.model.rope = config.rope
         drafter = parts.drafter or self._drafter(draft_model)
         self.pager = self._start_pager()
+        policy = self._policy(drafter, draft_header)
         self.engine = Engine(
             self._verifier(),
             drafter,
             config.n_ctx,
             config.tree.up_to(self.tree_buffers.most),
             self.pager,
-            self._policy(drafter, draft_header),
+            policy,
             self._trace,
             self.tree_buffers,
             ahead=config.pipeline and (isinstance(self.pager, StreamingPager) or bool(self.plan.workers)),
@@ -110,12 +114,14 @@ class Assembly:
             kernels=self.plan.kernels,
             streaming_limited=self.plan.limited,
             workers=self.crew or NoWorkers(),
+            after_round=self._after_round(drafter, policy),
         )
         self._tell_inexact()
         self._tell_undrafted(draft is not None)
+        self._tell_left_out()
 
     def _draft_model(self, models: SessionModels, header: Header | None) -> Callable[[], Model] | None:
-        if header is None or self._parts.drafter is not None or not self.plan.kernels.drafts:
+        if header is None or self._parts.drafter is not None or self.plan.draft_shape is None:
             return None
         return models.draft(header)
 
@@ -152,6 +158,13 @@ class Assembly:
                 self.plan.kernels.alone_because,
             )
 
+    def _tell_left_out(self) -> None:
+        if self.plan.left_out:
+            logger.warning(
+                "cadcpp: the draft is not loaded: %s; speculative draft loads it all the same",
+                self.plan.left_out_because,
+            )
+
     def _context(self, model: Model, shape: ContextShape, watcher: Watcher | None = None) -> Context:
         context = Context(model, shape, self._threads.n, watcher)
         self._stack.callback(context.close)
@@ -161,8 +174,8 @@ class Assembly:
     def _drafter(self, draft_model: Callable[[], Model] | None) -> Drafter:
         if self.config.speculative == "off" or not self.plan.kernels.drafts:
             return NoDrafter()
-        context = self._draft_context(draft_model) if draft_model else None
-        return make_drafter(self.config, self._parts.growth, self.model, context)
+        self._drafts_in = self._draft_context(draft_model) if draft_model else None
+        return make_drafter(self.config, self._parts.growth, self.model, self._drafts_in)
 
     def _draft_context(self, draft_model: Callable[[], Model]) -> Context | None:
         if self.plan.draft_shape is None:
@@ -193,16 +206,34 @@ class Assembly:
         if isinstance(drafter, NoDrafter):
             return NoDrafting()
         policy = make_policy(self.config, self.plan)
-        # In memory rows are dear, and a short reply would pay for trying what was tried before.
-        if isinstance(policy, CostModel | DrafterChoice) and not self.plan.streams:
+        # In memory, and where experts are read, rows are dear: a short reply would pay for what was tried before.
+        known = not self.plan.streams or is_wanted(self.config, self.plan)
+        if isinstance(policy, CostModel | DrafterChoice) and known:
             costs = learned_costs(self.config, self.plan, self.model.header, draft)
             costs.recall(policy)
             self._stack.callback(self._keep_costs, costs, policy)
+        if isinstance(policy, DrafterChoice):
+            policy.given_up = self.plan.left_out > 0  # else it is loaded, and has another chance
         return policy
 
     def _keep_costs(self, costs: LearnedCosts, policy: CostModel | DrafterChoice) -> None:
         if not self._threads.changed:  # they would be those of no number of threads
             costs.keep(policy)
+
+    def _after_round(self, drafter: Drafter, policy: Policy) -> Callable[[], None]:
+        """Where a draft and experts want the same memory: to see who has more use for it."""
+        pager = self.pager
+        if isinstance(policy, DrafterChoice) and isinstance(drafter, Switch) and isinstance(pager, StreamingPager):
+            if is_wanted(self.config, self.plan):
+                return DraftMemory(policy, drafter, pager, self.plan.drafting, self._free_draft).look
+        return lambda: None
+
+    def _free_draft(self) -> None:
+        context, self._drafts_in = self._drafts_in, None
+        if context is not None:
+            self._threads.contexts.remove(context)
+            context.close()
+            context.model.close()
 
     def _start_trace(self) -> Trace | None:
         if self.config.trace is None:

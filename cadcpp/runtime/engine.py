@@ -70,6 +70,7 @@ class Engine:
     workers: Workers = field(default_factory=NoWorkers)
     carried: CarriedText = field(default_factory=CarriedText)
     threads: ComputeThreads = field(default_factory=lambda: ComputeThreads(1))
+    after_round: Callable[[], None] = lambda: None  # what is decided between two rounds
     _writes: Lock = field(default_factory=Lock)  # a round that is not over
 
     def rounds(
@@ -291,6 +292,7 @@ class Engine:
         if len(tree) > 1:
             self.draft_temperature.observe(n_accepted, float(np.exp(tree.logp[1:]).sum()))
         self.policy.observe(record.observation())
+        self.after_round()
 
 
 def _check(prompt: Sequence[int], n: int, n_ctx: int) -> None:

@@ -37,5 +37,5 @@ class LearnedCosts:
 def _parts(policy: CostModel | DrafterChoice) -> dict[str, Any]:
     """What learns, by name."""
     if isinstance(policy, DrafterChoice):
-        return {"verify": policy.verify, "model": policy.model, "text": policy.text}
+        return {"verify": policy.verify, "model": policy.model, "text": policy.text, "choice": policy}
     return {"verify": policy.verify, "model": policy}

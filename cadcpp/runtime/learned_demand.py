@@ -8,7 +8,7 @@ from cadcpp.gguf.header import Header
 from cadcpp.residency.expert_cache import ExpertCache
 from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.memory_plan import Plan
-from cadcpp.residency.outlook import outlooks
+from cadcpp.residency.outlook import Outlook, outlooks
 from cadcpp.runtime.machine_file import MachineFile
 from cadcpp.system.user_dirs import state_dir
 
@@ -41,12 +41,21 @@ class LearnedDemand:
 
 
 def told_experts(plan: Plan, header: Header) -> Plan:
-    """A plan that says how many experts are expected in memory, if that was learned, and what other budgets bring."""
-    layout = plan.layout
-    if not plan.streams or not layout.experts:
+    """A plan that says how many experts are expected in memory, if that was learned."""
+    if not _pages_experts(plan):
         return plan
-    cache = ExpertCache(layout.experts, plan.kept_experts)
-    known = LearnedDemand(header).recall(cache.demand)
-    beside = plan.fixed + layout.pinned_bytes + layout.streamed_bytes
-    outlook = outlooks(layout.experts, cache.demand, beside)
-    return replace(plan, hit_rate=cache.hit_rate if known else None, outlook=outlook)
+    cache = ExpertCache(plan.layout.experts, plan.kept_experts)
+    return replace(plan, hit_rate=cache.hit_rate) if LearnedDemand(header).recall(cache.demand) else plan
+
+
+def outlook_of(plan: Plan, header: Header) -> tuple[Outlook, ...]:
+    """What other budgets would bring a mixture that does not fit; nothing for other models."""
+    if not _pages_experts(plan):
+        return ()
+    layout, cache = plan.layout, ExpertCache(plan.layout.experts, plan.kept_experts)
+    LearnedDemand(header).recall(cache.demand)
+    return outlooks(layout.experts, cache.demand, plan.fixed + layout.pinned_bytes + layout.streamed_bytes)
+
+
+def _pages_experts(plan: Plan) -> bool:
+    return plan.streams and bool(plan.layout.experts)

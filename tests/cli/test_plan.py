@@ -14,6 +14,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import read_header
 from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.memory_plan import make_plan
+from cadcpp.runtime import session_plan
 from cadcpp.runtime.learned_demand import LearnedDemand
 
 
@@ -97,6 +98,21 @@ def test_what_other_budgets_would_bring_a_mixture(mixture: Path, half: list[str]
     assert skewed["outlook"][0]["read_bytes"] < 0.2 * alike["outlook"][0]["read_bytes"]
     lines = CliRunner().invoke(main, half).stdout.splitlines()
     assert [line.split()[0] for line in lines if "% " in line][-4:] == ["25%", "50%", "75%", "100%"]
+
+
+@pytest.mark.parametrize("left_out", [True, False])
+def test_a_draft_that_is_left_out(
+    tiny: Callable[..., Path], half: list[str], monkeypatch: pytest.MonkeyPatch, left_out: bool
+) -> None:
+    """Its memory is the experts'."""
+    monkeypatch.setattr(session_plan, "is_left_out", lambda *_: left_out)
+    draft = tiny("mixture", n_layer=1)
+    drafted = [*half, "-d", str(draft)]
+    alone, values = (json.loads(CliRunner().invoke(main, [*a, "--json"]).stdout) for a in (half, drafted))
+    assert values["left_out"] == (draft.stat().st_size if left_out else 0)
+    assert (values["draft"] == 0) == (values["experts"] == alone["experts"]) == left_out
+    found = "The draft is not loaded: " in CliRunner().invoke(main, drafted).stdout
+    assert found == left_out
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mixture"])

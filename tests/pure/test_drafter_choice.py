@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from cadcpp.policy.base import Observation, RoundState
+from cadcpp.policy.base import Disk, Observation, RoundState
 from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.tree.limits import TreeLimits
+from cadcpp.tree.prices import SIZES
 from cadcpp.tree.token_tree import TokenTree
 
 PASS_S, ROW_S, NODE_S = 0.1, 0.01, 0.02
@@ -19,12 +20,14 @@ def chain(p: float) -> TokenTree:
 class World:
     """A text of which a model guesses each token with one probability, and repetition with another."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, read_s: float = 0.0) -> None:
+        """``read_s`` seconds are read of experts by each row."""
         self.rng, self.choice, self.used = np.random.default_rng(seed), DrafterChoice(), list[str]()
+        self.disk = Disk(routed_s=read_s * np.arange(SIZES, dtype=np.float64))
 
-    def run(self, n: int, model: float, text: float) -> None:
+    def run(self, n: int, model: float, text: float, spared: float = 0.0) -> None:
         for _ in range(n):
-            budget = self.choice.plan(RoundState(limits=TreeLimits(max_size=N), max_depth=N))
+            budget = self.choice.plan(RoundState(limits=TreeLimits(max_size=N), max_depth=N, disk=self.disk))
             drafts, from_text = budget is not None, budget is not None and budget.from_text
             alternative = chain(text) if budget is not None and budget.compare else None
             p = (text if from_text else model) if drafts else 0.0
@@ -44,6 +47,7 @@ class World:
                     alternative=alternative,
                 )
             )
+            self.choice.judge(spared)
 
     def share(self, name: str, last: int) -> float:
         return self.used[-last:].count(name) / last
@@ -64,3 +68,48 @@ def test_it_changes_its_mind() -> None:
     assert world.share("text", 60) > 0.8
     world.run(300, 0.9, 0.1)
     assert world.share("model", 60) > 0.8
+
+
+@pytest.mark.parametrize("spared", [0.05, 0.5])
+def test_a_model_that_brings_nothing_is_given_up_for_good(spared: float) -> None:
+    world = World(read_s=0.2)
+    world.run(40, 0.3, 0.1, spared)
+    assert world.choice.given_up and not world.choice.uses_model
+    world.run(600, 0.99, 0.1, spared)
+    assert world.share("model", 600) == 0
+
+
+@pytest.mark.parametrize(("model", "spared"), [(0.3, 0.0), (0.95, 0.15)], ids=["nothing is spared", "it pays"])
+def test_control_a_model_is_kept(model: float, spared: float) -> None:
+    world = World(read_s=0.02)
+    world.run(200, model, 0.1, spared)
+    assert not world.choice.given_up and "model" in world.used
+
+
+@pytest.mark.parametrize(("spared", "given_up"), [(0.0, False), (1.0, True)])
+def test_a_model_that_pays_is_given_up_where_its_memory_pays_more(spared: float, given_up: bool) -> None:
+    """It brings 5.3 tokens a second, plain decoding 4.8 and without any reads 9.1."""
+    world = World(read_s=0.1)
+    world.run(100, 0.8, 0.1, spared)
+    assert world.choice.given_up == given_up
+    assert (world.share("model", 60) > 0.5) != given_up
+
+
+def test_a_few_bad_rounds_do_not_end_a_model() -> None:
+    world = World(read_s=0.1)
+    for _ in range(8):
+        world.run(20, 0.8, 0.1, spared=0.0)
+        world.run(10, 0.8, 0.1, spared=1.0)
+    assert not world.choice.given_up
+
+
+def test_a_later_session_begins_without_it_until_it_is_time_to_try_again() -> None:
+    world, later = World(read_s=0.2), DrafterChoice()
+    assert later.wants_model
+    world.run(40, 0.3, 0.1, spared=0.2)
+    for part, before in ((later, world.choice), (later.model, world.choice.model)):
+        part.recall(before.learned())
+    assert not later.wants_model
+    world.run(600, 0.3, 0.1, spared=0.2)
+    later.model.recall(world.choice.model.learned())
+    assert later.wants_model

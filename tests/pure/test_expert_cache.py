@@ -98,3 +98,17 @@ def test_pages_that_two_experts_share_are_set_aside() -> None:
     assert usable_bytes(odd, room) == room - 9 * PAGE
     assert kept_bytes(odd, room) == room - 9 * PAGE - odd[0].expert_bytes
     assert usable_bytes(odd, odd[0].n_bytes) == kept_bytes(odd, odd[0].n_bytes) == odd[0].n_bytes
+
+
+def test_more_room_keeps_more_from_then_on() -> None:
+    """And what is in memory stays; no more than that is promised beforehand."""
+    room, more, chosen = WHOLE // 2, WHOLE // 4, lambda _: range(N_EXPERTS)
+    cache = made(room)
+    assert not cache.is_full
+    before = run(cache, 8, chosen)[-1]
+    assert cache.is_full
+    expected = cache.hit_rate_in(kept_bytes(LAYERS, room + more)) - cache.hit_rate
+    cache.grow(kept_bytes(LAYERS, room + more), room + more)
+    assert not cache.is_full
+    spared = before - run(cache, 8, chosen)[-1]
+    assert spared == more and expected == pytest.approx(more / WHOLE)
