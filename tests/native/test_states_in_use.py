@@ -21,7 +21,7 @@ from cadcpp.llama.async_llama import AsyncLlama
 from cadcpp.llama.llama import Llama
 from cadcpp.modes import Speculative
 from cadcpp.native.context import Context, OnLayer
-from cadcpp.residency.context_shape import wide_shape
+from cadcpp.residency.context_shape import ContextShape, wide_shape
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.layout import lay_out
 from cadcpp.residency.memory_plan import Plan
@@ -299,8 +299,13 @@ def streamed(
     """A plan that streams all that can be: these models are too small for a real limit."""
     plan, tree_buffers = plan_session(config, verifier, draft, kernels)
     shape = replace(plan.verifier_shape, n_batch=TEXT_ROWS)
-    limits = {"layout": lay_out(verifier, 0), "verifier_shape": shape, "kernels": kernels.streamed}
-    return replace(plan, window=8 << 20, **limits), tree_buffers
+    layout = lay_out(verifier, 0)
+    return replace(plan, layout=layout, window=8 << 20, kernels=kernels.streamed, verifier_shape=shape), tree_buffers
+
+
+def with_room(plan: Plan, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape | None:
+    """... but has memory for a wide context."""
+    return wide_shape(plan.verifier_shape, header, n_rows, n_cells, rows, 1 << 30)
 
 
 def texts(
@@ -341,7 +346,7 @@ def test_a_long_text_is_read_in_wide_passes_if_there_is_room_for_them(
     path, text = tiny(architecture, type_name="F32"), random_text(1, 4 * TEXT_ROWS)
     expected = texts(path, None, "off", [text], 12, limited=False)
     if has_room:
-        monkeypatch.setattr(Plan, "wide_shape", lambda plan, *sizes: wide_shape(plan.verifier_shape, *sizes, 1 << 30))
+        monkeypatch.setattr(Plan, "wide_shape", with_room)
     config = SessionConfig(n_ctx=N_CTX, n_threads=1, speculative="off")
     with Session(path, None, config, parts=Parts(plan=streamed)) as session:
         next(iter(session.stream(text, GREEDY, 4)))
