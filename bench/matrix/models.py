@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bench.measure import record
 from cadcpp.gguf.header import read_header
-from cadcpp.models.demo import make_demo, padded_name, padded_verifier, smollm2_as
+from cadcpp.models.demo import hybrid_name, hybrid_verifier, make_demo, padded_name, padded_verifier, smollm2_as
+from cadcpp.models.edit.quantize import requantize
 from cadcpp.util.files import new_file
 
 SIZES = {"0.3GB": 300_000_000, "0.6GB": 600_000_000, "1.2GB": 1_200_000_000, "2.4GB": 2_400_000_000}
@@ -38,6 +39,16 @@ def draft(kind: str = USUAL_DRAFT) -> Path:
     return record.models() / f"{name}.gguf"
 
 
+def hybrid() -> Path:
+    """SmolLM2 as a hybrid, not widened."""
+    return record.models() / hybrid_name(SIZES["0.3GB"], "Q8_0")
+
+
+def hybrid_draft() -> Path:
+    """The same in Q2_K, as `make-draft` makes it."""
+    return record.models() / "smollm2-135m-hybrid-draft-Q2_K.gguf"
+
+
 def make(path: Path) -> None:
     """One of these files, if it is not there. Raises CadError, such as for a full disk."""
     if not path.is_file():
@@ -52,7 +63,14 @@ def _makers() -> dict[Path, Callable[[], object]]:
         **{draft(kind): partial(make_demo, folder, draft_type=kind) for kind in ("Q2_K", "Q4_K_M")},
         draft("Q8_0"): partial(smollm2_as, "Q8_0", folder),
         draft("useless"): partial(_blank, draft(), draft("useless")),
+        hybrid(): partial(hybrid_verifier, folder, size_bytes=SIZES["0.3GB"]),
+        hybrid_draft(): partial(_requantize, hybrid(), hybrid_draft(), "Q2_K"),
     }
+
+
+def _requantize(source: Path, target: Path, type_name: str) -> None:
+    make(source)
+    requantize(source, target, type_name)
 
 
 def _blank(source: Path, target: Path) -> None:

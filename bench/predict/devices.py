@@ -92,7 +92,8 @@ class Architecture:
 
 
 # The catalogue's dense models that are in pairs. Its mixtures are left out: what a tree reads of one depends on its
-# routing. Hybrids are in published.py.
+# routing. Hybrids are in published.py. Ministral 3 8B has the defaults of transformers' Ministral3Config, 3B and 14B
+# are as emergentmind.com/topics/ministral-3-series sums up the paper.
 ARCHITECTURES = {
     "smollm2-135m": Architecture(30, 576, 9, 3, 64, 1536, 49152, True),
     "smollm2-1.7b": Architecture(24, 2048, 32, 32, 64, 8192, 49152, True),

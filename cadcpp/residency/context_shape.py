@@ -122,10 +122,19 @@ def draft_shape(
     )
 
 
-def wide_shape(narrow: ContextShape, header: Header, n_rows: int, n_cells: int, rows: int, room: int) -> ContextShape:
-    """For reading a text of ``n_cells`` in passes of up to ``n_rows``, or as many as ``room`` bytes allow."""
-    while n_rows > 1 and wide_bytes(replace(narrow, n_cells=n_cells, n_batch=n_rows, n_outputs=1), header) > room:
+def wide_shape(
+    narrow: ContextShape, header: Header, n_rows: int, n_cells: int, rows: int, room: int
+) -> ContextShape | None:
+    """For reading a text of ``n_cells`` in passes of up to ``n_rows``, or as many as ``room`` bytes allow.
+
+    None if these are no more than ``narrow`` has. Fewer would be slower, and with as few as there are snapshots of
+    states llama.cpp ends the process.
+    """
+    least = replace(narrow, n_cells=n_cells, n_outputs=1)
+    while n_rows > narrow.n_batch and wide_bytes(replace(least, n_batch=n_rows), header) > room:
         n_rows //= 2
+    if n_rows <= narrow.n_batch:
+        return None
     n_seq = 1 if narrow.states else min(rows, MAX_SEQ - narrow.granularity.padding)
     return replace(narrow, n_cells=n_cells, n_batch=n_rows, n_outputs=rows, n_seq=n_seq)
 

@@ -96,8 +96,8 @@ class Plan:
         sparse = 0 if self.streams else self.layout.sparse_bytes
         return self.fixed - self.margin + self.layout.pinned_bytes + self.window + self.experts + sparse
 
-    def wide_shape(self, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape:
-        """Of a short-lived context for a text that does not fit into a pass; the pinned part makes room for it."""
+    def wide_shape(self, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape | None:
+        """Of a short-lived context for a text that does not fit into a pass; the pinned part makes room, if it can."""
         room, widest = self.layout.pinned_bytes // 2, WIDEST if self.workers else _WIDEST
         return wide_shape(self.verifier_shape, header, min(n_rows, widest), n_cells, rows, room)
 

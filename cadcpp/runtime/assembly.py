@@ -191,9 +191,12 @@ class Assembly:
         return Verifier(context, self._widen if isinstance(self.pager, StreamingPager) else None)
 
     @contextmanager
-    def _widen(self, n_rows: int, n_cells: int, rows: int) -> Iterator[Context]:
-        """A short-lived context for long prompts and a tree of ``rows``, in memory borrowed from the pager."""
+    def _widen(self, n_rows: int, n_cells: int, rows: int) -> Iterator[Context | None]:
+        """A short-lived context for long prompts and a tree of ``rows``, if the pager has memory for it."""
         shape = self.plan.wide_shape(self.model.header, n_rows, n_cells, rows)
+        if shape is None:
+            yield None
+            return
         with self.pager.borrow(wide_bytes(shape, self.model.header)):
             with closing(Context(self.model, shape, self._threads.n, self.pager)) as context:
                 yield context

@@ -18,7 +18,8 @@ from cadcpp.verify.accept import Accepted
 from cadcpp.verify.text_state import TextState
 
 OnLogits = Callable[[int, NDArray[np.float32]], None]  # position of the first row, and the rows [n, n_vocab]
-Widen = Callable[[int, int, int], AbstractContextManager[Context]]  # rows of a pass, KV cells, outputs -> a context
+# rows of a pass, KV cells, outputs -> a context, if there is memory for one
+Widen = Callable[[int, int, int], AbstractContextManager[Context | None]]
 
 
 def in_order(rows: Sequence[int]) -> int:
@@ -54,22 +55,32 @@ class Verifier:
         """Inside, a text too long for one pass has a context that takes more of it at once.
 
         Where memory is short a pass costs a read of the weights, so one pass in a wide, short-lived context
-        is worth the copies of the cache that it takes. Nothing changes where the text fits, or if it fails.
+        is worth the copies of the cache that it takes. Nothing changes where the text fits, where there is no memory
+        for it, or if it fails.
         Passes of up to ``rows`` may have memory, those of a text with a small tree at least; in a wide context trees
         may have as many.
         """
         if self._widen is None or text.n_uncached <= max(rows - FIRST_ROWS, TEXT_ROWS):
             yield
             return
-        narrow_context, narrow = self.context, self.cache
         with self._widen(text.n_uncached + rows, len(text.ids) + rows, rows) as wide:
-            try:
-                self.context, self.cache, self.widened = wide, cache_of(wide), True
-                narrow.copy_to(self.cache)
+            if wide is None:
                 yield
-                self.cache.copy_to(narrow)
-            finally:
-                self.context, self.cache, self.widened = narrow_context, narrow, False
+                return
+            with self._moved_to(wide):
+                yield
+
+    @contextmanager
+    def _moved_to(self, wide: Context) -> Iterator[None]:
+        """Inside, ``wide`` has the cache's text; what it adds to it comes back, unless something fails."""
+        narrow_context, narrow = self.context, self.cache
+        try:
+            self.context, self.cache, self.widened = wide, cache_of(wide), True
+            narrow.copy_to(self.cache)
+            yield
+            self.cache.copy_to(narrow)
+        finally:
+            self.context, self.cache, self.widened = narrow_context, narrow, False
 
     def prefill(self, text: TextState, progress: Progress | None = None) -> None:
         """Evaluate whole batches of a new text; the rest of it rides along with the first tree."""

@@ -21,6 +21,7 @@ from cadcpp.llama.async_llama import AsyncLlama
 from cadcpp.llama.llama import Llama
 from cadcpp.modes import Speculative
 from cadcpp.native.context import Context, OnLayer
+from cadcpp.residency.context_shape import ContextShape, wide_shape
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.layout import lay_out
 from cadcpp.residency.memory_plan import Plan
@@ -30,6 +31,7 @@ from cadcpp.runtime.assembly import Parts
 from cadcpp.runtime.round import Round
 from cadcpp.runtime.session import Session
 from cadcpp.tree.limits import limit_tree
+from cadcpp.tree.prices import TEXT_ROWS
 from tests.support.vocab import random_text
 
 SNAPSHOTS = ("lfm2", "lfm2moe", "qwen35", "qwen35moe", "nemotron_h")
@@ -296,8 +298,14 @@ def streamed(
 ) -> tuple[Plan, TreeBuffers]:
     """A plan that streams all that can be: these models are too small for a real limit."""
     plan, tree_buffers = plan_session(config, verifier, draft, kernels)
+    shape = replace(plan.verifier_shape, n_batch=TEXT_ROWS)
     layout = lay_out(verifier, 0)
-    return replace(plan, layout=layout, window=8 << 20, kernels=kernels.streamed), tree_buffers
+    return replace(plan, layout=layout, window=8 << 20, kernels=kernels.streamed, verifier_shape=shape), tree_buffers
+
+
+def with_room(plan: Plan, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape | None:
+    """... but has memory for a wide context."""
+    return wide_shape(plan.verifier_shape, header, n_rows, n_cells, rows, 1 << 30)
 
 
 def texts(
@@ -320,13 +328,31 @@ def texts(
 def test_neither_streamed_weights_nor_drafts_change_a_text(tiny: Callable[..., Path], architecture: str) -> None:
     """Drafts that are always right, most of the time, and seldom."""
     large = {"type_name": "F32"}  # so large that there is something to stream
-    path, prompts = tiny(architecture, **large), [random_text(1, 30)]
+    path, prompts = tiny(architecture, **large), [random_text(1, 30), random_text(2, 100)]
     expected = texts(path, None, "off", prompts, 24, limited=False)
     assert texts(path, None, "off", prompts, 24, limited=True) == expected
     for limited, noises in ((True, (0.0, 0.02, 0.1)), (False, (0.0, 0.1))):
         for noise in noises:
             draft = tiny(architecture, noise=noise)
             assert texts(path, draft, "draft", prompts, 24, limited=limited) == expected, (noise, limited)
+
+
+@pytest.mark.parametrize("has_room", [False, True], ids=["no room", "room"])
+@pytest.mark.parametrize("architecture", ["llama", *USED])
+def test_a_long_text_is_read_in_wide_passes_if_there_is_room_for_them(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, architecture: str, has_room: bool
+) -> None:
+    """... and in no narrower ones than others if there is none."""
+    path, text = tiny(architecture, type_name="F32"), random_text(1, 4 * TEXT_ROWS)
+    expected = texts(path, None, "off", [text], 12, limited=False)
+    if has_room:
+        monkeypatch.setattr(Plan, "wide_shape", with_room)
+    config = SessionConfig(n_ctx=N_CTX, n_threads=1, speculative="off")
+    with Session(path, None, config, parts=Parts(plan=streamed)) as session:
+        next(iter(session.stream(text, GREEDY, 4)))
+        assert session.pager.state().passes == (1 if has_room else 4)
+    for mode, draft in (("ngram", None), ("draft", tiny(architecture, noise=0.02))):
+        assert texts(path, draft, mode, [text], 12, limited=True) == expected, mode  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

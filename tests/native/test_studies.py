@@ -18,11 +18,21 @@ from bench.baselines import own_defaults
 from bench.matrix import models
 from bench.matrix.systems import LOOKUP, OPTIONS, PLAIN, SAME, Task, command, parse
 from bench.measure import record
-from bench.studies import acceptance, dropin_memory, exactness, expert_routes, mixture_of_experts, round_profile, soak
+from bench.studies import (
+    acceptance,
+    branches,
+    dropin_memory,
+    exactness,
+    expert_routes,
+    mixture_of_experts,
+    round_profile,
+    soak,
+)
 from bench.studies.replay import replays
 from bench.studies.soak_request import Reply, Request
 from cadcpp.cli import main as cli
 from cadcpp.config import SamplingConfig
+from cadcpp.residency import states
 from cadcpp.tree.granularity import Granularity
 
 CHAT = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
@@ -62,6 +72,15 @@ def test_what_a_class_holds_is_measured_with_each_of_them(
     monkeypatch.setattr(record, "demo_verifier", lambda: tiny("llama", type_name="Q8_0"))
     found = dropin_memory.measure(kind)
     assert found["answered_bytes"] > found["own_bytes"] > 0
+
+
+def test_a_hybrid_draft_is_measured_with_branches_and_without(
+    tiny: Callable[..., Path], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states, "_OF_DRAFT", 4)  # a tiny model's states are not small beside its weights
+    found = branches.compare(tiny(chat_template=CHAT), tiny("lfm2", noise=0.05), 8, 16, "greedy", ["chat"])
+    chain, several = (found[name]["chat"].stats for name in branches.STATES)
+    assert chain.emitted == several.emitted and chain.draft_decodes > several.draft_decodes
 
 
 def test_the_table_of_acceptance_has_a_column_per_text(
