@@ -16,6 +16,7 @@ _PROBE = 16  # rounds of plain decoding after which drafting is tried again; thr
 MOST_PLAIN = 512
 _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs more than a chance missed
 _TRIALS = 4  # rounds of drafting that it takes to judge it
+_FIRST_IN_MEMORY = 6  # nodes of a first tree where nothing is read meanwhile: kernels compute one row after the other
 _TRIAL_SIZE = 4  # nodes of a tree that tries again whether drafting pays by now
 _LEARNED = {"node_s": float, "draft_s": float, "nodes": float, "trials": int, "plain_rounds": int, "patience": int}
 
@@ -154,7 +155,7 @@ class CostModel:
         return limits.max_size_streamed if limits.max_size_streamed > size and wide_s < self.disk.stream_s else size
 
     def _first_size(self, state: RoundState) -> int:
-        """Small trees until there are measurements, but where the disk is slow so many rows as a slow CPU manages.
+        """Small trees until there are measurements, but where the disk is slow as many rows as a slow CPU manages.
 
         Where rows read experts of their own no row is hidden behind the disk. Beside a short text there are TEXT_ROWS
         without memory of weights; for more the disk has to be slow as well.
@@ -162,7 +163,8 @@ class CostModel:
         if self.disk.routed_s.any():
             return min(state.limits.max_size, _TRIAL_SIZE)
         hidden, limits = hidden_rows(self.disk.byte_s), state.limits
-        size = min(max(limits.max_size, limits.max_size_streamed), max(hidden, FIRST_ROWS))
+        first = FIRST_ROWS if self.disk.byte_s else _FIRST_IN_MEMORY
+        size = min(max(limits.max_size, limits.max_size_streamed), max(hidden, first))
         if state.n_uncached > TEXT_ROWS or not self.disk.beyond_s.any():
             return size
         return min(size, max(hidden, TEXT_ROWS) - state.n_uncached + 1)

@@ -240,8 +240,8 @@ def test_the_first_tree_is_larger_where_the_disk_is_slow(mib_per_s: float, n_unc
 
 
 @pytest.mark.parametrize("n_uncached", [1, 60, 500])
-def test_the_first_tree_in_memory_is_as_large_beside_any_text(n_uncached: int) -> None:
-    assert planned(CostModel(), state(None, 64, 128, n_uncached)).max_size == 16
+def test_the_first_tree_in_memory_is_small_beside_any_text(n_uncached: int) -> None:
+    assert planned(CostModel(), state(None, 64, 128, n_uncached)).max_size == 6
 
 
 def test_uncached_rows_leave_fewer_free_ones() -> None:
