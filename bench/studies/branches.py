@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.matrix import models
 from bench.matrix.workloads import CASES
 from bench.measure.patched import patched
+from bench.program import run_program
 from bench.studies.acceptance import SAMPLINGS, Result, measure, show
 from cadcpp.residency import states
 
@@ -47,4 +48,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)
