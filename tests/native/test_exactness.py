@@ -331,6 +331,7 @@ def test_a_tree_has_no_more_leaves_than_there_are_sequences() -> None:
     assert verifier.room(TextState([1])) - 1 <= shape.n_seq < 255
 
 
+@pytest.mark.usefixtures("drafting")
 def test_rows_that_fill_up_leave_nothing_behind(tiny: Callable[..., Path]) -> None:
     """Also if a pass is ended: the next one takes the same cells."""
     config = SessionConfig(n_ctx=64, n_threads=1, speculative="off", exact="strict")
