@@ -15,7 +15,7 @@ from bench.program import run_program
 from bench.studies.acceptance import SAMPLINGS, Result, measure, show
 from cadcpp.residency import states
 
-STATES = {"one chain": 1, "branches": 16}  # of the draft, at most
+STATES = {"one chain": 1, "branches": states._MOST_DRAFTED}  # of the draft, at most
 
 
 def main() -> None:

@@ -59,6 +59,11 @@ class Plan:
         return sum(getattr(self, name) for name in FIXED)
 
     @property
+    def pages_experts(self) -> bool:
+        """Whether experts are read as rows need them."""
+        return self.streams and bool(self.layout.experts)
+
+    @property
     def drafting(self) -> int:
         """What a draft takes of it, all in all."""
         return self.draft + self.draft_cache + self.draft_compute

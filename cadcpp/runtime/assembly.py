@@ -174,16 +174,14 @@ class Assembly:
     def _drafter(self, draft_model: Callable[[], Model] | None) -> Drafter:
         if self.config.speculative == "off" or not self.plan.kernels.drafts:
             return NoDrafter()
-        self._drafts_in = self._draft_context(draft_model) if draft_model else None
+        shape = self.plan.draft_shape
+        self._drafts_in = self._draft_context(draft_model(), shape) if draft_model and shape else None
         return make_drafter(self.config, self._parts.growth, self.model, self._drafts_in)
 
-    def _draft_context(self, draft_model: Callable[[], Model]) -> Context | None:
-        if self.plan.draft_shape is None:
-            return None
-        model = draft_model()
+    def _draft_context(self, model: Model, shape: ContextShape) -> Context:
         if rope_of(model.header) == rope_of(self.model.header):  # it knows positions as its verifier does
             model.rope = self.config.rope
-        return self._context(model, self.plan.draft_shape)
+        return self._context(model, shape)
 
     def _verifier(self) -> Verifier:
         watcher = self.pager if self._is_paged else None

@@ -40,7 +40,7 @@ class DraftMemory:
 def is_wanted(config: SessionConfig, plan: Plan) -> bool:
     """Whether experts want a draft's memory, and nobody asked for that draft in particular."""
     measured = config.speculative == "auto" and config.fallback == "cost" and config.pager
-    return measured and plan.streams and bool(plan.layout.experts)
+    return measured and plan.pages_experts
 
 
 def is_left_out(config: SessionConfig, plan: Plan, verifier: Header, draft: Header) -> bool:

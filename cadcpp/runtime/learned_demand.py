@@ -42,7 +42,7 @@ class LearnedDemand:
 
 def told_experts(plan: Plan, header: Header) -> Plan:
     """A plan that says how many experts are expected in memory, if that was learned."""
-    if not _pages_experts(plan):
+    if not plan.pages_experts:
         return plan
     cache = ExpertCache(plan.layout.experts, plan.kept_experts)
     return replace(plan, hit_rate=cache.hit_rate) if LearnedDemand(header).recall(cache.demand) else plan
@@ -50,12 +50,8 @@ def told_experts(plan: Plan, header: Header) -> Plan:
 
 def outlook_of(plan: Plan, header: Header) -> tuple[Outlook, ...]:
     """What other budgets would bring a mixture that does not fit; nothing for other models."""
-    if not _pages_experts(plan):
+    if not plan.pages_experts:
         return ()
     layout, cache = plan.layout, ExpertCache(plan.layout.experts, plan.kept_experts)
     LearnedDemand(header).recall(cache.demand)
     return outlooks(layout.experts, cache.demand, plan.fixed + layout.pinned_bytes + layout.streamed_bytes)
-
-
-def _pages_experts(plan: Plan) -> bool:
-    return plan.streams and bool(plan.layout.experts)
