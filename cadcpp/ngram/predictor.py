@@ -14,6 +14,10 @@ LONGEST = 6  # tokens of a match
 _WIDTH = 4  # next tokens to consider
 _WIDEST = 8  # ... of the n-gram model
 _FORGET = 0.98
+# How often matches of 0, 1, 2, ... tokens were right in replies of SmolLM2 to questions of ten kinds, as far as a text
+# has not told yet: as if _SEEN had been seen.
+_RIGHT = np.array([0.25, 0.2, 0.4, 0.6, 0.65, 0.7, 0.75])
+_SEEN = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class MatchReliability:
     """How often what followed a match follows it again, by the length of the match; learned from the text."""
 
     right: DecayedRatio = field(
-        default_factory=lambda: DecayedRatio(np.ones(LONGEST + 1), np.full(LONGEST + 1, 4.0), forget=_FORGET)
+        default_factory=lambda: DecayedRatio(_SEEN * _RIGHT, np.full(LONGEST + 1, _SEEN), forget=_FORGET)
     )
 
     def observe(self, found: Sequence[Continuation], token: int) -> None:

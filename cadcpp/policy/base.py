@@ -64,7 +64,7 @@ class Observation:
 
     n_rows: int  # of the verify pass, the text's uncached tokens included
     cold: bool = False  # one of the first passes of all: what stays in memory is read, and memory is cleared for it
-    n_evaluated: int  # nodes that the draft evaluated
+    n_evaluated: int  # nodes that the draft evaluated, also where no tree came of it
     n_tokens: int  # of text that came of it
     n_accepted: int = 0  # drafted tokens that were right
     n_branch: int = 0  # ... of how many on the branch that matched best

@@ -18,6 +18,7 @@ _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs 
 _TRIALS = 4  # rounds of drafting that it takes to judge it
 _FIRST_IN_MEMORY = 6  # nodes of a first tree where nothing is read meanwhile: kernels compute one row after the other
 _TRIAL_SIZE = 4  # nodes of a tree that tries again whether drafting pays by now
+_FREE = 0.02  # of a pass of one row, that a node may take for a tree to be looked at in every round
 _LEARNED = {"node_s": float, "draft_s": float, "nodes": float, "trials": int, "plain_rounds": int, "patience": int}
 
 
@@ -69,7 +70,7 @@ class CostModel:
             self.try_again()
         if not self.pays(otherwise):
             return None
-        if not self.is_on_trial:
+        if not self.is_on_trial and self._is_faster(self._plain_rate()):
             self.patience = _PROBE
         n_ahead = self._n_ahead(state.limits)
         if not self.tokens.any() or not self.verify.known:
@@ -78,10 +79,17 @@ class CostModel:
         return state.budget(size, prices=self._prices(state.n_uncached, size), n_ahead=n_ahead)
 
     def pays(self, otherwise: float = 0.0) -> bool:
-        """Whether drafting seems faster than plain decoding and than ``otherwise`` tokens a second, or is on trial."""
+        """Whether drafting seems faster than plain decoding and than ``otherwise`` tokens a second, or is on trial.
+
+        Where it costs next to nothing to see what a round would bring, plain decoding is what is left of a tree that
+        does not pay: a text that copies does so now and then, and its mean says little.
+        """
         if self.is_on_trial:
             return not self.must_see_plain
-        return self.rate() >= _MARGIN * max(self._plain_rate(), otherwise)
+        return self._is_faster(otherwise, 0.0 if self._sees_for_free() else self._plain_rate())
+
+    def _is_faster(self, *rates: float) -> bool:
+        return self.rate() >= _MARGIN * max(rates)
 
     def observe(self, seen: Observation) -> None:
         """Learn from one round."""
@@ -90,21 +98,29 @@ class CostModel:
         elif not self.verify.known:
             self.verify.guess(seen.n_rows, seen.compute_s)
         self._note_waits(seen)
+        is_plain = len(seen.logp) == 1  # whether or not the draft was asked
+        self.plain_rounds = self.plain_rounds + 1 if is_plain else 0
         if seen.n_evaluated == 0:
-            self.plain_rounds += 1
             return
-        self.plain_rounds, self.trials = 0, self.trials - 1
+        self.trials -= 1
+        if not is_plain:
+            self._note_tree(seen)
+        self._note_drafting(seen)
+        self.expect(seen.logp, seen.depth, seen.rows_per_node)
+
+    def _note_tree(self, seen: Observation) -> None:
+        nodes = seen.n_evaluated / (seen.rows_per_node * (len(seen.logp) - 1))
+        self.nodes = _mean(0.0 if self.early_estimate else self.nodes, nodes)
+        promised = np.bincount(seen.depth, np.exp(seen.logp)).astype(np.float64)
+        self.acceptance.observe(promised, seen.n_accepted)
+
+    def _note_drafting(self, seen: Observation) -> None:
         first = self.draft_s == 0.0
         if self.early_estimate:
-            self.node_s = self.draft_s = self.nodes = 0.0
+            self.node_s = self.draft_s = 0.0
         self.early_estimate, self.cold_estimate = seen.cold or first, seen.cold and first
         self.node_s = _mean(self.node_s, seen.draft_s / seen.n_evaluated)
         self.draft_s = _mean(self.draft_s, seen.draft_s)
-        n_rows = max(seen.rows_per_node * (len(seen.logp) - 1), 1)
-        self.nodes = _mean(self.nodes, seen.n_evaluated / n_rows)
-        promised = np.bincount(seen.depth, np.exp(seen.logp)).astype(np.float64)
-        self.acceptance.observe(promised, seen.n_accepted)
-        self.expect(seen.logp, seen.depth, seen.rows_per_node)
 
     def miss(self, seen: Observation) -> None:
         """Learn from a round that another drafter's tree was used in."""
@@ -184,9 +200,11 @@ class CostModel:
     def _n_ahead(self, limits: TreeLimits) -> int:
         """As many as there is time for, if compute waits more than it works: else both would want the same cores.
 
-        While workers compute, this machine's cores are free in any case.
+        None where the disk reads ahead for as long as drafting takes, since nothing waits for the draft then. While
+        workers compute, this machine's cores are free in any case.
         """
-        stall_s = self.stall_s if self.stall_s > 0.5 * self.disk.stream_s > 0 else 0.0
+        is_hidden = 0 < self.draft_s <= self.disk.ahead_s
+        stall_s = self.stall_s if self.stall_s > 0.5 * self.disk.stream_s > 0 and not is_hidden else 0.0
         return int(min((stall_s + self.elsewhere_s) / self.node_s, 2 * limits.max_size)) if self.node_s > 0 else 0
 
     def _round_s(self) -> Floats:
@@ -210,11 +228,11 @@ class CostModel:
 
     @property
     def is_on_trial(self) -> bool:
-        """Whether trees are judged one by one: too few were seen, or they cost next to nothing."""
-        return self.trials > 0 or not self.tokens.any() or self._costs_nothing()
+        """Whether too few trees were seen to judge drafting by them."""
+        return self.trials > 0 or self.early_estimate or not self.tokens.any()
 
-    def _costs_nothing(self) -> bool:
-        return 0 < self.draft_s < 0.01 * float(self.verify.estimate()[1])
+    def _sees_for_free(self) -> bool:
+        return 0 < self.node_s < _FREE * float(self.verify.estimate()[1])
 
     @property
     def must_see_plain(self) -> bool:

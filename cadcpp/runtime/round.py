@@ -74,7 +74,7 @@ class RoundRecord:
         return Observation(
             n_rows=draft.n_rows,
             cold=0 < self.n_paged <= _COLD,
-            n_evaluated=drafted.n_evaluated if len(drafted.tree) > 1 else 0,
+            n_evaluated=drafted.n_evaluated,
             n_tokens=n_accepted + 1,
             n_accepted=n_accepted,
             n_branch=drafted.tree.reach(self.accepted.rows[-1]),

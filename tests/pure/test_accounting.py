@@ -102,5 +102,7 @@ def test_the_first_passes_of_a_pager_are_cold(n_paged: int, cold: bool) -> None:
     assert record(n_paged=n_paged).observation().cold == cold
 
 
-def test_a_tree_of_its_root_alone_counts_as_nothing_drafted() -> None:
-    assert record(tree=TokenTree.root(1)).observation().n_evaluated == 0
+def test_what_was_evaluated_for_a_tree_of_its_root_alone_is_told_as_well() -> None:
+    """It took time, though nothing was worth a row."""
+    seen = record(tree=TokenTree.root(1)).observation()
+    assert (seen.n_evaluated, len(seen.logp)) == (5, 1)

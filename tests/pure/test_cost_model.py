@@ -135,6 +135,38 @@ def test_a_useless_draft_costs_next_to_nothing(promises: float) -> None:
     assert useless.rate >= 0.96 * plain.rate
 
 
+def dear_rows(n: int) -> float:
+    """Of kernels that multiply a few rows one by one: 8 cost three times as much as one."""
+    return float(np.interp(n, [1, 2, 4, 8, 16, 64], [0.051, 0.102, 0.119, 0.156, 0.241, 0.85]))
+
+
+class Copies(Device):
+    """A text that now and then copies what stands before, in runs of 12 passes; the n-grams know when."""
+
+    def run(self, n_rounds: int, policy: CostModel | None = None, fixed: int | None = None) -> CostModel:
+        policy = policy or CostModel(trials=0)
+        for i in range(n_rounds // 12):
+            self.agrees = self.promises = 0.95 if i % 4 == 3 else 0.15
+            super().run(12, policy, fixed)
+            self.seed += 1
+        return policy
+
+
+def test_a_text_that_copies_now_and_then_is_drafted_where_it_does() -> None:
+    copies = Copies(pass_s=dear_rows, node_s=0.0005)
+    copies.run(240)
+    sizes = np.array(copies.sizes).reshape(-1, 4, 12)
+    assert sizes[1:, 3].mean() > 8
+    assert sizes[1:, :3].mean() < 1.5
+
+
+def test_looking_in_vain_costs_next_to_nothing() -> None:
+    looks, plain = (Device(agrees=0.1, promises=0.3, pass_s=dear_rows, node_s=0.0005) for _ in range(2))
+    looks.run(400)
+    plain.run(400, fixed=1)
+    assert looks.rate >= 0.97 * plain.rate
+
+
 def test_it_finds_its_way_back_when_the_draft_gets_better() -> None:
     policy = Device(agrees=0.0).run(100)
     better = Device(agrees=0.9, promises=0.9)
@@ -259,6 +291,13 @@ def test_drafting_is_free_while_the_disk_reads_ahead_and_compute_waits() -> None
 def test_nodes_are_drafted_ahead_only_while_compute_waits() -> None:
     assert Device(stream_s=5.0).budget(20).n_ahead > ROWS
     assert Device().budget(20).n_ahead == 0
+
+
+@pytest.mark.parametrize(("ahead_s", "drafts"), [(0.05, True), (5.0, False)])
+def test_nodes_are_drafted_ahead_only_where_drafting_is_not_hidden_behind_the_disk(
+    ahead_s: float, drafts: bool
+) -> None:
+    assert (Device(stream_s=5.0, ahead_s=ahead_s).budget(20).n_ahead > 0) == drafts
 
 
 def chain_of(n: int, n_accepted: int) -> dict[str, Any]:
