@@ -49,9 +49,9 @@ def routing(model: Path, prompts: Sequence[str], n: int, share: float = 0.5) -> 
     chosen: list[list[NDArray[np.int32]]] = []  # of each text, layer after layer
 
     class Recorder(StreamingPager):
-        def experts_chosen(self, layer: int, rows: NDArray[np.int32]) -> None:
-            chosen[-1].append(rows.copy())
-            super().experts_chosen(layer, rows)
+        def experts_chosen(self, layer: int, rows: NDArray[np.int32], n_own: int) -> None:
+            chosen[-1].append(rows[:n_own].copy())
+            super().experts_chosen(layer, rows, n_own)
 
     def start(mapping: Mapping, plan: Plan, trace: Trace | None, *, ahead: bool, pin: Pin) -> Pager:
         return Recorder(mapping, plan.layout, plan.window, plan.experts, trace, ahead=ahead, pin=pin)
@@ -70,12 +70,7 @@ def routing(model: Path, prompts: Sequence[str], n: int, share: float = 0.5) -> 
 def _of_single_rows(chosen: list[NDArray[np.int32]], n_layers: int) -> Routing:
     """What passes over one token chose, [n, n_layers, n_used]."""
     passes = (chosen[i : i + n_layers] for i in range(0, len(chosen), n_layers))
-    return np.stack([np.stack([rows[0] for rows in layers]) for layers in passes if _is_one_row(layers[0])])
-
-
-def _is_one_row(rows: NDArray[np.int32]) -> bool:
-    """Whether a pass evaluates one token; others that fill it up are routed as that is."""
-    return bool((rows == rows[0]).all())
+    return np.stack([np.stack([rows[0] for rows in layers]) for layers in passes if len(layers[0]) == 1])
 
 
 def figures(texts: Sequence[Routing], n_experts: int) -> dict[str, float]:

@@ -47,7 +47,7 @@ class _Diary:
     def start_pass(self) -> None:
         pass
 
-    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
         self.n_routers += 1
 
     def layer_done(self, layer: int) -> None:

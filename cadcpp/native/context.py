@@ -41,8 +41,8 @@ class Watcher(Protocol):
 
     def start_pass(self) -> None: ...
 
-    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
-        """The rows of a layer are routed to experts, [n, n_used]."""
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
+        """The rows of a layer are routed to experts, [n, n_used]; those after the first ``n_own`` fill the pass up."""
         ...
 
     def layer_done(self, layer: int) -> None: ...
@@ -138,10 +138,11 @@ class Context:
         if self.stopped:
             raise Stopped
         self.model.check()
+        own = batch.n, len(asked)
         with self._padded(asked):
             batch.struct.n_tokens = batch.n
             if self._watcher is not None:
-                code = self._decode_watched(self._watcher, on_layer)
+                code = self._decode_watched(self._watcher, on_layer, own)
             else:
                 code = api.llama_decode(self.handle, batch.struct)
         self.model.check()
@@ -179,8 +180,8 @@ class Context:
     def _is_whole(self, n: int) -> bool:
         return n == 0 or self.shape.granularity.whole(n) == n
 
-    def _decode_watched(self, watcher: Watcher, on_layer: OnLayer | None) -> int:
-        self._reports.on_layer = on_layer
+    def _decode_watched(self, watcher: Watcher, on_layer: OnLayer | None, own: tuple[int, int]) -> int:
+        self._reports.on_layer, self._reports.own = on_layer, own
         watcher.start_pass()
         code = api.llama_decode(self.handle, self.batch.struct)
         watcher.end_pass(code == 0 and not self._reports.failed)
@@ -315,6 +316,7 @@ class _LayerReports:
         self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_here if self._n_experts else 0)}
         self._error: BaseException | None = None
         self.on_layer: OnLayer | None = None
+        self.own = 0, 0  # rows of the batch and of those that ask for logits, without what they are filled up with
         self.callback = api.ggml_backend_sched_eval_callback(self._on_node)
 
     @property
@@ -347,5 +349,6 @@ class _LayerReports:
                 self.on_layer((layer + 1) / self._model.n_layer)
         elif name in self._routers:
             order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
-            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used])
+            n_own = self.own[self._routers[name] == self._model.n_layer - 1]
+            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used], min(n_own, len(order)))
         return True

@@ -9,7 +9,7 @@ from cadcpp.policy.pass_cost import PassCost
 from cadcpp.tree.limits import DraftBudget
 
 _EVERY = 4  # rounds after which what the text alone would bring is looked at
-_VAIN = 6  # rounds in a row that find the model not worth its memory, before it is tried again and after that
+_VAIN = 4  # rounds in a row that find the model not worth its memory, before it is tried again and after that
 _WORTH = 1.07  # by which it must seem better than that: the best of many sizes of trees promises more than it brings
 
 
@@ -83,11 +83,11 @@ class DrafterChoice:
 
     def learned(self) -> dict[str, Any]:
         """What another session may start from, in terms of JSON, beside what its cost models learned."""
-        return {"given_up": self.given_up}
+        return {"given_up": self.given_up, "n_vain": self.n_vain}
 
     def recall(self, learned: dict[str, Any]) -> None:
         """Start from what was `learned` before. Raises KeyError or TypeError for nonsense."""
-        self.given_up = bool(learned["given_up"])
+        self.given_up, self.n_vain = bool(learned["given_up"]), int(learned["n_vain"])
 
     def describe(self) -> dict[str, float]:
         return {"from_text": float(self.from_text), "given_up": float(self.given_up), **self.now.describe()}

@@ -57,10 +57,13 @@ class ExpertCache:
         self._chosen: NDArray[np.int64] = np.zeros(0, np.int64)
         self._new: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def choose(self, layer: int, chosen: NDArray[np.integer]) -> tuple[list[Extent], int]:
-        """A layer's rows are about to use experts, [n, n_used]: what must be read, and how many experts they use."""
+    def choose(self, layer: int, chosen: NDArray[np.integer], n_own: int | None = None) -> tuple[list[Extent], int]:
+        """A layer's rows are about to use experts, [n, n_used]: what must be read, and how many experts they use.
+
+        The first ``n_own`` rows tell what others may use; None: all of them.
+        """
         row = self._rank[layer]
-        self.demand.observe(row, chosen, ~self._resident[row] & self._exists[row])
+        self.demand.observe(row, chosen[:n_own], ~self._resident[row] & self._exists[row])
         self._chosen = used = np.unique(chosen)
         self._new = used[~self._resident[row, used]]
         self._n_chosen += 1

@@ -11,7 +11,9 @@ Floats = NDArray[np.float64]
 _LONG, _SHORT = 0.99, 0.9
 _ALIKE = 0.85  # power of their number that rows count for as long as none were seen side by side
 _POWERS = np.linspace(0.0, 1.0, 11)
+_DOUBT = 64.0  # missing experts that rates count for, beside those that single rows were seen to use
 _SLOW = 0.99  # weight of the past in that power, per layer of a pass
+_FEW = 16  # rows that the power is learned from and asked for; a prompt's use most of what there is, however alike
 
 
 class ExpertDemand:
@@ -19,7 +21,8 @@ class ExpertDemand:
 
     Rows of one text are alike: n of them use fewer different experts than n rows drawn at random would. They count for
     n ** ``alike`` such rows, a power that is learned of experts that were not in memory: those are read, and rows have
-    less of them in common than of the others.
+    less of them in common than of the others. Of these a row uses ``level`` times as many as rates say: an expert that
+    is not in memory was used once, and a rate forgets that more slowly than the text does.
     """
 
     def __init__(self, rate: Floats) -> None:
@@ -27,6 +30,7 @@ class ExpertDemand:
         self.rate, self.lately, self.alike = rate.copy(), rate.copy(), _ALIKE
         self.n_rows = 0  # seen so far, of each layer
         self._used, self._by_power = 0.0, np.zeros(len(_POWERS))  # missing experts used, and as powers expected it
+        self._by_one, self._expected_of_one = _DOUBT, _DOUBT  # ... by single rows, and as rates expected it
 
     def observe(self, layer: int, chosen: NDArray[np.integer], missing: NDArray[np.bool_]) -> None:
         """Rows of one pass use these experts of a layer, [n, n_used]; ``missing`` are not in memory, [n_experts]."""
@@ -35,8 +39,9 @@ class ExpertDemand:
             return
         counts = np.bincount(chosen.ravel(), minlength=n_experts)
         self.n_rows += n if layer == 0 else 0
-        if n > 1 and missing.any():
-            self._compare(self.heat[layer][missing], n, int(np.count_nonzero(counts[missing])))
+        if n <= _FEW and missing.any():
+            compare = self._compare_one if n == 1 else self._compare
+            compare(self.heat[layer][missing], n, int(np.count_nonzero(counts[missing])))
         for rate, fade in ((self.rate, _LONG**n), (self.lately, _SHORT**n)):
             rate[layer] = fade * rate[layer] + (1 - fade) * counts / n
 
@@ -45,11 +50,16 @@ class ExpertDemand:
         """How likely a row is to use each expert, [n_layers, n_experts]."""
         return (self.rate + self.lately) / 2
 
+    @property
+    def level(self) -> float:
+        """Missing experts that a row uses, of those that it should use by their rates."""
+        return self._by_one / self._expected_of_one
+
     def expected(self, missing: NDArray[np.bool_], n_rows: NDArray[np.integer]) -> Floats:
         """How many of the ``missing`` experts, [n_layers, n_experts], passes of so many rows use, [n, n_layers]."""
         unused = np.log1p(-np.minimum(self.heat, 1 - 1e-9))
         counts = [np.where(missing, -np.expm1(unused * n**self.alike), 0.0).sum(axis=1) for n in n_rows.tolist()]
-        return np.array(counts)
+        return self.level * np.array(counts)
 
     def hit_rate(self, sizes: NDArray[np.integer], n_bytes: int) -> float:
         """Share of a row's experts in ``n_bytes`` of the likeliest; one of a layer has ``sizes`` bytes."""
@@ -58,11 +68,15 @@ class ExpertDemand:
         each = np.repeat(sizes, self.rate.shape[1])[order]
         return float(heat[order][np.cumsum(each) <= n_bytes].sum() / max(heat.sum(), 1e-9))
 
+    def _compare_one(self, rate: Floats, _n: int, n_used: int) -> None:
+        self._by_one = _SLOW * self._by_one + n_used
+        self._expected_of_one = _SLOW * self._expected_of_one + float(rate.sum())
+
     def _compare(self, rate: Floats, n: int, n_used: int) -> None:
         """So many different experts were used by ``n`` rows: find the power by which as many were expected so far."""
         expected = -np.expm1(np.log1p(-np.minimum(rate, 1 - 1e-9)) * (n**_POWERS)[:, None]).sum(axis=1)
         self._used = _SLOW * self._used + n_used
-        self._by_power = _SLOW * self._by_power + expected
+        self._by_power = _SLOW * self._by_power + self.level * expected
         power = float(np.interp(self._used, self._by_power, _POWERS))
         self.alike = _SLOW * self.alike + (1 - _SLOW) * power
 

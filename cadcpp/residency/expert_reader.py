@@ -34,12 +34,14 @@ class ExpertReader:
         n_bytes = self.cache.expected_bytes(_ROWS)
         return np.asarray((self._speed.byte_seconds or _BYTE_S) * np.interp(np.arange(SIZES), _ROWS, n_bytes))
 
-    def read(self, layer: int, chosen: NDArray[np.integer]) -> None:
+    def read(self, layer: int, chosen: NDArray[np.integer], n_own: int | None = None) -> None:
         """Read those of the experts that a layer's rows use, [n, n_used], that are not in memory. Raises ModelError.
+
+        Only the first ``n_own`` rows tell what others may use; None: all of them.
 
         All of them are asked of the disk at once, in the order in which they lie there.
         """
-        missing, n_used = self.cache.choose(layer, chosen)
+        missing, n_used = self.cache.choose(layer, chosen, n_own)
         self.n_used += n_used
         if not missing:
             return

@@ -46,8 +46,8 @@ class Pager(Protocol):
 
     def start_pass(self) -> None: ...
 
-    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
-        """The rows of a layer are routed to experts, [n, n_used]."""
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
+        """The rows of a layer are routed to experts, [n, n_used]; those after the first ``n_own`` fill the pass up."""
         ...
 
     def layer_done(self, layer: int) -> None: ...
@@ -82,7 +82,7 @@ class NullPager:
     def start_pass(self) -> None:
         pass
 
-    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
         pass
 
     def layer_done(self, layer: int) -> None:

@@ -72,10 +72,13 @@ class StreamingPager:
         self._look()
         self._wait_for(0)
 
-    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
-        """A layer's rows are routed to experts, [n, n_used]: read those that are not in memory, all at once."""
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
+        """A layer's rows are routed to experts, [n, n_used]: read those that are not in memory, all at once.
+
+        Rows after the first ``n_own`` fill the pass up.
+        """
         self._cursor.experts_chosen()
-        self._experts.read(layer, chosen)
+        self._experts.read(layer, chosen, n_own)
 
     def layer_done(self, layer: int) -> None:
         """A layer is computed: drop what it used, and wait for what the next one needs."""

@@ -27,7 +27,7 @@ class Diary:
     def start_pass(self) -> None:
         self.told.append("start")
 
-    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None: ...
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None: ...
 
     def layer_done(self, layer: int) -> None:
         self.told.append(layer)

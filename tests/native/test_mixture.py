@@ -145,6 +145,7 @@ def test_rows_that_fill_a_pass_up_read_no_experts(tiny: Callable[..., Path], arc
                     context.batch.add(text[start : start + n], start, 0, 1, True)
                     context.decode()
         assert {len(chosen) for chosen in routes.chosen.values()} <= {granularity.whole(n_rows), n_rows}
+        assert set(routes.n_own.values()) == {n_rows}
         used.append({layer: set(chosen.ravel().tolist()) for layer, chosen in routes.chosen.items()})
     assert used[0] == used[1] and all(len(experts) <= n_used * n_rows for experts in used[1].values())
 

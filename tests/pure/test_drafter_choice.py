@@ -99,7 +99,7 @@ def test_a_few_bad_rounds_do_not_end_a_model() -> None:
     world = World(read_s=0.1)
     for _ in range(8):
         world.run(20, 0.8, 0.1, spared=0.0)
-        world.run(10, 0.8, 0.1, spared=1.0)
+        world.run(5, 0.8, 0.1, spared=1.0)
     assert not world.choice.given_up
 
 

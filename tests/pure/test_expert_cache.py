@@ -34,6 +34,19 @@ def run(cache: ExpertCache, n_passes: int, choose: Callable[[int], Iterable[int]
     return reads
 
 
+def test_rows_that_fill_a_pass_up_are_in_memory_and_tell_nothing_of_others() -> None:
+    alone, filled = made(WHOLE), made(WHOLE)
+    for _ in range(20):
+        for layer in range(N_LAYERS):
+            alone.choose(layer, np.array([[layer, 3]]))
+            filled.choose(layer, np.array([[layer, 3], [layer, 4]]), 1)
+    assert (filled.demand.heat == alone.demand.heat).all() and filled.demand.alike == alone.demand.alike
+    assert filled.choose(0, np.array([[4]]))[0] == []
+    control = made(WHOLE)
+    control.choose(0, np.array([[0, 3], [0, 3]]))
+    assert control.demand.alike != alone.demand.alike
+
+
 def test_what_fits_is_read_once() -> None:
     assert run(made(WHOLE), 3, lambda _: range(N_EXPERTS)) == [WHOLE, 0, 0]
 

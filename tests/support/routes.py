@@ -9,9 +9,10 @@ class Routes:
 
     def __init__(self) -> None:
         self.chosen: dict[int, NDArray[np.int32]] = {}
+        self.n_own: dict[int, int] = {}
 
-    def experts_chosen(self, layer: int, chosen: NDArray[np.int32]) -> None:
-        self.chosen[layer] = chosen
+    def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
+        self.chosen[layer], self.n_own[layer] = chosen, n_own
 
     def start_pass(self) -> None: ...
 
