@@ -1,11 +1,11 @@
 """Random requests to one process for a long time: whether a text ever differs, and whether anything grows.
 
-    python -m bench.studies.soak --minutes 60 --seed 1
+    python -m bench.studies.soak --minutes 60 --seed 1 [--mixture]
 
 With a memory limit (cgroup, as root) sessions in changing modes answer requests of all sizes. Some of them are ended in
 the middle of a pass, and a sample is written again by plain decoding. bench/results/soak.jsonl has a line for every
 request. The exit code is 1 if a text differs, or if memory, open handles or threads grow. A request that hangs is ended
-with a traceback.
+with a traceback. With --mixture the verifier is a mixture of experts, in a quarter of its file's size.
 """
 
 import argparse
@@ -14,7 +14,9 @@ import json
 import random
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.matrix.workloads import CASES, COPIES, in_template
@@ -23,25 +25,49 @@ from bench.measure.resources import ResourceGrowth, Resources
 from bench.program import run_program
 from bench.studies.soak_request import Reply, Request, write
 from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.models.demo_mixture import demo_mixture
 from cadcpp.modes import Speculative
 from cadcpp.runtime.session import Session
 from cadcpp.tree.limits import TreeLimits
 
-ROOM = "900MiB"
+_MIB = 1 << 20
 MODES: tuple[Speculative, ...] = ("auto", "draft", "staged", "ngram")
 _CTX = 1024
 _COMPARED = 24  # tokens of a reply that are written again at most
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is soaked: a verifier, in so much memory (MiB)."""
+
+    verifier: Path
+    room: int
+
+    def rams(self) -> tuple[int, ...]:
+        """What sessions are told to take of it, in bytes."""
+        return tuple(_MIB * (self.room - less) for less in (100, 40, 0))
+
+
+def subject(mixture: bool) -> Subject:
+    """The demo's verifier, or a mixture, which is made if it is not there."""
+    if not mixture:
+        return Subject(record.demo_verifier(), 900)
+    path = demo_mixture(record.models())
+    return Subject(path, path.stat().st_size // 4 // _MIB)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mixture", action="store_true", help="of a mixture of experts larger than memory, 5.8 GB")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    what = subject(options.mixture)
     if not options.inside:
-        sys.exit(run_limited.run(ROOM, [sys.executable, "-m", "bench.studies.soak", "--inside", *sys.argv[1:]]))
-    soak = Soak(random.Random(options.seed), 60 * options.minutes)
+        room = f"{what.room}MiB"
+        sys.exit(run_limited.run(room, [sys.executable, "-m", "bench.studies.soak", "--inside", *sys.argv[1:]]))
+    soak = Soak(random.Random(options.seed), 60 * options.minutes, what)
     try:
         while not soak.over:
             soak.session(soak.rng.choice(MODES))
@@ -59,8 +85,8 @@ def main() -> None:
 class Soak:
     """The requests, and what came of them; ``sample`` is to be compared."""
 
-    def __init__(self, rng: random.Random, seconds: float) -> None:
-        self.rng, self._until = rng, seconds
+    def __init__(self, rng: random.Random, seconds: float, what: Subject) -> None:
+        self.rng, self._until, self._what = rng, seconds, what
         self.sample: list[tuple[str, Request, Reply]] = []
         self._start = time.perf_counter()
         self._text: list[int] = []  # the last request's, with its reply
@@ -78,7 +104,7 @@ class Soak:
 
     def session(self, mode: Speculative) -> None:
         """Some requests in one mode."""
-        with Session(record.demo_verifier(), record.demo_draft(), self._config(mode)) as session:
+        with Session(self._what.verifier, record.demo_draft(), self._config(mode)) as session:
             for _ in range(self.rng.randint(2, 10)):
                 request = self._request(session)
                 reply = write(session, request)
@@ -93,7 +119,7 @@ class Soak:
 
     def compare(self) -> None:
         """Write what was sampled again, plainly."""
-        with Session(record.demo_verifier(), None, self._config("off")) as session:
+        with Session(self._what.verifier, None, self._config("off")) as session:
             for mode, request, reply in self.sample:
                 tokens = reply.tokens[:_COMPARED]
                 plain = write(session, Request(request.prompt, request.sampling, len(tokens))).tokens
@@ -116,16 +142,23 @@ class Soak:
             "tokens": sum(len(reply.tokens) for reply in self._replies),
             "compared": self._compared,
             "different": self._different,
+            "read_mb_per_token": self._read(),
             "longest_wait_s": round(max((reply.wait_s for reply in self._replies), default=0.0), 2),
             **asdict(grown),
             "faults": [*(["a text differs"] if self._different else []), *grown.faults],
         }
 
+    def _read(self) -> list[float]:
+        """Medians of the first half of the requests and of the second."""
+        each = [reply.read_per_token / 1e6 for reply in self._replies if reply.read_per_token]
+        half = len(each) // 2
+        return [round(median(part), 1) for part in (each[:half], each[half:]) if part]
+
     def _config(self, mode: Speculative) -> SessionConfig:
         rng = self.rng
         return SessionConfig(
             n_ctx=_CTX,
-            ram=rng.choice((800, 860, 900)) << 20,
+            ram=rng.choice(self._what.rams()),
             speculative=mode,
             fallback=rng.choice(("cost", "cost", "llmcad", "none")),
             pipeline=rng.random() < 0.8,
@@ -160,6 +193,7 @@ class Soak:
     def _note(self, mode: str, request: Request, reply: Reply) -> None:
         what = {"mode": mode, "prompt_tokens": len(request.prompt), "n": request.n, "tokens": len(reply.tokens)}
         figures = {"cancelled": reply.cancelled, "seconds": reply.seconds, "wait_s": reply.wait_s}
+        figures["read_per_token"] = reply.read_per_token
         record.append("soak", {**what, **figures, **asdict(Resources.now(self.seconds))})
 
     def _note_end(self) -> None:

@@ -9,6 +9,7 @@ from itertools import count
 
 from cadcpp.config import SamplingConfig
 from cadcpp.runtime.session import Session
+from cadcpp.telemetry.stats import Stats
 
 _HANGS_S = 600
 
@@ -36,6 +37,7 @@ class Reply:
     cancelled: bool = False
     seconds: float = 0.0
     wait_s: float = 0.0
+    read_per_token: int = 0  # bytes, after the first token; 0 where there is none
     _start: float = field(default_factory=time.perf_counter, repr=False)
 
     def add(self, tokens: list[int]) -> None:
@@ -68,10 +70,12 @@ def write(session: Session, request: Request) -> Reply:
 
 def _fill(reply: Reply, session: Session, request: Request) -> bool:
     """Whether it was ended after so many pieces of text."""
-    progress = _ended_after(request.layers)
-    with closing(session.stream(request.prompt, request.sampling, request.n, progress=progress)) as chunks:
+    progress, stats = _ended_after(request.layers), Stats()
+    chunks = session.stream(request.prompt, request.sampling, request.n, stats=stats, progress=progress)
+    with closing(chunks):
         for i, chunk in enumerate(chunks, 1):
             reply.add(chunk.tokens)
+            reply.read_per_token = (stats.read_bytes - stats.prompt_read_bytes) // max(stats.emitted - 1, 1)
             if i == request.chunks and not chunk.finish:
                 return True
     return False

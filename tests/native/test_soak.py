@@ -88,7 +88,7 @@ def test_a_text_that_differs_is_a_fault(plain: list[int], n: int, monkeypatch: p
     monkeypatch.setattr(soak, "Session", lambda *_: nullcontext())
     monkeypatch.setattr(soak, "write", lambda *_: Reply(plain))
     monkeypatch.setattr(record, "append", lambda _name, line: told.append(line))
-    run = Soak(random.Random(1), 1.0)
+    run = Soak(random.Random(1), 1.0, soak.subject(mixture=False))
     run.sample.append(("auto", Request([5], SamplingConfig(), 3), Reply([1, 2, 3])))
     run.compare()
     summary = run.summary()

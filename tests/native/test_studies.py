@@ -112,7 +112,7 @@ def test_the_soak_notes_requests_texts_that_differ_and_what_is_held(
     monkeypatch.setattr(record, "demo_verifier", lambda: pair[0])
     monkeypatch.setattr(record, "demo_draft", lambda: pair[1])
     monkeypatch.setattr(soak, "in_template", lambda case: "Once upon a time")
-    run = soak.Soak(random.Random(1), seconds=0.0)
+    run = soak.Soak(random.Random(1), 0.0, soak.subject(mixture=False))
     run.session("draft")
     run.sample = [("draft", Request([5, 6], SamplingConfig(temperature=0.0), 2), Reply([-1, -1]))]
     run.compare()
