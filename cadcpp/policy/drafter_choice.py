@@ -78,8 +78,14 @@ class DrafterChoice:
         if self.n_vain == _VAIN:
             self.model.try_again()
         if self.n_vain == 2 * _VAIN:
-            self.given_up, self.model.patience = True, MOST_PLAIN
+            self.go_on(with_model=False)
         return self.given_up
+
+    def go_on(self, *, with_model: bool) -> None:
+        """From now on there is a model, which has another chance, or there is none, for a long time."""
+        self.given_up = not with_model
+        if self.given_up:
+            self.model.patience = MOST_PLAIN
 
     def learned(self) -> dict[str, Any]:
         """What another session may start from, in terms of JSON, beside what its cost models learned."""

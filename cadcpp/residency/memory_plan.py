@@ -50,6 +50,7 @@ class Plan:
     workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
     least: int = 0  # of ``ram`` with which all of this could be streamed; 0 if everything fits
     left_out: int = 0  # weights of a draft that is not loaded, since experts are worth more in its memory
+    left_out_why: str = ""  # how that is known
     hit_rate: float | None = None  # share of a row's experts that are expected in memory; None: not learned yet
     limited: str = ""  # what of streaming is not to be had on this system, and why
 
@@ -71,7 +72,8 @@ class Plan:
     @property
     def left_out_because(self) -> str:
         """Why a draft is not loaded, in words."""
-        return f"as was measured, the verifier's experts have more use for its {format_size(self.left_out)} of memory"
+        size = format_size(self.left_out)
+        return f"the verifier's experts have more use for its {size} of memory, {self.left_out_why}"
 
     @property
     def streams(self) -> bool:

@@ -214,7 +214,7 @@ class Assembly:
             costs.recall(policy)
             self._stack.callback(self._keep_costs, costs, policy)
         if isinstance(policy, DrafterChoice):
-            policy.given_up = self.plan.left_out > 0  # else it is loaded, and has another chance
+            policy.go_on(with_model=not self.plan.left_out)
         return policy
 
     def _keep_costs(self, costs: LearnedCosts, policy: CostModel | DrafterChoice) -> None:

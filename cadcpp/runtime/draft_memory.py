@@ -15,6 +15,8 @@ from cadcpp.util.byte_size import format_size
 
 logger = logging.getLogger(__name__)
 
+_FEW = 1 / 3  # of the experts: with a quarter in memory drafts lost on all disks, with half they won
+
 
 class DraftMemory:
     """Gives it to the experts as soon as the policy gives the draft up. The text does not depend on it."""
@@ -43,10 +45,13 @@ def is_wanted(config: SessionConfig, plan: Plan) -> bool:
     return measured and plan.pages_experts
 
 
-def is_left_out(config: SessionConfig, plan: Plan, verifier: Header, draft: Header) -> bool:
-    """Whether a draft that a plan has room for is not worth it, as earlier sessions found."""
+def why_left_out(config: SessionConfig, plan: Plan, verifier: Header, draft: Header) -> str | None:
+    """Why a draft that a plan has room for is not worth it, in a few words; None: it is, or nobody knows."""
     if not is_wanted(config, plan):
-        return False
+        return None
     policy = DrafterChoice()
     learned_costs(config, plan, verifier, draft).recall(policy)
-    return not policy.wants_model
+    if policy.verify.known:
+        return None if policy.wants_model else "as was measured"
+    is_rule = plan.kept_experts < _FEW * plan.layout.expert_bytes
+    return "as a rule with so few of them in memory; later it is tried" if is_rule else None

@@ -12,7 +12,7 @@ from cadcpp.residency.placement import WIDEST, without_blocks
 from cadcpp.residency.states import States, verifier_states
 from cadcpp.residency.tree_buffers import TreeBuffers, plan_session
 from cadcpp.runtime.crew import Crew
-from cadcpp.runtime.draft_memory import is_left_out
+from cadcpp.runtime.draft_memory import why_left_out
 from cadcpp.runtime.kernel_choice import has_snapshots, kernel_modes, same_with_f16_values
 from cadcpp.runtime.learned_demand import told_experts
 from cadcpp.system.memory_limits import available_bytes
@@ -41,10 +41,11 @@ def plan_with(
         config = replace(config, n_batch=min(config.n_batch, WIDEST))
         modes = replace(modes, states=states and replace(states, elsewhere=state_bytes(header) - state_bytes(here)))
     made, tree_buffers = plan(config, here, draft, modes)
-    if draft is not None and is_left_out(config, replace(made, workers=shares), header, draft):
+    why = why_left_out(config, replace(made, workers=shares), header, draft) if draft else None
+    if draft is not None and why:
         alone, buffers_alone = plan(config, here, None, modes)
         if alone.streams:  # else other kernels, which may round otherwise, would compute the same text
-            made, tree_buffers = replace(alone, left_out=draft.n_bytes), buffers_alone
+            made, tree_buffers = replace(alone, left_out=draft.n_bytes, left_out_why=why), buffers_alone
     if config.cache_values == "auto" and not shares:
         made, tree_buffers = _with_f16_values(config, header, draft, modes, plan) or (made, tree_buffers)
     told = told_experts(_told_limits(made, header, pager=config.pager), header)

@@ -105,7 +105,7 @@ def test_a_draft_that_is_left_out(
     tiny: Callable[..., Path], half: list[str], monkeypatch: pytest.MonkeyPatch, left_out: bool
 ) -> None:
     """Its memory is the experts'."""
-    monkeypatch.setattr(session_plan, "is_left_out", lambda *_: left_out)
+    monkeypatch.setattr(session_plan, "why_left_out", lambda *_: "as was measured" if left_out else None)
     draft = tiny("mixture", n_layer=1)
     drafted = [*half, "-d", str(draft)]
     alone, values = (json.loads(CliRunner().invoke(main, [*a, "--json"]).stdout) for a in (half, drafted))

@@ -94,6 +94,25 @@ def test_the_next_session_begins_without_it(
         assert running.plan.left_out == 0 and running.plan.draft
 
 
+def test_a_first_session_with_few_experts_in_memory_begins_without_it(small: Pair, state: Path) -> None:
+    """It is tried when so much was written that a trial is cheap."""
+    with session(*small, 0.2) as running:
+        assert running.plan.left_out and "as a rule" in running.plan.left_out_because
+        text = write(running, N, stats=(stats := Stats()))
+    assert stats.draft_decodes == 0
+    with session(*small, 0.2) as running:
+        assert running.plan.left_out and "as was measured" in running.plan.left_out_because
+    path = state / "cadcpp" / "costs.json"
+    ((facts, known),) = json.loads(path.read_text()).items()
+    assert known["choice"]["given_up"] and known["model"]["plain_rounds"] < known["model"]["patience"] == 512
+    known["model"]["plain_rounds"] = 512
+    path.write_text(json.dumps({facts: known}))
+    with session(*small, 0.2) as running:
+        assert running.plan.left_out == 0 and write(running, N) == text
+    with session(*small, 0.2, speculative="draft") as running:
+        assert running.plan.draft
+
+
 @pytest.mark.usefixtures("giving_up")
 def test_a_draft_without_which_all_would_fit_is_loaded(pair: Pair) -> None:
     """What fits is computed with other kernels, and the text must not depend on what was learned."""

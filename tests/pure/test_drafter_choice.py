@@ -103,6 +103,20 @@ def test_a_few_bad_rounds_do_not_end_a_model() -> None:
     assert not world.choice.given_up
 
 
+def test_rounds_in_vain_are_counted_on_in_the_next_session() -> None:
+    world, later = World(read_s=0.2), World(read_s=0.2)
+    while world.choice.n_vain < 5:
+        world.run(1, 0.3, 0.1, spared=0.5)
+    for part, before in ((later.choice, world.choice), (later.choice.model, world.choice.model)):
+        part.recall(before.learned())
+    later.choice.verify.recall(world.choice.verify.learned())
+    later.run(6, 0.3, 0.1, spared=0.5)
+    assert later.choice.given_up
+    fresh = World(read_s=0.2)
+    fresh.run(6, 0.3, 0.1, spared=0.5)
+    assert not fresh.choice.given_up
+
+
 def test_a_later_session_begins_without_it_until_it_is_time_to_try_again() -> None:
     world, later = World(read_s=0.2), DrafterChoice()
     assert later.wants_model
