@@ -9,6 +9,7 @@ from cadcpp.residency.expert_demand import ExpertDemand, Floats
 from cadcpp.residency.layout import ExpertLayer, Extent
 
 _NEWCOMER = 0.9  # a newcomer must be hotter than this much more than who stays: equals would take turns
+_LATELY = 0.995  # weight of the past in what more room would have spared, per layer of a pass
 _TIE = 1e-9  # of heat: of equals, who came last goes first, since layers come in turn
 
 
@@ -52,7 +53,8 @@ class ExpertCache:
         self._read_at = np.zeros(self._exists.shape)
         self._n_chosen = 0
         self._keep, self._room = n_bytes, room
-        self.is_full = False  # something had to go, so that more room would have kept it
+        self._beyond = np.zeros(self._exists.shape, bool)  # what more room would hold
+        self._n_missed, self._n_spared = 0.0, 0.0  # lately: experts that were not in memory, and that were in the above
         self._used = 0  # bytes of what is resident
         self._chosen: NDArray[np.int64] = np.zeros(0, np.int64)
         self._new: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -67,6 +69,8 @@ class ExpertCache:
         self._chosen = used = np.unique(chosen)
         self._new = used[~self._resident[row, used]]
         self._n_chosen += 1
+        self._n_missed = _LATELY * self._n_missed + len(self._new)
+        self._n_spared = _LATELY * self._n_spared + float(self._beyond[row, self._new].sum())
         self._read_at[row, self._new] = self._n_chosen
         self._resident[row, self._new] = True
         self._used += len(self._new) * int(self._sizes[row])
@@ -113,7 +117,7 @@ class ExpertCache:
             row, expert = divmod(int(np.argmin(heat)), heat.shape[1])
             if np.isinf(heat[row, expert]):
                 break
-            heat[row, expert], self.is_full = np.inf, True
+            heat[row, expert] = np.inf
             self._resident[row, expert] = False
             self._used -= int(self._sizes[row])
             dropped += self._extents(self._numbers[row], [expert])
@@ -121,7 +125,19 @@ class ExpertCache:
 
     def grow(self, n_bytes: int, room: int) -> None:
         """Keep ``n_bytes`` of experts from now on, and have ``room`` for them and those in use."""
-        self._keep, self._room, self.is_full = n_bytes, room, False
+        self._keep, self._room = n_bytes, room
+
+    def spared_by(self, n_bytes: int) -> float:
+        """Share of the experts read lately that would have been in memory with ``n_bytes`` more.
+
+        That is counted from the first time that it is asked: what was dropped and is still used most would be there.
+        """
+        heat = np.where(self._resident | (self._read_at == 0), 0.0, self.demand.heat)
+        order = np.argsort(heat, axis=None)[: -np.count_nonzero(heat) - 1 : -1]
+        size = np.cumsum(np.broadcast_to(self._sizes[:, None], heat.shape).ravel()[order])
+        self._beyond = np.zeros(heat.shape, bool)
+        self._beyond.ravel()[order[size <= n_bytes]] = True
+        return self._n_spared / self._n_missed if self._n_missed else 0.0
 
     def expected_bytes(self, n_rows: NDArray[np.integer]) -> Floats:
         """Bytes that passes of so many rows are expected to read, [n]."""
@@ -131,11 +147,7 @@ class ExpertCache:
     @property
     def hit_rate(self) -> float:
         """Share of a row's experts that are expected in memory."""
-        return self.hit_rate_in(self._keep)
-
-    def hit_rate_in(self, n_bytes: int) -> float:
-        """... if those that are used most had ``n_bytes``."""
-        return self.demand.hit_rate(self._sizes, n_bytes)
+        return self.demand.hit_rate(self._sizes, self._keep)
 
     def _extents(self, layer: int, experts: Iterable[int]) -> list[Extent]:
         return [extent for expert in experts for extent in self._layers[layer].extents(int(expert))]

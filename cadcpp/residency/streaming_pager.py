@@ -118,12 +118,8 @@ class StreamingPager:
             self._rebalance()
 
     def spared_by(self, n_bytes: int) -> float:
-        """Share of the reads of experts that would not be needed if these had ``n_bytes`` more."""
-        cache = self._experts.cache
-        if not cache.is_full:
-            return 0.0
-        now, then = (max(1 - cache.hit_rate_in(self._expert_room(more)[0]), 0.0) for more in (0, n_bytes))
-        return 1 - then / max(now, 1e-9)
+        """Share of the reads of experts, as counted lately, that would not be needed if these had ``n_bytes`` more."""
+        return self._experts.cache.spared_by(n_bytes)
 
     def give(self, n_bytes: int) -> None:
         """Keep ``n_bytes`` more of experts than planned, from now on."""
