@@ -157,9 +157,18 @@ def _peak(groups: list[Path]) -> int:
     return int(path.read_text()) if path.exists() else 0
 
 
+def read_ahead(file: Path) -> int:
+    """Bytes that the kernel reads around a page fault, at most, on the disk that holds a file."""
+    return int((_disk(file) / "queue" / "read_ahead_kb").read_text()) << 10
+
+
 def _device(file: Path) -> str:
     """MAJ:MIN of the whole disk that holds a file."""
+    return (_disk(file) / "dev").read_text().strip()
+
+
+def _disk(file: Path) -> Path:
+    """The whole disk that holds a file, in sysfs."""
     number = os.stat(file).st_dev
     node = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
-    disk = node.parent if (node / "partition").exists() else node
-    return (disk / "dev").read_text().strip()
+    return node.parent if (node / "partition").exists() else node

@@ -4,8 +4,8 @@
 
 The kernel counts what is read. The model has the shape of Qwen3-30B-A3B and writes SmolLM2's text (see
 `cadcpp.models.demo_mixture`). Budgets are for everything, a share of the model's file. Plain llama.cpp is told not to
-repack weights: at its defaults it copies all of a Q4_0 model, which no such budget has room for. Every run is a first
-session, which has learned nothing. What was measured before is not measured again, so that the same command goes on
+repack weights: at its defaults it copies all of a Q4_0 model, which no such budget has room for. It reads experts by
+page faults, so that the disk's read_ahead_kb decides on its speed. Every run is a first session, which has learned nothing. What was measured before is not measured again, so that the same command goes on
 where its time was over or where it was ended; all is measured once before anything is measured again.
 """
 
@@ -23,7 +23,7 @@ from bench.matrix import models
 from bench.matrix.cell import MIB, Place, measure, prompt
 from bench.matrix.runner import begin, write
 from bench.measure import record
-from bench.measure.memory_wall import why_not
+from bench.measure.memory_wall import read_ahead, why_not
 from bench.measure.results import Result, Run, load
 from bench.program import run_program
 from cadcpp.models.demo_mixture import demo_mixture
@@ -70,6 +70,7 @@ def main() -> None:
     while left and time.monotonic() < deadline:
         _measure(options.output, *left.pop(0), model)
     print("\n".join(_table(load(options.output), wanted)))
+    print(f"around each page fault the disk reads up to {read_ahead(model) >> 10} KB (read_ahead_kb; 128 is usual)")
     if left:
         print(f"{len(left)} runs are left; the same command goes on with them")
 
