@@ -5,8 +5,9 @@
 The kernel counts what is read. The model has the shape of Qwen3-30B-A3B and writes SmolLM2's text (see
 `cadcpp.models.demo_mixture`). Budgets are for everything, a share of the model's file. Plain llama.cpp is told not to
 repack weights: at its defaults it copies all of a Q4_0 model, which no such budget has room for. It reads experts by
-page faults, so that the disk's read_ahead_kb decides on its speed. Every run is a first session, which has learned nothing. What was measured before is not measured again, so that the same command goes on
-where its time was over or where it was ended; all is measured once before anything is measured again.
+page faults, so that the disk's read_ahead_kb decides on its speed. Every run is a first session, which has learned
+nothing. What was measured before is not measured again, so that the same command goes on where its time was over or
+where it was ended; all is measured once before anything is measured again.
 """
 
 import argparse
