@@ -51,7 +51,8 @@ def why_left_out(config: SessionConfig, plan: Plan, verifier: Header, draft: Hea
         return None
     policy = DrafterChoice()
     learned_costs(config, plan, verifier, draft).recall(policy)
-    if policy.verify.known:
-        return None if policy.wants_model else "as was measured"
-    is_rule = plan.kept_experts < _FEW * plan.layout.expert_bytes
-    return "as a rule with so few of them in memory; later it is tried" if is_rule else None
+    is_few = plan.kept_experts < _FEW * plan.layout.expert_bytes
+    if policy.wants_model if policy.verify.known else not is_few:
+        return None
+    was_tried = bool(policy.model.tokens.any())
+    return "as was measured" if was_tried else "as a rule with so few of them in memory; later it is tried"
