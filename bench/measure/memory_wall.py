@@ -157,9 +157,9 @@ def _peak(groups: list[Path]) -> int:
     return int(path.read_text()) if path.exists() else 0
 
 
-def read_ahead(file: Path) -> int:
-    """Bytes that the kernel reads around a page fault, at most, on the disk that holds a file."""
-    return int((_disk(file) / "queue" / "read_ahead_kb").read_text()) << 10
+def read_ahead_kb(file: Path) -> int:
+    """What the kernel reads around a page fault, at most, on the disk that holds a file."""
+    return int((_disk(file) / "queue" / "read_ahead_kb").read_text())
 
 
 def _device(file: Path) -> str:

@@ -24,7 +24,7 @@ from bench.matrix import models
 from bench.matrix.cell import MIB, Place, measure, prompt
 from bench.matrix.runner import begin, write
 from bench.measure import record
-from bench.measure.memory_wall import read_ahead, why_not
+from bench.measure.memory_wall import read_ahead_kb, why_not
 from bench.measure.results import Result, Run, load
 from bench.program import run_program
 from cadcpp.models.demo_mixture import demo_mixture
@@ -71,7 +71,7 @@ def main() -> None:
     while left and time.monotonic() < deadline:
         _measure(options.output, *left.pop(0), model)
     print("\n".join(_table(load(options.output), wanted)))
-    print(f"around each page fault the disk reads up to {read_ahead(model) >> 10} KB (read_ahead_kb; 128 is usual)")
+    print(f"around each page fault the disk reads up to {read_ahead_kb(model)} KB (read_ahead_kb; 128 is usual)")
     if left:
         print(f"{len(left)} runs are left; the same command goes on with them")
 

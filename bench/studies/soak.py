@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.matrix.cell import MIB
 from bench.matrix.workloads import CASES, COPIES, in_template
 from bench.measure import record, run_limited
 from bench.measure.resources import ResourceGrowth, Resources
@@ -30,7 +31,6 @@ from cadcpp.modes import Speculative
 from cadcpp.runtime.session import Session
 from cadcpp.tree.limits import TreeLimits
 
-_MIB = 1 << 20
 MODES: tuple[Speculative, ...] = ("auto", "draft", "staged", "ngram")
 _CTX = 1024
 _COMPARED = 24  # tokens of a reply that are written again at most
@@ -45,7 +45,7 @@ class Subject:
 
     def rams(self) -> tuple[int, ...]:
         """What sessions are told to take of it, in bytes."""
-        return tuple(_MIB * (self.room - less) for less in (100, 40, 0))
+        return tuple(MIB * (self.room - less) for less in (100, 40, 0))
 
 
 def subject(mixture: bool) -> Subject:
@@ -53,7 +53,7 @@ def subject(mixture: bool) -> Subject:
     if not mixture:
         return Subject(record.demo_verifier(), 900)
     path = demo_mixture(record.models())
-    return Subject(path, path.stat().st_size // 4 // _MIB)
+    return Subject(path, path.stat().st_size // 4 // MIB)
 
 
 def main() -> None:

@@ -348,7 +348,9 @@ class _LayerReports:
             if self.on_layer is not None:
                 self.on_layer((layer + 1) / self._model.n_layer)
         elif name in self._routers:
+            layer = self._routers[name]
             order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
-            n_own = self.own[self._routers[name] == self._model.n_layer - 1]
-            self._watcher.experts_chosen(self._routers[name], order[:, : self._n_used], min(n_own, len(order)))
+            n_rows, n_asked = self.own
+            n_own = n_asked if layer == self._model.n_layer - 1 else n_rows  # the last layer has no others
+            self._watcher.experts_chosen(layer, order[:, : self._n_used], min(n_own, len(order)))
         return True

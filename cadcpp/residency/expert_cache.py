@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.residency.expert_demand import ExpertDemand, Floats
+from cadcpp.residency.expert_demand import ExpertDemand, Floats, hottest
 from cadcpp.residency.layout import ExpertLayer, Extent
 
 _NEWCOMER = 0.9  # a newcomer must be hotter than this much more than who stays: equals would take turns
@@ -133,10 +133,7 @@ class ExpertCache:
         That is counted from the first time that it is asked: what was dropped and is still used most would be there.
         """
         heat = np.where(self._resident | (self._read_at == 0), 0.0, self.demand.heat)
-        order = np.argsort(heat, axis=None)[: -np.count_nonzero(heat) - 1 : -1]
-        size = np.cumsum(np.broadcast_to(self._sizes[:, None], heat.shape).ravel()[order])
-        self._beyond = np.zeros(heat.shape, bool)
-        self._beyond.ravel()[order[size <= n_bytes]] = True
+        self._beyond = hottest(heat, self._sizes, n_bytes) & (heat > 0)
         return self._n_spared / self._n_missed if self._n_missed else 0.0
 
     def expected_bytes(self, n_rows: NDArray[np.integer]) -> Floats:

@@ -13,7 +13,7 @@ _ALIKE = 0.85  # power of their number that rows count for as long as none were 
 _POWERS = np.linspace(0.0, 1.0, 11)
 _DOUBT = 64.0  # missing experts that rates count for, beside those that single rows were seen to use
 _SLOW = 0.99  # weight of the past in that power, per layer of a pass
-_FEW = 16  # rows that the power is learned from and asked for; a prompt's use most of what there is, however alike
+_FEW = 16  # rows that the power is learned from; a prompt's use most of what there is, however alike
 
 
 class ExpertDemand:
@@ -40,15 +40,18 @@ class ExpertDemand:
         counts = np.bincount(chosen.ravel(), minlength=n_experts)
         self.n_rows += n if layer == 0 else 0
         if n <= _FEW and missing.any():
-            compare = self._compare_one if n == 1 else self._compare
-            compare(self.heat[layer][missing], n, int(np.count_nonzero(counts[missing])))
+            rate, n_used = _heat(self.rate[layer], self.lately[layer])[missing], int(np.count_nonzero(counts[missing]))
+            if n == 1:
+                self._compare_one(rate, n_used)
+            else:
+                self._compare(rate, n, n_used)
         for rate, fade in ((self.rate, _LONG**n), (self.lately, _SHORT**n)):
             rate[layer] = fade * rate[layer] + (1 - fade) * counts / n
 
     @property
     def heat(self) -> Floats:
         """How likely a row is to use each expert, [n_layers, n_experts]."""
-        return (self.rate + self.lately) / 2
+        return _heat(self.rate, self.lately)
 
     @property
     def level(self) -> float:
@@ -63,12 +66,11 @@ class ExpertDemand:
 
     def hit_rate(self, sizes: NDArray[np.integer], n_bytes: int) -> float:
         """Share of a row's experts in ``n_bytes`` of the likeliest; one of a layer has ``sizes`` bytes."""
-        heat = self.heat.ravel()
-        order = np.argsort(heat)[::-1]
-        each = np.repeat(sizes, self.rate.shape[1])[order]
-        return float(heat[order][np.cumsum(each) <= n_bytes].sum() / max(heat.sum(), 1e-9))
+        heat = self.heat
+        return float(heat[hottest(heat, sizes, n_bytes)].sum() / max(heat.sum(), 1e-9))
 
-    def _compare_one(self, rate: Floats, _n: int, n_used: int) -> None:
+    def _compare_one(self, rate: Floats, n_used: int) -> None:
+        """A single row used so many."""
         self._by_one = _SLOW * self._by_one + n_used
         self._expected_of_one = _SLOW * self._expected_of_one + float(rate.sum())
 
@@ -91,3 +93,16 @@ class ExpertDemand:
         if rate.shape != self.rate.shape or not 0 <= alike <= 1:
             raise ValueError(f"rates of {rate.shape} experts, a power of {alike}")
         self.rate, self.lately, self.alike = rate, rate.copy(), alike
+
+
+def hottest(heat: Floats, sizes: NDArray[np.integer], n_bytes: int) -> NDArray[np.bool_]:
+    """Which experts fill ``n_bytes`` if the hottest come first, [n_layers, n_experts]; one of a layer has ``sizes``."""
+    order = np.argsort(heat, axis=None)[::-1]
+    each = np.broadcast_to(sizes[:, None], heat.shape).ravel()[order]
+    chosen = np.zeros(heat.size, bool)
+    chosen[order[np.cumsum(each) <= n_bytes]] = True
+    return chosen.reshape(heat.shape)
+
+
+def _heat(rate: Floats, lately: Floats) -> Floats:
+    return (rate + lately) / 2

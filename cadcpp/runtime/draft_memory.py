@@ -51,8 +51,9 @@ def why_left_out(config: SessionConfig, plan: Plan, verifier: Header, draft: Hea
         return None
     policy = DrafterChoice()
     learned_costs(config, plan, verifier, draft).recall(policy)
-    is_few = plan.kept_experts < _FEW * plan.layout.expert_bytes
-    if policy.wants_model if policy.verify.known else not is_few:
+    are_few = plan.kept_experts < _FEW * plan.layout.expert_bytes
+    loaded = policy.wants_model if policy.verify.known else not are_few
+    if loaded:
         return None
     was_tried = bool(policy.model.tokens.any())
     return "as was measured" if was_tried else "as a rule with so few of them in memory; later it is tried"

@@ -41,8 +41,7 @@ def plan_with(
         config = replace(config, n_batch=min(config.n_batch, WIDEST))
         modes = replace(modes, states=states and replace(states, elsewhere=state_bytes(header) - state_bytes(here)))
     made, tree_buffers = plan(config, here, draft, modes)
-    why = why_left_out(config, replace(made, workers=shares), header, draft) if draft else None
-    if draft is not None and why:
+    if draft is not None and (why := why_left_out(config, replace(made, workers=shares), header, draft)):
         alone, buffers_alone = plan(config, here, None, modes)
         if alone.streams:  # else other kernels, which may round otherwise, would compute the same text
             made, tree_buffers = replace(alone, left_out=draft.n_bytes, left_out_why=why), buffers_alone
