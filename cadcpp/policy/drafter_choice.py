@@ -85,7 +85,7 @@ class DrafterChoice:
         """From now on there is a model, which has another chance, or there is none, for a long time."""
         self.given_up = not with_model
         if self.given_up:
-            self.model.patience = MOST_PLAIN
+            self.n_vain, self.model.patience = 0, MOST_PLAIN
 
     def learned(self) -> dict[str, Any]:
         """What another session may start from, in terms of JSON, beside what its cost models learned."""

@@ -117,6 +117,16 @@ def test_rounds_in_vain_are_counted_on_in_the_next_session() -> None:
     assert not fresh.choice.given_up
 
 
+def test_a_model_that_had_another_chance_is_given_up_again() -> None:
+    world, later = World(read_s=0.2), World(read_s=0.2)
+    world.run(40, 0.3, 0.1, spared=0.5)
+    assert world.choice.given_up
+    later.choice.recall(world.choice.learned())
+    later.choice.go_on(with_model=True)
+    later.run(40, 0.3, 0.1, spared=0.5)
+    assert later.choice.given_up
+
+
 def test_a_later_session_begins_without_it_until_it_is_time_to_try_again() -> None:
     world, later = World(read_s=0.2), DrafterChoice()
     assert later.wants_model
