@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
+_NO_LIMIT = 1 << 50  # bytes a second, which no disk has
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,8 @@ def _limit_v1(limits: Limits, device: str, groups: list[Path]) -> None:
     if limits.ram_bytes:
         (memory / "memory.limit_in_bytes").write_text(str(limits.ram_bytes))
         (memory / "memory.max_usage_in_bytes").write_text("0")
-    if limits.disk_bytes_per_s:
-        (blkio / "blkio.throttle.read_bps_device").write_text(f"{device} {limits.disk_bytes_per_s}")
+    # Some kernels count what a group reads only where there is a limit.
+    (blkio / "blkio.throttle.read_bps_device").write_text(f"{device} {limits.disk_bytes_per_s or _NO_LIMIT}")
 
 
 def _limit_v2(limits: Limits, device: str, groups: list[Path]) -> None:
