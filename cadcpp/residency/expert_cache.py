@@ -5,11 +5,13 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.residency.expert_demand import ExpertDemand, Floats, hottest
+from cadcpp.residency.expert_demand import FEW, ExpertDemand, Floats, hottest
 from cadcpp.residency.layout import ExpertLayer, Extent
 
 _NEWCOMER = 0.9  # a newcomer must be hotter than this much more than who stays: equals would take turns
+_LIKELY = 0.5  # how likely an expert must be used to be read before that is known
 _LATELY = 0.995  # weight of the past in what more room would have spared, per layer of a pass
+_NONE: NDArray[np.int64] = np.zeros(0, np.int64)
 _TIE = 1e-9  # of heat: of equals, who came last goes first, since layers come in turn
 
 
@@ -26,6 +28,14 @@ def usable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
     layers = list(layers)
     borders = sum(layer.border_bytes for layer in layers)
     return room if _fits(layers, room) else room - min(borders, room // 2)
+
+
+def lendable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
+    """Of ``room``, what others may have for a while: all experts of one layer still pass through the rest."""
+    layers = list(layers)
+    if _fits(layers, room):
+        return 0
+    return max(room - 2 * max(layer.n_bytes for layer in layers), 0) // 2
 
 
 def _fits(layers: list[ExpertLayer], room: int) -> bool:
@@ -56,8 +66,8 @@ class ExpertCache:
         self._beyond = np.zeros(self._exists.shape, bool)  # what more room would hold
         self._n_missed, self._n_spared = 0.0, 0.0  # lately: experts that were not in memory, and that were in the above
         self._used = 0  # bytes of what is resident
-        self._chosen: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._new: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._chosen = self._new = _NONE
+        self._ahead = self._wrong = (0, _NONE)  # a layer's experts that were foreseen, and that were so in vain
 
     def choose(self, layer: int, chosen: NDArray[np.integer], n_own: int | None = None) -> tuple[list[Extent], int]:
         """A layer's rows are about to use experts, [n, n_used]: what must be read, and how many experts they use.
@@ -65,6 +75,7 @@ class ExpertCache:
         The first ``n_own`` rows tell what others may use; None: all of them.
         """
         row = self._rank[layer]
+        self._wrong, self._ahead = self._ahead, (0, _NONE)
         self.demand.observe(row, chosen[:n_own], ~self._resident[row] & self._exists[row])
         self._chosen = used = np.unique(chosen)
         self._new = used[~self._resident[row, used]]
@@ -74,7 +85,40 @@ class ExpertCache:
         self._read_at[row, self._new] = self._n_chosen
         self._resident[row, self._new] = True
         self._used += len(self._new) * int(self._sizes[row])
+        if self._wrong[0] == row:
+            self._wrong = row, np.setdiff1d(self._wrong[1], used)
         return self._extents(layer, self._new), len(used)
+
+    def foresee(self, layer: int, n_rows: int, n_bytes: int) -> tuple[list[Extent], list[Extent]]:
+        """What of the next layer so many rows will likely use, to be read meanwhile, and what must go before.
+
+        The likeliest, up to ``n_bytes`` of them, fewer where memory is short. Asked after `choose` and `make_room`.
+        """
+        row = self._rank[layer] + 1
+        if row == len(self._numbers) or n_rows <= FEW or self._room is None:  # what few rows likely use is in memory
+            return [], []
+        size, heat = int(self._sizes[row]), self._heat()
+        heat[row - 1, self._chosen] = heat[row] = np.inf
+        movable = int(self._sizes @ np.isfinite(heat).sum(axis=1))
+        most = min(n_bytes, self._room - self._used + movable) // size
+        self._ahead = row, self._likeliest(row, n_rows, max(most, 0))
+        return self._extents(self._numbers[row], self._ahead[1]), self._drop(heat, self._room - self._ahead_bytes)
+
+    def _likeliest(self, row: int, n_rows: int, most: int) -> NDArray[np.int64]:
+        """Of a layer's experts that are not in memory those that so many rows will likely use."""
+        chance = self.demand.chance(row, n_rows)
+        likely = np.flatnonzero((chance > _LIKELY) & self._exists[row] & ~self._resident[row])
+        return likely[np.argsort(-chance[likely], kind="stable")][:most]
+
+    def wrong(self) -> list[Extent]:
+        """What was foreseen before the last `choose`, and is not used."""
+        row, experts = self._wrong
+        return self._extents(self._numbers[row], experts)
+
+    @property
+    def _ahead_bytes(self) -> int:
+        row, experts = self._ahead
+        return len(experts) * int(self._sizes[row])
 
     @property
     def n_new(self) -> int:
@@ -86,7 +130,7 @@ class ExpertCache:
         row = self._rank[layer]
         self._resident[row, self._new] = False
         self._used -= len(self._new) * int(self._sizes[row])
-        self._new = np.zeros(0, np.int64)
+        self._new = _NONE
 
     def make_room(self, layer: int) -> list[Extent]:
         """What must go before what `choose` gave for a layer is read, the coldest first; nothing that it uses."""
@@ -98,12 +142,15 @@ class ExpertCache:
 
     def evict(self, layer: int) -> list[Extent]:
         """A layer is computed: what must go, the coldest first."""
-        if layer not in self._rank or self._used <= self._keep:
+        if layer not in self._rank:
+            return []
+        room = self._keep if self._room is None else min(self._keep, self._room - self._ahead_bytes)
+        if self._used <= room:
             return []
         heat = self._heat()
         heat[self._rank[layer], self._new] *= _NEWCOMER
-        self._new = np.zeros(0, np.int64)
-        return self._drop(heat, self._keep)
+        self._new = _NONE
+        return self._drop(heat, room)
 
     def _heat(self) -> Floats:
         """Of what is in memory; infinite elsewhere."""
@@ -123,9 +170,10 @@ class ExpertCache:
             dropped += self._extents(self._numbers[row], [expert])
         return dropped
 
-    def grow(self, n_bytes: int, room: int) -> None:
-        """Keep ``n_bytes`` of experts from now on, and have ``room`` for them and those in use."""
+    def resize(self, n_bytes: int, room: int) -> list[Extent]:
+        """Keep ``n_bytes`` from now on, and have ``room`` for them and those in use; gives what must go for that."""
         self._keep, self._room = n_bytes, room
+        return self._drop(self._heat(), n_bytes)
 
     def spared_by(self, n_bytes: int) -> float:
         """Share of the experts read lately that would have been in memory with ``n_bytes`` more.

@@ -13,7 +13,7 @@ _ALIKE = 0.85  # power of their number that rows count for as long as none were 
 _POWERS = np.linspace(0.0, 1.0, 11)
 _DOUBT = 64.0  # missing experts that rates count for, beside those that single rows were seen to use
 _SLOW = 0.99  # weight of the past in that power, per layer of a pass
-_FEW = 16  # rows that the power is learned from; a prompt's use most of what there is, however alike
+FEW = 16  # rows that the power is learned from; those of a prompt use most of what there is, however alike
 
 
 class ExpertDemand:
@@ -39,7 +39,7 @@ class ExpertDemand:
             return
         counts = np.bincount(chosen.ravel(), minlength=n_experts)
         self.n_rows += n if layer == 0 else 0
-        if n <= _FEW and missing.any():
+        if n <= FEW and missing.any():
             rate, n_used = _heat(self.rate[layer], self.lately[layer])[missing], int(np.count_nonzero(counts[missing]))
             if n == 1:
                 self._compare_one(rate, n_used)
@@ -60,9 +60,13 @@ class ExpertDemand:
 
     def expected(self, missing: NDArray[np.bool_], n_rows: NDArray[np.integer]) -> Floats:
         """How many of the ``missing`` experts, [n_layers, n_experts], passes of so many rows use, [n, n_layers]."""
-        unused = np.log1p(-np.minimum(self.heat, 1 - 1e-9))
-        counts = [np.where(missing, -np.expm1(unused * n**self.alike), 0.0).sum(axis=1) for n in n_rows.tolist()]
+        heat = self.heat
+        counts = [np.where(missing, _chance(heat, n**self.alike), 0.0).sum(axis=1) for n in n_rows.tolist()]
         return self.level * np.array(counts)
+
+    def chance(self, layer: int, n_rows: int) -> Floats:
+        """How likely each expert of a layer is to be used by so many rows, [n_experts]."""
+        return _chance(self.heat[layer], n_rows**self.alike)
 
     def hit_rate(self, sizes: NDArray[np.integer], n_bytes: int) -> float:
         """Share of a row's experts in ``n_bytes`` of the likeliest; one of a layer has ``sizes`` bytes."""
@@ -76,7 +80,7 @@ class ExpertDemand:
 
     def _compare(self, rate: Floats, n: int, n_used: int) -> None:
         """So many different experts were used by ``n`` rows: find the power by which as many were expected so far."""
-        expected = -np.expm1(np.log1p(-np.minimum(rate, 1 - 1e-9)) * (n**_POWERS)[:, None]).sum(axis=1)
+        expected = _chance(rate, (n**_POWERS)[:, None]).sum(axis=1)
         self._used = _SLOW * self._used + n_used
         self._by_power = _SLOW * self._by_power + self.level * expected
         power = float(np.interp(self._used, self._by_power, _POWERS))
@@ -102,6 +106,11 @@ def hottest(heat: Floats, sizes: NDArray[np.integer], n_bytes: int) -> NDArray[n
     chosen = np.zeros(heat.size, bool)
     chosen[order[np.cumsum(each) <= n_bytes]] = True
     return chosen.reshape(heat.shape)
+
+
+def _chance(heat: Floats, n_rows: float | Floats) -> Floats:
+    """How likely each expert is to be used by so many rows that are drawn at random."""
+    return np.asarray(-np.expm1(np.log1p(-np.minimum(heat, 1 - 1e-9)) * n_rows))
 
 
 def _heat(rate: Floats, lately: Floats) -> Floats:

@@ -28,25 +28,46 @@ class ExpertReader:
         self.n_bytes = 0  # read so far
         self.n_used, self.n_read = 0, 0  # experts that passes used so far, and how many of them had to be read
         self.seconds = 0.0  # that compute waited for them
+        self._is_ahead = False  # whether the disk reads already what is read next
+        self._left_at = 0.0  # the clock, when a layer had what it needs
 
     def expected_seconds(self) -> Floats:
         """What passes of 0, 1, 2, ... rows will wait for experts, as far as that was measured, [SIZES]."""
         n_bytes = self.cache.expected_bytes(_ROWS)
-        return np.asarray((self._speed.byte_seconds or _BYTE_S) * np.interp(np.arange(SIZES), _ROWS, n_bytes))
+        return np.asarray(self._byte_s * np.interp(np.arange(SIZES), _ROWS, n_bytes))
+
+    @property
+    def _byte_s(self) -> float:
+        return self._speed.byte_seconds or _BYTE_S
 
     def read(self, layer: int, chosen: NDArray[np.integer], n_own: int | None = None) -> None:
         """Read those of the experts that a layer's rows use, [n, n_used], that are not in memory. Raises ModelError.
 
-        Only the first ``n_own`` rows tell what others may use; None: all of them.
-
-        All of them are asked of the disk at once, in the order in which they lie there.
+        Only the first ``n_own`` rows tell what others may use; None: all of them. Of the next layer the disk is asked
+        for what so many rows will likely use, as much as it can read while this one is computed.
         """
+        computed_s = time.perf_counter() - self._left_at
         missing, n_used = self.cache.choose(layer, chosen, n_own)
+        self._let_go(wrong := self.cache.wrong())
+        self.n_bytes += sum(map(len, wrong))
         self.n_used += n_used
-        if not missing:
-            return
+        if missing:
+            self._read_missing(layer, missing, n_used)
+        self._read_ahead(layer, len(chosen), computed_s)
+        self._left_at = time.perf_counter()
+
+    def _read_ahead(self, layer: int, n_rows: int, seconds: float) -> None:
+        """What is not used in the end has cost no time: the disk has ``seconds`` for it in any case."""
+        n_bytes = int(seconds / self._byte_s) if layer > 0 else 0
+        ahead, dropped = self.cache.foresee(layer, n_rows, n_bytes)
+        self._let_go(dropped)
+        self._ask(_chunks(ahead))
+        self._is_ahead = bool(ahead)
+
+    def _read_missing(self, layer: int, missing: list[Extent], n_used: int) -> None:
+        """All that a layer lacks is asked of the disk at once, in the order in which it lies there."""
         self._let_go(self.cache.make_room(layer))
-        chunks = [chunk for extent in joined(sorted(missing, key=_place)) for chunk in extent.chunks()]
+        chunks = _chunks(missing)
         start = time.perf_counter()
         self._speed.start(start)
         try:
@@ -55,7 +76,8 @@ class ExpertReader:
             self.cache.unread(layer)
             raise
         stop, n_bytes = time.perf_counter(), sum(map(len, chunks))
-        self._speed.finish(stop, n_bytes)
+        if not self._is_ahead:  # else the wait says less than the bytes
+            self._speed.finish(stop, n_bytes)
         self.n_bytes, self.seconds = self.n_bytes + n_bytes, self.seconds + stop - start
         n_read = self.cache.n_new
         self.n_read += n_read
@@ -68,15 +90,27 @@ class ExpertReader:
         """A layer is computed: drop the experts for which there is no room."""
         self._let_go(self.cache.evict(layer))
 
+    def resize(self, n_bytes: int, room: int) -> None:
+        """Keep ``n_bytes`` of experts from now on, and have ``room`` for them and those in use."""
+        self._let_go(self.cache.resize(n_bytes, room))
+
     def _let_go(self, extents: list[Extent]) -> None:
         for extent in extents:
             self._mapping.drop(extent.part, extent.start, extent.stop)
 
     def _fetch(self, chunks: list[Extent]) -> None:
-        for chunk in chunks:
-            self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
+        self._ask(chunks)
         for chunk in chunks:
             self._mapping.populate(chunk.part, chunk.start, chunk.stop)
+
+    def _ask(self, chunks: list[Extent]) -> None:
+        for chunk in chunks:
+            self._mapping.will_need(chunk.part, chunk.start, chunk.stop)
+
+
+def _chunks(extents: list[Extent]) -> list[Extent]:
+    """What is asked of the disk, in the order in which it lies there."""
+    return [chunk for extent in joined(sorted(extents, key=_place)) for chunk in extent.chunks()]
 
 
 def _place(extent: Extent) -> tuple[int, int]:

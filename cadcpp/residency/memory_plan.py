@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cadcpp.errors import ConfigError
 from cadcpp.gguf.header import Header
 from cadcpp.residency.context_shape import ContextShape, draft_shape, verifier_shape, wide_shape
-from cadcpp.residency.expert_cache import kept_bytes
+from cadcpp.residency.expert_cache import kept_bytes, lendable_bytes
 from cadcpp.residency.footprint import vocabulary_bytes, window_bytes
 from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.residency.layout import Layout, lay_out
@@ -104,8 +104,9 @@ class Plan:
         return self.fixed - self.margin + self.layout.pinned_bytes + self.window + self.experts + sparse
 
     def wide_shape(self, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape | None:
-        """Of a short-lived context for a text that does not fit into a pass; the pinned part makes room, if it can."""
-        room, widest = self.layout.pinned_bytes // 2, WIDEST if self.workers else _WIDEST
+        """Of a short-lived context for a text that does not fit into a pass, if weights that stay can make room."""
+        room = self.layout.pinned_bytes // 2 + lendable_bytes(self.layout.experts, self.experts)
+        widest = WIDEST if self.workers else _WIDEST
         return wide_shape(self.verifier_shape, header, min(n_rows, widest), n_cells, rows, room)
 
     def to_dict(self) -> dict[str, Any]:

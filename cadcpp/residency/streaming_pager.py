@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cadcpp.modes import Pin
 from cadcpp.residency.cursor_check import CursorCheck
-from cadcpp.residency.expert_cache import ExpertCache, kept_bytes, usable_bytes
+from cadcpp.residency.expert_cache import ExpertCache, kept_bytes, lendable_bytes, usable_bytes
 from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.expert_reader import ExpertReader
 from cadcpp.residency.layout import CHUNK, HUGE, Extent, Layout
@@ -55,7 +55,7 @@ class StreamingPager:
         self._expert_bytes = expert_bytes
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
-        self._experts = ExpertReader(mapping, ExpertCache(layout.experts, *self._expert_room(0)), trace)
+        self._experts = ExpertReader(mapping, ExpertCache(layout.experts, *self._expert_room()), trace)
         self._routed_seconds = self._experts.expected_seconds() if layout.experts else None
         self._cursor = CursorCheck(layers=layout.n_layers > 1, routers=bool(layout.experts))
         self._streamed, self._pinned = _chunks(layout.streamed), PinnedSet(_chunks(layout.pinned))
@@ -102,12 +102,18 @@ class StreamingPager:
 
     @contextmanager
     def borrow(self, n_bytes: int) -> Iterator[None]:
-        """Inside, ``n_bytes`` fewer are pinned, so that somebody else can have the memory."""
-        self._pinned.borrowed = n_bytes
+        """Inside, ``n_bytes`` fewer are kept, so that somebody else can have the memory: of experts first.
+
+        A long text, for which this is done, needs nearly all of these once, whatever stays of them.
+        """
+        from_experts = min(n_bytes, lendable_bytes(self._layout.experts, self._expert_bytes))
+        self._pinned.borrowed = n_bytes - from_experts
         self._rebalance()
+        self.give(-from_experts)
         try:
             yield
         finally:
+            self.give(from_experts)
             self._pinned.borrowed = 0
             self._rebalance()
 
@@ -122,9 +128,9 @@ class StreamingPager:
         return self._experts.cache.spared_by(n_bytes)
 
     def give(self, n_bytes: int) -> None:
-        """Keep ``n_bytes`` more of experts than planned, from now on."""
-        self._experts.cache.grow(*self._expert_room(n_bytes))
+        """Keep ``n_bytes`` more of experts than by now, or fewer."""
         self._expert_bytes += n_bytes
+        self._experts.resize(*self._expert_room())
 
     def wait_for_stall(self, seconds: float) -> bool:
         return self._reads.wait_for_stall(seconds)
@@ -182,10 +188,10 @@ class StreamingPager:
                 self._let_go(chunk.part, chunk.start, chunk.stop)
         self._drop(dropped)
 
-    def _expert_room(self, more: int) -> tuple[int, int]:
-        """Bytes of experts that stay, and those beside which others are in use, with ``more`` than now."""
-        n_bytes = self._expert_bytes + more
-        return kept_bytes(self._layout.experts, n_bytes), usable_bytes(self._layout.experts, n_bytes)
+    def _expert_room(self) -> tuple[int, int]:
+        """Bytes of experts that stay, and of those in use beside them."""
+        experts, n_bytes = self._layout.experts, self._expert_bytes
+        return kept_bytes(experts, n_bytes), usable_bytes(experts, n_bytes)
 
     def _window_room(self) -> int:
         return self._pinned.window_room(self._window_bytes, least=CHUNK)

@@ -30,6 +30,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 # Whose dense weights are so large that buffers for 512 rows find room among them, as those of real mixtures are.
 DENSE: dict[str, Any] = {"n_layer": 16, "n_embd": 512, "n_ff": 32, "n_experts": 16, "type_name": "F32"}
+FEW_DENSE: dict[str, Any] = {"n_layer": 12, "n_embd": 256, "n_ff": 512, "n_experts": 32, "n_used": 2}
 DRAWN = SamplingConfig(temperature=0.8, seed=7)
 TIED = {**SHAPES["mixture"], "n_used": 3, "tied": True}  # whose third expert is one of an even pair, always
 
@@ -127,6 +128,22 @@ def test_a_long_prompt_reads_each_expert_once_a_pass(tiny: Callable[..., Path]) 
     assert 0.4 * once < after.expert_bytes - before.expert_bytes < n_passes * once
     if counted:
         assert counted <= 1.1 * n_passes * once + (4 << 20)
+
+
+def test_experts_make_room_for_a_long_prompt(tiny: Callable[..., Path]) -> None:
+    """Where the dense weights are too few for that, as in mixtures of many experts; the text stays the same."""
+    path, prompt = tiny("mixture", **FEW_DENSE), random_text(5, 500)
+    with session(path, None, 2.0, n_ctx=1024) as whole:
+        plain = write(whole, 12, prompt)
+    with session(path, None, 0.5, n_ctx=1024) as behind:
+        header = behind.engine.verifier.context.model.header
+        assert behind.plan.wide_shape(header, 512, 1024, 8) is not None
+        assert replace(behind.plan, experts=0).wide_shape(header, 512, 1024, 8) is None
+        before = behind.pager.state()
+        assert write(behind, 12, prompt) == plain
+        once = behind.plan.layout.expert_bytes
+        assert behind.pager.state().passes - before.passes == 12
+        assert behind.pager.state().expert_bytes - before.expert_bytes < 1.5 * once
 
 
 @pytest.mark.parametrize("n_rows", [1, 3, 5])

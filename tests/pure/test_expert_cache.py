@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 
-from cadcpp.residency.expert_cache import ExpertCache, kept_bytes, usable_bytes
+from cadcpp.residency.expert_cache import ExpertCache, kept_bytes, lendable_bytes, usable_bytes
 from cadcpp.residency.layout import ExpertLayer, Extent
 from cadcpp.system.mapping import PAGE
 
@@ -113,12 +113,27 @@ def test_pages_that_two_experts_share_are_set_aside() -> None:
     assert usable_bytes(odd, odd[0].n_bytes) == kept_bytes(odd, odd[0].n_bytes) == odd[0].n_bytes
 
 
+def test_less_room_drops_the_coldest_at_once() -> None:
+    cache = made(WHOLE // 2)
+    run(cache, 8, lambda layer: [layer % 4, 5])
+    dropped = cache.resize(kept_bytes(LAYERS, WHOLE // 4), WHOLE // 4)
+    assert 0 < sum(map(len, dropped)) <= WHOLE // 4 and cache.resize(kept_bytes(LAYERS, WHOLE // 4), WHOLE // 4) == []
+
+
+def test_what_is_lent_leaves_room_for_two_layers() -> None:
+    """One that is computed and one that is read meanwhile; where everything fits nothing is lent."""
+    layer = N_EXPERTS * SIZE
+    assert lendable_bytes(LAYERS, 4 * layer) == layer
+    assert lendable_bytes(LAYERS, 2 * layer) == lendable_bytes(LAYERS, layer) == lendable_bytes(LAYERS, WHOLE) == 0
+    assert lendable_bytes([], 1 << 30) == 0
+
+
 def test_more_room_keeps_more_from_then_on() -> None:
     """And what is in memory stays."""
     room, more, chosen = WHOLE // 2, WHOLE // 4, lambda _: range(N_EXPERTS)
     cache = made(room)
     before = run(cache, 8, chosen)[-1]
-    cache.grow(kept_bytes(LAYERS, room + more), room + more)
+    cache.resize(kept_bytes(LAYERS, room + more), room + more)
     assert before - run(cache, 8, chosen)[-1] == more
 
 

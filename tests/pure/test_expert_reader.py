@@ -11,7 +11,8 @@ from cadcpp.residency.expert_reader import ExpertReader
 from cadcpp.residency.layout import ExpertLayer
 
 SIZE = 10
-LAYERS = [ExpertLayer(layer, 4, ((0, layer * 4 * SIZE, SIZE),)) for layer in range(2)]
+LAYERS = [ExpertLayer(layer, 4, ((0, layer * 4 * SIZE, SIZE),)) for layer in range(3)]
+MANY = np.tile([0, 1, 2], 20)[:, None]  # what 60 rows use
 
 
 class Disk:
@@ -33,9 +34,11 @@ class Disk:
         self.dropped.append(start // SIZE)
 
 
-def reader(room: int) -> tuple[ExpertReader, Disk]:
+def reader(room: int, in_all: int | None = None) -> tuple[ExpertReader, Disk]:
+    """With room for so many experts that stay, and for so many in all."""
     disk = Disk()
-    return ExpertReader(cast(Any, disk), ExpertCache(LAYERS, room * SIZE)), disk
+    cache = ExpertCache(LAYERS, room * SIZE, in_all and in_all * SIZE)
+    return ExpertReader(cast(Any, disk), cache), disk
 
 
 def test_what_is_in_memory_is_not_read_again() -> None:
@@ -67,3 +70,50 @@ def test_what_could_not_be_read_is_read_the_next_time() -> None:
     disk.fails = False
     experts.read(0, np.array([[3]]))
     assert disk.read == [(3, 4)]
+
+
+def ahead_of(seconds: float, in_all: int = 12) -> tuple[ExpertReader, Disk, list[tuple[int, int]]]:
+    """Two layers of 60 rows, of which the first took so long to compute, and what was asked for beyond their own."""
+    experts, disk = reader(4, in_all)
+    with pytest.MonkeyPatch.context() as patch:
+        now = [0.0]
+        patch.setattr("cadcpp.residency.expert_reader.time.perf_counter", lambda: now[0])
+        experts.read(0, MANY)
+        experts.drop(0)
+        now[0] = seconds
+        experts.read(1, MANY)
+    return experts, disk, disk.asked[2:]
+
+
+def test_many_rows_have_the_next_layers_experts_read_meanwhile() -> None:
+    """As far as the disk can read them while a layer is computed; nothing of them counts as read yet."""
+    experts, _, asked = ahead_of(seconds=1.0)
+    assert asked == [(8, 12)] and experts.n_bytes == 6 * SIZE
+    assert ahead_of(seconds=0.0)[2] == []
+    assert ahead_of(seconds=2.5 * SIZE * 2e-9)[2] in [[(8, 10)], [(8, 9), (9, 10)]]
+
+
+def test_few_rows_have_nothing_read_ahead() -> None:
+    experts, disk = reader(4, 12)
+    experts.read(0, np.array([[0], [1]]))
+    experts.read(1, np.array([[0], [1]]))
+    assert disk.asked == [(0, 2), (4, 6)]
+
+
+def test_what_was_read_ahead_in_vain_is_dropped_and_counted() -> None:
+    experts, disk, _ = ahead_of(seconds=1.0)
+    experts.read(2, MANY)
+    assert disk.dropped == [11] and disk.read[-1] == (8, 11) and experts.n_bytes == 10 * SIZE
+
+
+def test_what_was_read_ahead_in_a_pass_that_ended_is_dropped() -> None:
+    experts, disk, _ = ahead_of(seconds=1.0)
+    experts.read(0, MANY)
+    assert disk.dropped == [8, 9, 10, 11]
+
+
+def test_reading_ahead_stays_within_the_room() -> None:
+    """Which the experts that a layer uses just now, and what is read ahead, have together."""
+    _, disk, asked = ahead_of(seconds=1.0, in_all=5)
+    n_ahead = sum(stop - start for start, stop in asked)
+    assert n_ahead == 2 and set(disk.dropped) == {0, 1, 2}

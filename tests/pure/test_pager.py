@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
-from cadcpp.residency.layout import Extent, Layout
+from cadcpp.residency.layout import CHUNK, ExpertLayer, Extent, Layout
 from cadcpp.residency.streaming_pager import StreamingPager
 
 MIB = 1 << 20
@@ -139,6 +141,34 @@ def test_borrowed_memory_is_taken_back(n_bytes: int) -> None:
             assert pager.state().pinned_bytes <= expected
         one_pass(pager, mapping, plan)
         assert pager.state().pinned_bytes == plan.pinned_bytes
+
+
+def test_experts_lend_before_pinned_weights_do() -> None:
+    """And get their room back."""
+    experts = tuple(ExpertLayer(n, 8, ((0, 200 * MIB + 8 * n * CHUNK, CHUNK),)) for n in range(6))
+    plan, rows = replace(layout(), experts=experts), np.arange(8, dtype=np.int32)[:, None]
+    mapping = FakeMapping(plan.pinned)
+
+    def one_pass() -> None:
+        pager.start_pass()
+        for n in range(6):
+            pager.experts_chosen(n, rows, 8)
+            pager.layer_done(n)
+        pager.end_pass(True)
+
+    with closing(StreamingPager(cast(Any, mapping), plan, 16 * MIB, 32 * CHUNK)) as pager:
+        one_pass()
+        assert expert_bytes(mapping) == 31 * CHUNK  # beside what one row uses
+        with pager.borrow(8 * CHUNK + 2 * MIB):
+            one_pass()
+            assert expert_bytes(mapping) == 23 * CHUNK
+            assert 0 < plan.pinned_bytes - pager.state().pinned_bytes < CHUNK + 2 * MIB
+        one_pass()
+        assert expert_bytes(mapping) == 31 * CHUNK
+
+
+def expert_bytes(mapping: FakeMapping) -> int:
+    return sum(stop - start for start, stop in mapping.resident if start >= 200 * MIB)
 
 
 def test_reserved_memory_stays_reserved() -> None:
