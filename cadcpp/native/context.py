@@ -20,6 +20,7 @@ from cadcpp.util.lifetime import Lifetime
 # llama.cpp asks a C function between two operations whether to stop. strlen of a text that is empty until then says so
 # without a word of Python, which would cost more than some of the operations.
 _NOT_EMPTY = ctypes.cast(ctypes.CDLL(None).strlen, api.ggml_abort_callback)
+_LENGTH = 8  # bytes that a piece's length takes
 _ABORTED = 2  # what llama_decode then returns
 # llama.cpp's names of what is left when a layer is done, and of a mixture's experts in the order of their use.
 _LAYER, _ROUTER = "l_out-{}", "ffn_moe_argsort-{}"
@@ -63,6 +64,8 @@ class Context:
         if n_threads < 1:
             raise ConfigError(f"n_threads must be at least 1, got {n_threads}")
         self.model, self.shape, self.n_threads, self._watcher = model, shape, n_threads, watcher
+        # A state goes on from its last token alone, so that there a window is never rolled back.
+        self._window = 0 if shape.states else int(api.llama_model_n_swa(model.handle))
         self._stack, self._life = ExitStack(), Lifetime(f"the session on {model.path}")
         self._handle = api.llama_init_from_model(model.handle, self._params())
         if not self._handle:
@@ -254,7 +257,25 @@ class Context:
         other.restore(self.save())
 
     def save(self, seq: int = 0) -> memoryview:
-        """What a sequence holds, in llama.cpp's own form."""
+        """What a sequence holds, in llama.cpp's own form.
+
+        In layers with a sliding window llama.cpp leaves out what its last token does not see, without which the text
+        could not be rolled back. So it is given pieces as long as the window, of which every token is seen.
+        """
+        if not self._window:
+            return self._save(seq)
+        saved, spare = bytearray(), self.shape.sequences - 1
+        shared = self.n_held(spare)
+        for start in range(0, self.n_held(seq), self._window):
+            self.trim(spare, 0)
+            self.fork(seq, spare, start, start + self._window)
+            piece = self._save(spare)
+            saved += len(piece).to_bytes(_LENGTH, "little") + piece
+        self.trim(spare, 0)
+        self.fork(0, spare, 0, shared)
+        return memoryview(saved)
+
+    def _save(self, seq: int) -> memoryview:
         n = api.llama_state_seq_get_size(self.handle, seq)
         buffer = (ctypes.c_uint8 * n)()
         n_saved = api.llama_state_seq_get_data(self.handle, buffer, n, seq)
@@ -262,7 +283,19 @@ class Context:
         return memoryview(buffer)[:n_saved]
 
     def restore(self, data: memoryview | bytes, seq: int = 0) -> None:
-        """Make a sequence hold what was saved."""
+        """Make a sequence hold what was saved. Of a model with a sliding window the cache has to be empty."""
+        if not self._window:
+            self._restore(data, seq)
+            return
+        rest, spare = memoryview(data), self.shape.sequences - 1
+        while rest:
+            stop = _LENGTH + int.from_bytes(rest[:_LENGTH], "little")
+            self._restore(rest[_LENGTH:stop], spare)
+            self.fork(spare, seq, 0, self.n_held(spare))
+            self.trim(spare, 0)
+            rest = rest[stop:]
+
+    def _restore(self, data: memoryview | bytes, seq: int) -> None:
         view = np.frombuffer(data, np.uint8)
         if len(view) == 0 or api.llama_state_seq_set_data(self.handle, _bytes(view), len(view), seq) == 0:
             raise NativeError(f"llama.cpp could not restore {len(view)} bytes of KV cache: {last_error('no room?')}")
@@ -284,7 +317,8 @@ class Context:
         """Whether sequence 0 has the positions up to ``n`` and no others, and would be saved in ``n_bytes``."""
         first = int(api.llama_memory_seq_pos_min(self.memory, 0))  # of a model with a state its last
         whole = first == (n - 1 if self.shape.states else 0) and self.n_held() == n
-        return whole and int(api.llama_state_seq_get_size(self.handle, 0)) == n_bytes
+        saved = len(self.save()) if self._window else int(api.llama_state_seq_get_size(self.handle, 0))
+        return whole and saved == n_bytes
 
     def n_held(self, seq: int = 0) -> int:
         """How many positions of text a sequence holds."""

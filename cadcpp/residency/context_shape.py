@@ -40,7 +40,8 @@ class ContextShape:
 
     @property
     def sequences(self) -> int:
-        return self.n_seq + (0 if self.states else self.granularity.padding)
+        """With a spare one at least, unless each would have a state of its own."""
+        return self.n_seq if self.states else max(self.n_seq + self.granularity.padding, 2)
 
     @property
     def rows(self) -> int:
