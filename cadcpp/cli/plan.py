@@ -100,6 +100,8 @@ def _table(values: dict[str, Any], plan: "Plan") -> str:
     from cadcpp.util.byte_size import format_size
 
     lines = [f"{label:28} {format_size(values[key]):>10}" for key, label in _ROWS if values[key]]
+    if values["unfilled"]:
+        lines.append(f"{'lent by empty KV caches':28} {'-' + format_size(values['unfilled']):>10}")
     lines.append(f"{'memory in all':28} {format_size(values['ram']):>10}")
     lines += ["", f"Kernels: {values['kernels']}; {plan.kernels.promise}."]
     if states := plan.verifier_shape.states:
@@ -128,6 +130,11 @@ def _remarks(size: dict[str, str], values: dict[str, Any]) -> Iterator[str]:
         yield (
             f"Memory is reserved for draft trees of {values['rows']} nodes. They grow to {values['rows_at_most']} "
             f"where that is faster; {size['rows_bytes']} of the resident weights are then streamed."
+        )
+    if values["unfilled"]:
+        yield (
+            f"KV caches take memory as the text fills them: one of {values['verifier_shape']['n_cells']} tokens has "
+            f"{size['unfilled']} more of the weights {'read again' if values['all_experts'] else 'streamed'}."
         )
     if values["sparse"]:
         yield f"{size['sparse']} of embeddings are read row by row as they are needed."

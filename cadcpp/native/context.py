@@ -14,6 +14,7 @@ from cadcpp.native.batch import Batch
 from cadcpp.native.lib import api, last_error, read_tensor, tensor_name
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
+from cadcpp.system.fresh_memory import zeros_freed
 from cadcpp.system.heap import empty
 from cadcpp.util.lifetime import Lifetime
 
@@ -67,7 +68,9 @@ class Context:
         # A state goes on from its last token alone, so that there a window is never rolled back.
         self._window = 0 if shape.states else int(api.llama_model_n_swa(model.handle))
         self._stack, self._life = ExitStack(), Lifetime(f"the session on {model.path}")
-        self._handle = api.llama_init_from_model(model.handle, self._params())
+        with zeros_freed(shape.cache_bytes(model.header)) as freed:
+            self._handle = api.llama_init_from_model(model.handle, self._params())
+        self.fills = freed.done  # whether the cache takes memory only as a text fills it
         if not self._handle:
             model.check_workers()  # a worker that is lost has no memory either
             raise NativeError(f"llama.cpp made no context for {model.path}: {last_error('out of memory?')}")

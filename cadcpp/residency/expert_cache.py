@@ -33,7 +33,7 @@ def usable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
 def lendable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
     """Of ``room``, what others may have for a while: all experts of one layer still pass through the rest."""
     layers = list(layers)
-    if _fits(layers, room):
+    if not layers or _fits(layers, room):
         return 0
     return max(room - 2 * max(layer.n_bytes for layer in layers), 0) // 2
 

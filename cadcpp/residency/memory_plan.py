@@ -20,6 +20,7 @@ from cadcpp.tree.prices import TEXT_ROWS, Floats
 from cadcpp.util.byte_size import format_size
 
 PYTHON = 58 << 20  # interpreter, numpy, Jinja, libraries, and what two headers and a first round leave, measured
+_FIRST_CELLS = 256  # of KV caches, which a plan has memory for in any case
 _MARGIN = 16 << 20  # page tables, the kernel's own memory, what the allocator holds back
 _MAPPED = 512  # bytes that one of page tables maps; experts come and go, their tables stay
 _WIDEST = 512  # rows of one pass; more is no faster and takes more memory
@@ -48,6 +49,8 @@ class Plan:
     routed: int  # bytes of the experts that one row uses
     kernels: KernelMode
     workers: tuple[Share, ...] = ()  # what other machines keep and compute; all else is without that
+    unfilled: int = 0  # of the KV caches, which weights have until a text fills it
+    cell_bytes: float = 0.0  # of a cell in all KV caches
     least: int = 0  # of ``ram`` with which all of this could be streamed; 0 if everything fits
     left_out: int = 0  # weights of a draft that is not loaded, since experts are worth more in its memory
     left_out_why: str = ""  # how that is known
@@ -66,8 +69,8 @@ class Plan:
 
     @property
     def drafting(self) -> int:
-        """What a draft takes of it, all in all."""
-        return self.draft + self.draft_cache + self.draft_compute
+        """What a draft takes of it, all in all; what its cache has not filled weights have in any case."""
+        return self.draft + max(self.draft_cache - self.unfilled, 0) + self.draft_compute
 
     @property
     def left_out_because(self) -> str:
@@ -101,11 +104,17 @@ class Plan:
     def peak(self) -> int:
         """Predicted memory in use, page cache included; a model that fits is read whole, its sparse rows too."""
         sparse = 0 if self.streams else self.layout.sparse_bytes
-        return self.fixed - self.margin + self.layout.pinned_bytes + self.window + self.experts + sparse
+        weights = self.layout.pinned_bytes + self.window + self.experts + sparse
+        return self.fixed - self.margin - self.unfilled + weights
+
+    @property
+    def lendable(self) -> int:
+        """Of the weights that stay, what buffers of large trees may have; a full cache takes its share first."""
+        return (self.layout.pinned_bytes - (0 if self.layout.experts else self.unfilled)) // 2
 
     def wide_shape(self, header: Header, n_rows: int, n_cells: int, rows: int) -> ContextShape | None:
         """Of a short-lived context for a text that does not fit into a pass, if weights that stay can make room."""
-        room = self.layout.pinned_bytes // 2 + lendable_bytes(self.layout.experts, self.experts)
+        room = self.lendable + lendable_bytes(self.layout.experts, self.experts - self.unfilled)
         widest = WIDEST if self.workers else _WIDEST
         return wide_shape(self.verifier_shape, header, min(n_rows, widest), n_cells, rows, room)
 
@@ -142,12 +151,14 @@ def make_plan(
     n_prompt: int = 0,
     logits_all: bool = False,
     python: int = PYTHON,
+    fills: bool = False,
     kernels: KernelModes = KernelModes(),  # noqa: B008 - frozen
 ) -> Plan:
     """Divide ``ram`` bytes among everything that a session needs, with trees of up to ``rows``.
 
     Where everything fits a pass takes up to ``n_prompt`` tokens of text beside a tree; with ``logits_all`` every row
-    of it may ask for logits. ``python`` bytes the process holds before anything is loaded.
+    of it may ask for logits. ``python`` bytes the process holds before anything is loaded. With ``fills`` KV caches
+    take memory as a text fills them; where weights are streamed, more of them stay until then.
 
     Raises ConfigError, with what would help, if nothing is left for the verifier to pass through.
     """
@@ -164,16 +175,35 @@ def make_plan(
     budget = _budget(verifier, draft, n_ctx, rows, 0, logits_all, kernels.streamed, states) | common
     fixed = _fixed(budget)
     least = fixed + _least_room(whole, verifier)
-    experts = _expert_room(whole, ram - fixed)
-    room = ram - fixed - experts
+    unfilled, cell_bytes = _unfilled(budget, verifier, draft, whole, ram - fixed) if fills else (0, 0.0)
+    experts = _expert_room(whole, ram - fixed + unfilled)
+    room = ram - fixed + unfilled - experts
+    budget |= {"experts": experts, "least": least, "unfilled": unfilled, "cell_bytes": cell_bytes}
     if room >= whole.pinned_bytes:
-        return Plan(window=0, experts=experts, layout=whole, least=least, **budget)
+        return Plan(window=0, layout=whole, **budget)
     _check_room(ram, fixed, least)
     pinned = 0
     for _ in range(4):  # the more is pinned, the smaller the streamed layers and their window
         window = window_bytes(verifier, pinned)
         pinned = room - window
-    return Plan(window=window, experts=experts, layout=lay_out(verifier, pinned), least=least, **budget)
+    return Plan(window=window, layout=lay_out(verifier, pinned), **budget)
+
+
+def _unfilled(
+    budget: dict[str, Any], verifier: Header, draft: Header | None, whole: Layout, room: int
+) -> tuple[int, float]:
+    """Bytes of the KV caches that weights have until a text fills them, and bytes of a cell.
+
+    They have room for some text in any case. Where weights nearly fit they get less: some are streamed all the same, so
+    that more can be. Of a mixture only experts can give it back.
+    """
+    pairs = ((budget["verifier_shape"], verifier), (budget["draft_shape"], draft))
+    cell_bytes = sum(shape.cache_bytes(header) / shape.cells for shape, header in pairs if shape and header)
+    most = (whole.pinned_bytes + whole.expert_bytes - room) // 2
+    if whole.expert_bytes:
+        most = min(most, lendable_bytes(whole.experts, _expert_room(whole, room)))
+    beyond = budget["verifier_shape"].cells - _FIRST_CELLS
+    return max(min(int(cell_bytes * beyond), most), 0), cell_bytes
 
 
 def _states(verifier: Header, ram: int, kernels: KernelModes, *, streamed: bool) -> Iterator[States | None]:

@@ -53,6 +53,7 @@ class StreamingPager:
     ) -> None:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._expert_bytes = expert_bytes
+        self._reserved = self._from_experts = 0  # in all, and of experts
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
         self._experts = ExpertReader(mapping, ExpertCache(layout.experts, *self._expert_room()), trace)
@@ -118,10 +119,15 @@ class StreamingPager:
             self._rebalance()
 
     def reserve(self, n_bytes: int) -> None:
-        """Pin ``n_bytes`` less than planned, from now on."""
-        if n_bytes != self._pinned.reserved:
-            self._pinned.reserved = n_bytes
-            self._rebalance()
+        """Keep ``n_bytes`` less than planned, from now on: of experts first."""
+        if n_bytes == self._reserved:
+            return
+        had = self._expert_bytes + self._from_experts
+        from_experts = min(n_bytes, lendable_bytes(self._layout.experts, had))
+        self.give(self._from_experts - from_experts)
+        self._reserved, self._from_experts = n_bytes, from_experts
+        self._pinned.reserved = n_bytes - from_experts
+        self._rebalance()
 
     def spared_by(self, n_bytes: int) -> float:
         """Share of the reads of experts, as counted lately, that would not be needed if these had ``n_bytes`` more."""

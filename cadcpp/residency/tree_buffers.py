@@ -13,6 +13,7 @@ from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.memory_plan import PYTHON, Plan, make_plan
 from cadcpp.residency.pager import PagerState
 from cadcpp.residency.states import draft_states
+from cadcpp.system.mapping import has_maps
 from cadcpp.system.memory_limits import available_bytes
 from cadcpp.tree.prices import FIRST_ROWS, SIZES, Floats
 
@@ -82,6 +83,7 @@ def plan_session(
         n_prompt=config.n_batch,
         logits_all=config.logits_all,
         python=PYTHON if config.held is None else config.held,
+        fills=config.pager and not config.workers and has_maps(),
         kernels=kernels,
     )
     rows = config.tree.max_size
@@ -91,7 +93,7 @@ def plan_session(
     narrow = plan(rows=first)
     widest = max(rows, config.tree.max_size_streamed) if narrow.streams else rows
     n_bytes = _bytes_by_rows(verifier, draft, narrow, config.n_ctx, widest)
-    lendable = narrow.layout.pinned_bytes // 2 if narrow.streams else _spare(plan(rows=first, n_prompt=0))
+    lendable = narrow.lendable if narrow.streams else _spare(plan(rows=first, n_prompt=0))
     most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
     if not narrow.streams:
         return plan(rows=most), TreeBuffers.fixed(most)

@@ -21,6 +21,7 @@ from cadcpp.native.model import Model
 from cadcpp.policy.base import NoDrafting, Policy
 from cadcpp.policy.cost_model import CostModel
 from cadcpp.policy.drafter_choice import DrafterChoice
+from cadcpp.residency.cache_fill import CacheFill
 from cadcpp.residency.context_shape import ContextShape, wide_bytes
 from cadcpp.residency.memory_plan import Plan
 from cadcpp.residency.pager import NullPager, Pager
@@ -99,9 +100,9 @@ class Assembly:
         self.model.rope = config.rope
         drafter = parts.drafter or self._drafter(draft_model)
         self.pager = self._start_pager()
-        policy = self._policy(drafter, draft_header)
+        policy, checker = self._policy(drafter, draft_header), self._verifier()
         self.engine = Engine(
-            self._verifier(),
+            checker,
             drafter,
             config.n_ctx,
             config.tree.up_to(self.tree_buffers.most),
@@ -109,6 +110,7 @@ class Assembly:
             policy,
             self._trace,
             self.tree_buffers,
+            self._cache_fill(checker.context, self._drafts_in),
             ahead=config.pipeline and (isinstance(self.pager, StreamingPager) or bool(self.plan.workers)),
             threads=self._threads,
             kernels=self.plan.kernels,
@@ -187,6 +189,13 @@ class Assembly:
         watcher = self.pager if self._is_paged else None
         context = self._context(self.model, self.plan.verifier_shape, watcher)
         return Verifier(context, self._widen if isinstance(self.pager, StreamingPager) else None)
+
+    def _cache_fill(self, *contexts: Context | None) -> CacheFill:
+        plan = self.plan
+        fill = CacheFill(plan.unfilled, plan.cell_bytes, plan.verifier_shape.cells)
+        if not all(context.fills for context in contexts if context):
+            fill.fill()
+        return fill
 
     @contextmanager
     def _widen(self, n_rows: int, n_cells: int, rows: int) -> Iterator[Context | None]:

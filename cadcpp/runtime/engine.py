@@ -16,6 +16,7 @@ from cadcpp.native.sampler import Draw, Sampler
 from cadcpp.policy.base import FixedSize, Policy, RoundState
 from cadcpp.policy.carried_text import CarriedText
 from cadcpp.policy.draft_temperature import DraftTemperature
+from cadcpp.residency.cache_fill import CacheFill
 from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.pager import NullPager, Pager
 from cadcpp.residency.tree_buffers import TreeBuffers, measured
@@ -63,6 +64,7 @@ class Engine:
     policy: Policy = field(default_factory=FixedSize)
     trace: Trace | None = None
     tree_buffers: TreeBuffers = field(default_factory=TreeBuffers)  # how wide passes may be
+    cache_fill: CacheFill = field(default_factory=CacheFill)  # how much memory the KV caches take
     ahead: bool = False  # whether to draft on while a pass waits for the disk or for workers
     draft_temperature: DraftTemperature = field(default_factory=DraftTemperature)
     kernels: KernelMode = KernelMode()  # how the verifier computes
@@ -133,7 +135,7 @@ class Engine:
     def read(self, ids: Sequence[int], on_logits: OnLogits | None = None) -> Step[None]:
         """`Verifier.read` as a stage. Whatever goes wrong leaves both caches valid."""
         with self._caches_valid():
-            yield from self._stage(self.verifier.read, ids, on_logits)
+            yield from self._stage(self._read, ids, on_logits)
 
     def stop(self) -> None:
         """End the decodes that are under way, from another thread, with Stopped; `rollback` undoes it."""
@@ -195,12 +197,17 @@ class Engine:
         choose, verify = self._evaluate(generation, draft)
         return Walk(draft.drafted.tree, choose), lambda *result: self._close(generation, draft, verify, *result)
 
+    def _read(self, ids: Sequence[int], on_logits: OnLogits | None) -> None:
+        self._hold(len(ids))
+        self.verifier.read(ids, on_logits)
+
     def _begin(self, generation: Generation, stack: ExitStack) -> None:
         """Evaluate the text as far as that takes passes of its own."""
         text = generation.text
         if self.threads.follow():
             self.policy.verify.doubt()
         self.verifier.begin(text)
+        self._hold(len(text.ids))
         hidden = min(hidden_rows(self.pager.state().byte_seconds), self.tree_buffers.most)
         stack.enter_context(self.verifier.wide_enough(text, max(hidden, self.tree_buffers.rows)))
         self.verifier.prefill(text, generation.progress)
@@ -225,7 +232,7 @@ class Engine:
             begun=begun,
             stop=stop,
         )
-        self._reserve(record.n_rows, len(drafted.tree))
+        self._reserve(len(text.ids), record.n_rows, len(drafted.tree))
         return record
 
     def _state(self, text: TextState, max_depth: int) -> RoundState:
@@ -251,11 +258,16 @@ class Engine:
         drafted = self.drafter.grow(ids, replace(budget, coupling=coupling and coupling.after(ids)))
         return replace(drafted, tree=self.verifier.fit(generation.text, drafted.tree, budget))
 
-    def _reserve(self, n_rows: int, n_outputs: int) -> None:
+    def _reserve(self, n_text: int, n_rows: int, n_outputs: int) -> None:
         """Memory for a pass; a context that was made for it has its own, and for a short text only logits need any."""
         if not self.verifier.widened:
             self.tree_buffers.allow(n_rows if n_rows > TEXT_ROWS else n_outputs)
-            self.pager.reserve(self.tree_buffers.taken)
+            self._hold(n_text + n_rows)
+
+    def _hold(self, n_cells: int) -> None:
+        """Memory for so many cells of the KV caches, beside that of the widest pass so far."""
+        self.cache_fill.reach(n_cells)
+        self.pager.reserve(self.tree_buffers.taken + self.cache_fill.taken)
 
     def _evaluate(self, generation: Generation, draft: DraftRecord) -> tuple[Callable[[int], int], PassRecord]:
         start, stalled = time.perf_counter(), self.pager.state().stall_seconds

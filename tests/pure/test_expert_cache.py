@@ -125,7 +125,7 @@ def test_what_is_lent_leaves_room_for_two_layers() -> None:
     layer = N_EXPERTS * SIZE
     assert lendable_bytes(LAYERS, 4 * layer) == layer
     assert lendable_bytes(LAYERS, 2 * layer) == lendable_bytes(LAYERS, layer) == lendable_bytes(LAYERS, WHOLE) == 0
-    assert lendable_bytes([], 1 << 30) == 0
+    assert lendable_bytes([], 1 << 30) == lendable_bytes([], -1) == 0
 
 
 def test_more_room_keeps_more_from_then_on() -> None:
