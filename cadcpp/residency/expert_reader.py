@@ -29,7 +29,7 @@ class ExpertReader:
         self.n_used, self.n_read = 0, 0  # experts that passes used so far, and how many of them had to be read
         self.seconds = 0.0  # that compute waited for them
         self._is_ahead = False  # whether the disk reads already what is read next
-        self._left_at = 0.0  # the clock, when a layer had what it needs
+        self._left, self._left_at = 0, 0.0  # the last layer that had what it needs, and the clock then
 
     def expected_seconds(self) -> Floats:
         """What passes of 0, 1, 2, ... rows will wait for experts, as far as that was measured, [SIZES]."""
@@ -46,7 +46,7 @@ class ExpertReader:
         Only the first ``n_own`` rows tell what others may use; None: all of them. Of the next layer the disk is asked
         for what so many rows will likely use, as much as it can read while this one is computed.
         """
-        computed_s = time.perf_counter() - self._left_at
+        computed_s = time.perf_counter() - self._left_at if layer > self._left else 0.0
         missing, n_used = self.cache.choose(layer, chosen, n_own)
         self._let_go(wrong := self.cache.wrong())
         self.n_bytes += sum(map(len, wrong))
@@ -54,12 +54,11 @@ class ExpertReader:
         if missing:
             self._read_missing(layer, missing, n_used)
         self._read_ahead(layer, len(chosen), computed_s)
-        self._left_at = time.perf_counter()
+        self._left, self._left_at = layer, time.perf_counter()
 
     def _read_ahead(self, layer: int, n_rows: int, seconds: float) -> None:
         """What is not used in the end has cost no time: the disk has ``seconds`` for it in any case."""
-        n_bytes = int(seconds / self._byte_s) if layer > 0 else 0
-        ahead, dropped = self.cache.foresee(layer, n_rows, n_bytes)
+        ahead, dropped = self.cache.foresee(layer, n_rows, int(seconds / self._byte_s))
         self._let_go(dropped)
         self._ask(_chunks(ahead))
         self._is_ahead = bool(ahead)

@@ -15,7 +15,7 @@ from cadcpp.system.heap import empty, trim_heap
 
 _LEAST = 1 << 20  # bytes of zeros that are looked at
 _PIECE = 4 << 20
-_SLACK = 64 << 10  # bytes that a buffer may differ from what is expected
+_SLACK = max(64 << 10, 4 * mmap.PAGESIZE)  # bytes that a buffer may differ from what is expected
 _NOHUGEPAGE = 15  # MADV_NOHUGEPAGE
 _libc = ctypes.CDLL(None)
 
@@ -35,8 +35,12 @@ def zeros_freed(expected: int) -> Iterator[Freed]:
     Or two that have as many together. A zero that goes is a zero when it comes again, so that contents do not change.
     Other threads may be filling buffers of their own meanwhile: none is touched that is not of just that size.
     """
+    freed = Freed()
+    if expected < _LEAST:
+        yield freed
+        return
     trim_heap()  # what is allocated anew may have been used and freed before
-    freed, before = Freed(), list(_in_memory())
+    before = list(_in_memory())
     yield freed
     found = [run for new in _without(list(_in_memory()), before) for run in _zeros(*new)]
     for start, stop in _matching(found, expected):

@@ -117,3 +117,12 @@ def test_reading_ahead_stays_within_the_room() -> None:
     _, disk, asked = ahead_of(seconds=1.0, in_all=5)
     n_ahead = sum(stop - start for start, stop in asked)
     assert n_ahead == 2 and set(disk.dropped) == {0, 1, 2}
+
+
+def test_time_between_two_passes_is_no_time_to_read_ahead() -> None:
+    """It may be a user's, who thinks."""
+    experts, disk, _ = ahead_of(seconds=1.0)
+    experts.read(2, MANY)
+    asked = len(disk.asked)
+    experts.read(0, MANY)
+    assert all(stop <= 4 for _, stop in disk.asked[asked:])
