@@ -75,7 +75,7 @@ def test_a_context_holds_no_cells_that_no_text_has_reached(
     """Beside one whose zeros are not given back."""
     with closing(Model(tiny(architecture, **MODELS.get(architecture, {})))) as model:
         states = next(verifier_states(model.header, 1 << 40, snapshots=True, streamed=True))
-        shape = ContextShape(n_cells=32768, n_batch=64, n_outputs=8, n_seq=1 if states else 8, states=states)
+        shape = ContextShape(n_cells=1 << 17, n_batch=64, n_outputs=8, n_seq=1 if states else 8, states=states)
         n_bytes, taken = shape.cache_bytes(model.header), []
         for found in (True, False):
             if not found:
