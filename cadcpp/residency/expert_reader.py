@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from cadcpp.errors import ModelError
 from cadcpp.residency.expert_cache import ExpertCache
+from cadcpp.residency.expert_demand import FEW
 from cadcpp.residency.layout import Extent, joined
-from cadcpp.residency.read_speed import ReadSpeed
+from cadcpp.residency.read_speed import PassReads, ReadSpeed
 from cadcpp.system.mapping import Mapping
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.prices import SIZES, Floats
@@ -24,7 +25,8 @@ class ExpertReader:
 
     def __init__(self, mapping: Mapping, cache: ExpertCache, trace: Trace | None = None) -> None:
         self._mapping, self.cache, self._trace = mapping, cache, trace
-        self._speed = ReadSpeed()
+        self._speed, self._passes = ReadSpeed(), PassReads()
+        self._before, self._is_wide = (0, 0.0), False  # bytes and seconds before this pass; a prompt's tells of no other
         self.n_bytes = 0  # read so far
         self.n_used, self.n_read = 0, 0  # experts that passes used so far, and how many of them had to be read
         self.seconds = 0.0  # that compute waited for them
@@ -33,8 +35,15 @@ class ExpertReader:
 
     def expected_seconds(self) -> Floats:
         """What passes of 0, 1, 2, ... rows will wait for experts, as far as that was measured, [SIZES]."""
-        n_bytes = self.cache.expected_bytes(_ROWS)
-        return np.asarray(self._byte_s * np.interp(np.arange(SIZES), _ROWS, n_bytes))
+        seconds = self._passes.seconds(self.cache.expected_bytes(_ROWS), self._byte_s)
+        return np.asarray(np.interp(np.arange(SIZES), _ROWS, seconds))
+
+    def end_pass(self) -> None:
+        """Learn how long a pass waits for what it reads."""
+        n_bytes, seconds = self._before
+        if self.n_bytes > n_bytes and not self._is_wide:
+            self._passes.add(self.n_bytes - n_bytes, self.seconds - seconds)
+        self._before, self._is_wide = (self.n_bytes, self.seconds), False
 
     @property
     def _byte_s(self) -> float:
@@ -51,6 +60,7 @@ class ExpertReader:
         self._let_go(wrong := self.cache.wrong())
         self.n_bytes += sum(map(len, wrong))
         self.n_used += n_used
+        self._is_wide |= len(chosen) > FEW
         if missing:
             self._read_missing(layer, missing, n_used)
         self._read_ahead(layer, len(chosen), computed_s)

@@ -97,6 +97,7 @@ class StreamingPager:
             self._drop(self._layout.sparse)
         self._reads.end_pass()
         if self._layout.experts:
+            self._experts.end_pass()
             self._routed_seconds = self._experts.expected_seconds()
         if (complaint := self._cursor.end_pass(whole)) is not None:
             logger.warning("cadcpp: %s", complaint)

@@ -126,3 +126,20 @@ def test_time_between_two_passes_is_no_time_to_read_ahead() -> None:
     asked = len(disk.asked)
     experts.read(0, MANY)
     assert all(stop <= 4 for _, stop in disk.asked[asked:])
+
+
+def test_how_long_passes_wait_is_learned_of_those_with_few_rows() -> None:
+    """A prompt's reads are of another order."""
+    experts, disk = reader(0, 12)
+    with pytest.MonkeyPatch.context() as patch:
+        now = [0.0]
+        patch.setattr("cadcpp.residency.expert_reader.time.perf_counter", lambda: now[0])
+        patch.setattr(disk, "populate", lambda *_: now.__setitem__(0, now[0] + 3.0))
+        for rows in ([[0]], [[0], [2]], MANY, [[1]]):
+            experts.read(1, np.array(rows))
+            experts.drop(1)
+            experts.end_pass()
+    seconds = experts.expected_seconds()
+    n_bytes = experts.cache.expected_bytes(np.arange(len(seconds)))
+    assert seconds[1] == pytest.approx(3.0 * n_bytes[1] / SIZE, rel=0.3)
+    assert seconds[1] > 1000 * 2e-9 * n_bytes[1]
