@@ -26,7 +26,8 @@ class ExpertReader:
     def __init__(self, mapping: Mapping, cache: ExpertCache, trace: Trace | None = None) -> None:
         self._mapping, self.cache, self._trace = mapping, cache, trace
         self._speed, self._passes = ReadSpeed(), PassReads()
-        self._before, self._is_wide = (0, 0.0), False  # bytes and seconds before this pass; a prompt's tells of no other
+        self._before = 0, 0.0  # bytes and seconds, when this pass began
+        self._is_wide = False  # as a prompt's, which tells of no other
         self.n_bytes = 0  # read so far
         self.n_used, self.n_read = 0, 0  # experts that passes used so far, and how many of them had to be read
         self.seconds = 0.0  # that compute waited for them

@@ -35,8 +35,8 @@ class ReadSpeed:
 class PassReads:
     """Seconds that passes wait for what they read, by its bytes: a line through recent passes, older ones fade.
 
-    A disk that serves as much as it could have while it was idle, as a limited one in a container or a cloud does, lets
-    the first bytes of a pass wait for nothing and further ones for all of their time. Others let each read wait a little
+    A disk that serves at once what it could have while it was idle, as a limited one in a container or a cloud does,
+    lets the first bytes of a pass wait for nothing and further ones for all of their time. Others let each read wait
     longer than its bytes take. The mean tells of neither.
     """
 
