@@ -56,4 +56,4 @@ class PassReads:
         mean, doubt = y / x, _DOUBT * x * x
         slope = (xy - x * y + doubt * mean) / (xx - x * x + doubt)
         slope = min(max(slope, 0.0), _STEEPEST * mean)
-        return np.maximum(y + slope * (n_bytes - x), 0.0)
+        return np.asarray(np.maximum(y + slope * (n_bytes - x), 0.0))
