@@ -31,5 +31,8 @@ def command(file: Path) -> None:
     if found.experts_used:
         hits = 1 - found.experts_read / found.experts_used
         say(f"experts {hits:6.1%} found in memory, {format_size(found.expert_bytes)} read for the others")
+    if found.experts_ahead:
+        right = 1 - found.experts_wrong / found.experts_ahead
+        say(f"guessed {right:6.1%} of {found.experts_ahead} experts right, which were read while a layer was computed")
     for cause, seconds in sorted(found.stalls.items(), key=lambda item: -item[1]):
         say(f"stalled {seconds:.2f} s for {cause}")

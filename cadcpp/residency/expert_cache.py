@@ -116,6 +116,16 @@ class ExpertCache:
         return self._extents(self._numbers[row], experts)
 
     @property
+    def n_ahead(self) -> int:
+        """Experts that `foresee` gave last, to be read."""
+        return len(self._ahead[1])
+
+    @property
+    def n_wrong(self) -> int:
+        """Experts that `wrong` gives."""
+        return len(self._wrong[1])
+
+    @property
     def _ahead_bytes(self) -> int:
         row, experts = self._ahead
         return len(experts) * int(self._sizes[row])

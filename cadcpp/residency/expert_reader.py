@@ -30,6 +30,7 @@ class ExpertReader:
         self._is_wide = False  # as a prompt's, which tells of no other
         self.n_bytes = 0  # read so far
         self.n_used, self.n_read = 0, 0  # experts that passes used so far, and how many of them had to be read
+        self.n_ahead, self.n_wrong = 0, 0  # experts that were asked for before that was known, and in vain
         self.seconds = 0.0  # that compute waited for them
         self._is_ahead = False  # whether the disk reads already what is read next
         self._left, self._left_at = 0, 0.0  # the last layer that had what it needs, and the clock then
@@ -60,6 +61,7 @@ class ExpertReader:
         missing, n_used = self.cache.choose(layer, chosen, n_own)
         self._let_go(wrong := self.cache.wrong())
         self.n_bytes += sum(map(len, wrong))
+        self.n_wrong += self.cache.n_wrong
         self.n_used += n_used
         self._is_wide |= len(chosen) > FEW
         if missing:
@@ -73,6 +75,7 @@ class ExpertReader:
         self._let_go(dropped)
         self._ask(_chunks(ahead))
         self._is_ahead = bool(ahead)
+        self.n_ahead += self.cache.n_ahead
 
     def _read_missing(self, layer: int, missing: list[Extent], n_used: int) -> None:
         """All that a layer lacks is asked of the disk at once, in the order in which it lies there."""

@@ -21,6 +21,8 @@ class PagerState:
     expert_bytes: int = 0  # read because a pass was routed to them
     experts_used: int = 0  # by passes, one that several rows of a pass use counted once
     experts_read: int = 0  # ... of them, that were not in memory
+    experts_ahead: int = 0  # read before it was known whether they are used
+    experts_wrong: int = 0  # ... of them, that were not
     expert_seconds: float = 0.0  # compute waited for them; a part of stall_seconds
     expert_alike: float = 0.0  # n rows of a pass use as many as n to this power would that are drawn at random
     routed_seconds: Floats | None = field(default=None, compare=False)  # of reading those of 0, 1, 2, ... rows, [SIZES]

@@ -156,6 +156,8 @@ class StreamingPager:
                 expert_bytes=self._experts.n_bytes,
                 experts_used=self._experts.n_used,
                 experts_read=self._experts.n_read,
+                experts_ahead=self._experts.n_ahead,
+                experts_wrong=self._experts.n_wrong,
                 expert_seconds=self._experts.seconds,
                 expert_alike=self._experts.cache.demand.alike,
                 routed_seconds=self._routed_seconds,

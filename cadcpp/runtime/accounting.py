@@ -71,11 +71,12 @@ class Accounting:
         stats.peak_rss_bytes = peak_bytes()
 
     def _experts(self) -> dict[str, float]:
-        """What this round's passes used of experts and had to read, for a trace; nothing for a dense model."""
+        """What this round's passes used of experts, had to read and guessed, for a trace; nothing for a dense model."""
         now, last = self._pager.state(), self._last
         self._last = now
-        used, read = now.experts_used - last.experts_used, now.experts_read - last.experts_read
-        return {"experts_used": used, "experts_read": read} if used else {}
+        names = [f"experts_{what}" for what in ("used", "read", "ahead", "wrong")]
+        counts = {name: getattr(now, name) - getattr(last, name) for name in names}
+        return counts if counts["experts_used"] else {}
 
     def _count_traffic(self) -> None:
         stats, now, before = self.stats, self._traffic(), self._traffic_before

@@ -25,6 +25,8 @@ class Summary:
     n_accepted: int
     experts_used: int  # by passes of a mixture that does not fit; 0 for other models
     experts_read: int  # ... of them, that were not in memory
+    experts_ahead: int  # read before it was known whether they are used
+    experts_wrong: int  # ... of them, that were not
     expert_bytes: int
 
 
@@ -61,7 +63,7 @@ def _summary(spans: list[dict[str, Any]]) -> Summary:
         sum(args["rows"] for args in rounds),
         sum(args["accepted"] for args in rounds),
         sum(args.get("experts_used", 0) for args in rounds),
-        sum(args.get("experts_read", 0) for args in rounds),
+        *(sum(args.get(f"experts_{what}", 0) for args in rounds) for what in ("read", "ahead", "wrong")),
         sum(e["args"]["bytes"] for e in spans if e["tid"] == LANES.index("disk") and e["name"] == "experts"),
     )
 

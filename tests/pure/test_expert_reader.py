@@ -104,6 +104,7 @@ def test_what_was_read_ahead_in_vain_is_dropped_and_counted() -> None:
     experts, disk, _ = ahead_of(seconds=1.0)
     experts.read(2, MANY)
     assert disk.dropped == [11] and disk.read[-1] == (8, 11) and experts.n_bytes == 10 * SIZE
+    assert (experts.n_ahead, experts.n_wrong) == (4, 1)
 
 
 def test_what_was_read_ahead_in_a_pass_that_ended_is_dropped() -> None:

@@ -42,10 +42,11 @@ def test_experts_of_a_mixture_are_summed_up(tmp_path: Path) -> None:
         for start, n_read in ((0.0, 6), (2.0, 2)):
             for lane in ("disk", "idle"):
                 trace.span(lane, "experts", start, start + 0.5, bytes=100 * n_read, layer=0)
-            used = {"experts_used": 10, "experts_read": n_read}
+            used = {"experts_used": 10, "experts_read": n_read, "experts_ahead": 4, "experts_wrong": 1}
             trace.span("verify", "pass", start, start + 1.0, rows=1, accepted=0, **used)
     found = summarize(path)
     assert (found.experts_used, found.experts_read, found.expert_bytes) == (20, 8, 800)
+    assert (found.experts_ahead, found.experts_wrong) == (8, 2)
     assert found.busy["disk"] == found.stalls["experts"] == pytest.approx(1.0)
 
 
