@@ -63,7 +63,9 @@ def _summary(spans: list[dict[str, Any]]) -> Summary:
         sum(args["rows"] for args in rounds),
         sum(args["accepted"] for args in rounds),
         sum(args.get("experts_used", 0) for args in rounds),
-        *(sum(args.get(f"experts_{what}", 0) for args in rounds) for what in ("read", "ahead", "wrong")),
+        sum(args.get("experts_read", 0) for args in rounds),
+        sum(args.get("experts_ahead", 0) for args in rounds),
+        sum(args.get("experts_wrong", 0) for args in rounds),
         sum(e["args"]["bytes"] for e in spans if e["tid"] == LANES.index("disk") and e["name"] == "experts"),
     )
 
