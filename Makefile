@@ -83,7 +83,7 @@ type: .venv/ready  ## mypy, strict
 bench: setup .venv/charts  ## everything, in under an hour, into bench/report.md; memory limits need root; goes on where it was ended
 	$(BIN)/python -m bench.run
 
-bench-quick: setup .venv/charts  ## a part of it, in under ten minutes, into bench/results/quick.md
+bench-quick: setup .venv/charts  ## a part of it, in under eight minutes, into bench/results/quick.md
 	$(BIN)/python -m bench.run --quick
 
 bench-report: setup .venv/charts  ## the report again, out of what was measured
