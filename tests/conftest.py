@@ -83,6 +83,12 @@ def target(smollm2: Callable[[str], Path]) -> Path:
     return smollm2("Q8_0")
 
 
+@pytest.fixture
+def drafting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts are made whatever rows cost here."""
+    monkeypatch.setattr("cadcpp.runtime.kernel_choice._cost", lambda *_: 1.0)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Tiny models with random weights, each made once: ``tiny("llama", noise=0.05)``, ``tiny("mamba")``."""

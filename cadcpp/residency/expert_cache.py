@@ -31,7 +31,7 @@ def usable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
 
 
 def lendable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
-    """Of ``room``, what others may have for a while: all experts of one layer still pass through the rest."""
+    """Of ``room``, what others may have: the rest holds a layer that is computed, and one that is read meanwhile."""
     layers = list(layers)
     if not layers or _fits(layers, room):
         return 0

@@ -53,7 +53,7 @@ class StreamingPager:
     ) -> None:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._expert_bytes = expert_bytes
-        self._reserved = self._from_experts = 0  # in all, and of experts
+        self._from_experts = 0  # of what is reserved
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
         self._experts = ExpertReader(mapping, ExpertCache(layout.experts, *self._expert_room()), trace)
@@ -121,13 +121,12 @@ class StreamingPager:
 
     def reserve(self, n_bytes: int) -> None:
         """Keep ``n_bytes`` less than planned, from now on: of experts first."""
-        if n_bytes == self._reserved:
+        if n_bytes == self._pinned.reserved + self._from_experts:
             return
         had = self._expert_bytes + self._from_experts
         from_experts = min(n_bytes, lendable_bytes(self._layout.experts, had))
         self.give(self._from_experts - from_experts)
-        self._reserved, self._from_experts = n_bytes, from_experts
-        self._pinned.reserved = n_bytes - from_experts
+        self._from_experts, self._pinned.reserved = from_experts, n_bytes - from_experts
         self._rebalance()
 
     def spared_by(self, n_bytes: int) -> float:

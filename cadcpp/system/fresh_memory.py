@@ -2,19 +2,20 @@
 
 import ctypes
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 from numpy.ctypeslib import as_array
 from numpy.typing import NDArray
 
 from cadcpp.system.heap import empty, trim_heap
+from cadcpp.system.mapping import memory_map
+from cadcpp.util.intervals import outside, union
 
 _LEAST = 1 << 20  # bytes of zeros that are looked at
-_PIECE = 4 << 20
+_PIECE = 4 << 20  # bytes of which is asked at once what is in memory
 _SLACK = max(64 << 10, 4 * mmap.PAGESIZE)  # bytes that a buffer may differ from what is expected
 _NOHUGEPAGE = 15  # MADV_NOHUGEPAGE
 _libc = ctypes.CDLL(None)
@@ -42,7 +43,7 @@ def zeros_freed(expected: int) -> Iterator[Freed]:
     trim_heap()  # what is allocated anew may have been used and freed before
     before = list(_in_memory())
     yield freed
-    found = [run for new in _without(list(_in_memory()), before) for run in _zeros(*new)]
+    found = [run for new in outside(_in_memory(), before) for run in _zeros(*new)]
     for start, stop in _matching(found, expected):
         _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _NOHUGEPAGE)
         empty(start, stop - start)
@@ -59,15 +60,10 @@ def _matching(ranges: list[Range], expected: int) -> tuple[Range, ...]:
 
 def _in_memory() -> Iterator[Range]:
     """Private pages of this process that may be written to, are no file's, and are in memory; in order."""
-    try:
-        lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return
-    for fields in (line.split(maxsplit=5) for line in lines):
+    for start, stop, fields in memory_map():
         if fields[1] == "rw-p" and fields[4] == "0":
-            start, stop = (int(x, 16) for x in fields[0].split("-"))
             pieces = ((low, min(low + _PIECE, stop)) for low in range(start, stop, _PIECE))
-            yield from _joined(found for piece in pieces for found in _of(*piece))
+            yield from union(found for piece in pieces for found in _of(*piece))
 
 
 def _of(start: int, stop: int) -> Iterator[Range]:
@@ -75,36 +71,6 @@ def _of(start: int, stop: int) -> Iterator[Range]:
     pages = (ctypes.c_uint8 * ((stop - start) // mmap.PAGESIZE))()
     _libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), pages)
     return _where(as_array(pages) % 2 == 1, start, mmap.PAGESIZE)
-
-
-def _joined(ranges: Iterable[Range]) -> Iterator[Range]:
-    """The same, neighbours as one."""
-    last: Range | None = None
-    for start, stop in ranges:
-        if last is not None and last[1] == start:
-            last = last[0], stop
-            continue
-        if last is not None:
-            yield last
-        last = start, stop
-    if last is not None:
-        yield last
-
-
-def _without(ranges: list[Range], others: list[Range]) -> Iterator[Range]:
-    """What of some ranges is in none of the others; both are in order."""
-    at = 0
-    for start, stop in ranges:
-        while at < len(others) and others[at][1] <= start:
-            at += 1
-        for low, high in others[at:]:
-            if low >= stop:
-                break
-            if low > start:
-                yield start, low
-            start = max(start, high)
-        if start < stop:
-            yield start, stop
 
 
 def _zeros(start: int, stop: int) -> Iterator[Range]:

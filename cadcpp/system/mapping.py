@@ -188,16 +188,21 @@ def has_maps() -> bool:
 
 def mappings() -> Iterator[Mapped]:
     """Every mapped file of this process."""
+    for start, stop, fields in memory_map():
+        if len(fields) == 6 and fields[5].startswith("/"):
+            device = os.makedev(*(int(x, 16) for x in fields[3].split(":")))
+            yield Mapped(start, stop, int(fields[2], 16), device, int(fields[4]), fields[5])
+
+
+def memory_map() -> Iterator[tuple[int, int, list[str]]]:
+    """Every stretch of this process's memory: from ... to ..., and the fields of its line in /proc/self/maps."""
     try:
         lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return
-    for line in lines:
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].startswith("/"):
-            start, stop = (int(x, 16) for x in fields[0].split("-"))
-            device = os.makedev(*(int(x, 16) for x in fields[3].split(":")))
-            yield Mapped(start, stop, int(fields[2], 16), device, int(fields[4]), fields[5])
+    for fields in (line.split(maxsplit=5) for line in lines):
+        start, stop = (int(x, 16) for x in fields[0].split("-"))
+        yield start, stop, fields
 
 
 def sharing(path: Path) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cadcpp.errors import ConfigError
 from cadcpp.telemetry.trace import LANES
+from cadcpp.util.intervals import outside, union
 
 _Interval = tuple[float, float]
 
@@ -53,11 +54,11 @@ def _summary(spans: list[dict[str, Any]]) -> Summary:
             stalls[event["name"]] = stalls.get(event["name"], 0.0) + event["dur"] / 1e6
     ends = [_interval(event) for event in spans]
     rounds = [event["args"] for event in spans if event["tid"] == LANES.index("verify")]
-    disk = _union(lanes["disk"])
+    disk = union(lanes["disk"])
     return Summary(
         max(stop for _, stop in ends) - min(start for start, _ in ends),
-        {name: _length(_union(found)) for name, found in lanes.items()},
-        _length(_union(lanes["draft"])) - _length(_outside(_union(lanes["draft"]), disk)),
+        {name: _length(union(found)) for name, found in lanes.items()},
+        _length(union(lanes["draft"])) - _length(outside(union(lanes["draft"]), disk)),
         stalls,
         len(rounds),
         sum(args["rows"] for args in rounds),
@@ -86,28 +87,3 @@ def _interval(event: dict[str, Any]) -> _Interval:
 
 def _length(intervals: Iterable[_Interval]) -> float:
     return sum(stop - start for start, stop in intervals)
-
-
-def _union(intervals: Iterable[_Interval]) -> list[_Interval]:
-    merged: list[_Interval] = []
-    for start, stop in sorted(intervals):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
-        else:
-            merged.append((start, stop))
-    return merged
-
-
-def _outside(intervals: list[_Interval], others: list[_Interval]) -> list[_Interval]:
-    """What of some intervals no other one covers; both sorted and without overlaps."""
-    left: list[_Interval] = []
-    for start, stop in intervals:
-        for low, high in others:
-            if high <= start or low >= stop:
-                continue
-            if low > start:
-                left.append((start, low))
-            start = max(start, high)
-        if start < stop:
-            left.append((start, stop))
-    return left

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from cadcpp.cli import main
-from cadcpp.runtime import kernel_choice
 
 OFTEN = [("mixture", "Q8_0"), ("llama", "Q4_K")]
 DENSE = [("llama", kind) for kind in ("Q8_0", "Q4_0", "Q4_1", "F16")]
@@ -17,18 +16,14 @@ SELDOM = [("mixture", "Q4_0"), *DENSE, *STATES]
 CELLS = [
     pytest.param(*cell, id="-".join(cell), marks=() if cell in OFTEN else pytest.mark.slow) for cell in OFTEN + SELDOM
 ]
+pytestmark = pytest.mark.usefixtures("drafting")
+
 SIZES = {"n_embd": 256, "n_ff": 256}
 HEADS = {"n_head": 8, "n_head_kv": 4}
 PROMPT = "the cat and the dog and the hen "
 DRAWN = ("--temp", 0.8, "--seed", 7)
 GREEDY = ("--temp", 0)
 TREE = ("--max-tree-size", 24, "--fallback", "none", "--ctx", 256, "--threads", 1)
-
-
-@pytest.fixture(autouse=True)
-def drafting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drafts are made whatever rows cost here."""
-    monkeypatch.setattr(kernel_choice, "_cost", lambda *_: 1.0)
 
 
 @pytest.fixture

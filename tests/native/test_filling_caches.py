@@ -17,16 +17,17 @@ from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.expert_cache import lendable_bytes
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.residency.states import verifier_states
-from cadcpp.runtime import kernel_choice
 from cadcpp.runtime.session import Session
 from cadcpp.runtime.token_writer import complete
 from cadcpp.system.fresh_memory import Freed
 from cadcpp.tree.limits import TreeLimits
+from tests.support.mixtures import FEW_DENSE
 from tests.support.vocab import random_text
+
+pytestmark = pytest.mark.usefixtures("drafting")
 
 N_CTX, ROWS, N = 2048, 16, 24
 SHAPE: dict[str, Any] = {"n_layer": 8, "n_embd": 256, "n_ff": 2048}
-FEW_DENSE: dict[str, Any] = {"n_layer": 12, "n_embd": 256, "n_ff": 512, "n_experts": 32, "n_used": 2}
 GREEDY, DRAWN = SamplingConfig(temperature=0.0), SamplingConfig(temperature=0.8, min_p=0.0, seed=3)
 LENGTHS = 100, 700, 1500  # of texts one after the other
 MODELS = {"llama": SHAPE, "mixture": FEW_DENSE, "gpt_oss": {**FEW_DENSE, "window": 32}}
@@ -60,12 +61,6 @@ def written(running: Session, n_prompt: int, sampling: SamplingConfig) -> list[i
 
 def resident() -> int:
     return int(psutil.Process().memory_info().rss)
-
-
-@pytest.fixture(autouse=True)
-def drafting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drafts are made whatever rows cost here."""
-    monkeypatch.setattr(kernel_choice, "_cost", lambda *_: 1.0)
 
 
 @pytest.mark.parametrize("architecture", [*MODELS, "lfm2"])

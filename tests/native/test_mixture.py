@@ -15,12 +15,11 @@ from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.streaming_pager import StreamingPager
-from cadcpp.runtime import kernel_choice
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import read_bytes
 from cadcpp.telemetry.stats import Stats
 from cadcpp.tree.granularity import Granularity
-from tests.support.mixtures import GREEDY, N_CTX, PROMPT, session, write
+from tests.support.mixtures import FEW_DENSE, GREEDY, N_CTX, PROMPT, session, write
 from tests.support.routes import Routes
 from tests.support.vocab import random_text
 
@@ -30,7 +29,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 # Whose dense weights are so large that buffers for 512 rows find room among them, as those of real mixtures are.
 DENSE: dict[str, Any] = {"n_layer": 16, "n_embd": 512, "n_ff": 32, "n_experts": 16, "type_name": "F32"}
-FEW_DENSE: dict[str, Any] = {"n_layer": 12, "n_embd": 256, "n_ff": 512, "n_experts": 32, "n_used": 2}
 DRAWN = SamplingConfig(temperature=0.8, seed=7)
 TIED = {**SHAPES["mixture"], "n_used": 3, "tied": True}  # whose third expert is one of an even pair, always
 
@@ -45,12 +43,6 @@ def plain(mixture: Path) -> Iterator[list[int]]:
     with session(mixture, None, 2.0) as running:
         assert not running.plan.streams
         yield write(running, 48)
-
-
-@pytest.fixture
-def drafting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drafts are made whatever rows cost here."""
-    monkeypatch.setattr(kernel_choice, "_cost", lambda *_: 1.0)
 
 
 @pytest.mark.usefixtures("drafting")

@@ -10,6 +10,8 @@ from cadcpp.runtime.session import Session
 from cadcpp.tree.limits import TreeLimits
 
 N_CTX, ROWS = 256, 16
+# Many experts beside dense weights in which buffers for 512 rows find no room.
+FEW_DENSE: dict[str, Any] = {"n_layer": 12, "n_embd": 256, "n_ff": 512, "n_experts": 32, "n_used": 2}
 GREEDY = SamplingConfig(temperature=0.0)
 PROMPT = list(range(20, 60))
 
