@@ -12,7 +12,7 @@ from cadcpp.draft.node_table import NodeTable
 from cadcpp.errors import ModelError
 from cadcpp.sampling.next_tokens import NextTokens, softmax
 from cadcpp.tree.limits import DraftBudget, GrowthOptions
-from cadcpp.tree.prices import MAX_ROWS, Prices
+from cadcpp.tree.prices import MAX_ROWS, Floats, Prices
 from cadcpp.tree.token_tree import TokenTree
 
 _CHILDREN = 8  # best children of a node that are reckoned with
@@ -91,7 +91,7 @@ class BestFirstGrowth:
 
     def tree(self) -> TokenTree:
         """Of the likeliest ``max_size`` nodes found as many as pay."""
-        nodes, best = self._nodes, self._best(_log(self._options.cutoff))
+        nodes, best = self._nodes, self._by_worth(self._best(_log(self._options.cutoff)))
         keep = np.sort(best[: self._budget.prices.best_rows(self._gains(best))])
         rank = {int(old): new for new, old in enumerate(keep)}
         return TokenTree.build(
@@ -152,9 +152,26 @@ class BestFirstGrowth:
         order = np.argsort(-self._nodes.logp, kind="stable")[: self._budget.max_size]
         return order[self._nodes.logp[order] >= floor]
 
-    def _gains(self, rows: NDArray[np.int64], below: int = 0) -> NDArray[np.float64]:
-        """What nodes are expected to bring, or would so many levels further down."""
-        return self._budget.prices.gains(self._nodes.logp[rows], np.array(self._nodes.depth)[rows] + below)
+    def _by_worth(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Nodes by what they bring beyond what they cost more than others, none before its parent.
+
+        Of ``rows``, parents stand before their children.
+        """
+        if not self._nodes.surcharge[rows].any():
+            return rows
+        worth = dict(zip(rows.tolist(), self._gains(rows).tolist(), strict=True)) | {0: math.inf}
+        for row in rows[1:].tolist():
+            worth[row] = min(worth[row], worth[self._nodes.parent[row]])
+        return rows[np.argsort([-worth[row] for row in rows.tolist()], kind="stable")]
+
+    def _gains(self, rows: NDArray[np.int64]) -> Floats:
+        """What nodes are expected to bring."""
+        depth = np.array(self._nodes.depth)[rows]
+        return self._budget.prices.gains(self._nodes.logp[rows], depth, self._nodes.surcharge[rows])
+
+    def _gains_below(self, rows: NDArray[np.int64]) -> Floats:
+        """... and would a level further down."""
+        return self._budget.prices.gains(self._nodes.logp[rows], np.array(self._nodes.depth)[rows] + 1)
 
     def _node_price(self) -> float:
         prices = self._budget.prices
@@ -164,22 +181,24 @@ class BestFirstGrowth:
         """Whether evaluating nodes pays: their children must have a chance to stay in the tree, and be worth it."""
         size, logp = self._budget.max_size, self._nodes.logp
         # A child is worth what it adds beyond the price of its row; how likely children are, other nodes' tell.
-        children = self._gains(rows, 1)[:, None] * (self._likeness / self._n_likeness)
+        children = self._gains_below(rows)[:, None] * (self._likeness / self._n_likeness)
         pays = np.maximum(children - self._row_price(), 0).sum(axis=1) >= node
         if len(logp) >= size:
             pays &= logp[rows] >= self._nth(size) + math.log(reach)
         return np.asarray(pays | (rows == 0))
 
-    def _floor(self) -> float:
-        """Cumulative log probability that a node must have to stay in the tree, as far as is known."""
+    def _floor(self, surcharge: Floats) -> Floats:
+        """Cumulative log probability that nodes must have to stay in the tree, as far as is known, [n]."""
         full = self._nth(self._budget.max_size) if len(self._nodes.logp) >= self._budget.max_size else -math.inf
-        return max(_log(self._options.cutoff), full, _log(self._row_price()))
+        price = np.log(np.maximum(self._row_price() + surcharge, _NEVER))
+        return np.maximum(price, max(_log(self._options.cutoff), full))
 
     def _row_price(self) -> float:
         """What a node must bring to be added to the best tree so far, or to take the place of its last row."""
-        prices, gains = self._budget.prices, self._gains(self._best())
+        best = self._by_worth(self._best())
+        prices, gains = self._budget.prices, self._gains(best)
         n = prices.best_rows(gains)
-        return min(prices.next_row(n), float(gains[n - 1])) if n > 1 else prices.next_row(n)
+        return min(prices.next_row(n), max(float(gains[n - 1]), 0.0)) if n > 1 else prices.next_row(n)
 
     def _nth(self, n: int) -> float:
         """The n-th largest log probability."""
@@ -212,8 +231,9 @@ class BestFirstGrowth:
             return
         # Rounding must not lift a child above its parent: the order of rows rests on it.
         logp = np.minimum(nodes.logp[row] + logp, nodes.logp[row])
-        stays = (logp > self._floor()) | _among(tokens, always)
-        nodes.add(row, (tokens[stays], logp[stays]), guessed=guessed, is_open=n_left > 1)
+        surcharge = self._budget.prices.surcharge(tokens)
+        stays = (logp > self._floor(surcharge)) | _among(tokens, always)
+        nodes.add(row, (tokens[stays], logp[stays]), surcharge[stays], guessed=guessed, is_open=n_left > 1)
 
     def _count_children(self, logp: NDArray[np.float32]) -> None:
         """How likely the best children of a node are: others' will be about as likely."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cadcpp.sampling.next_tokens import NextTokens
+from cadcpp.tree.prices import Floats
 
 
 class NodeTable:
@@ -14,6 +15,7 @@ class NodeTable:
         self.token, self.parent, self.depth = [root], [-1], [0]
         self.logp = np.zeros(1, np.float32)  # [n], cumulative
         self.open = np.array([True])  # [n], whether a node may still be evaluated
+        self.surcharge = np.zeros(1)  # [n], of a node's row beside others, in tokens
         self.guessed = [False]  # whether n-grams alone proposed it
         self.known: dict[int, NextTokens] = {}  # evaluated node -> what may follow it
         self._child: dict[tuple[int, int], int] = {}  # node and the token after it -> its row
@@ -26,11 +28,20 @@ class NodeTable:
         other = NodeTable(self.token[0])
         other.token, other.parent, other.depth = self.token.copy(), self.parent.copy(), self.depth.copy()
         other.logp, other.open, other.guessed = self.logp.copy(), self.open.copy(), self.guessed.copy()
+        other.surcharge = self.surcharge.copy()
         other.known, other._child = self.known.copy(), self._child.copy()
         return other
 
-    def add(self, parent: int, following: NextTokens, *, guessed: bool = False, is_open: bool = True) -> None:
-        """Hang tokens under ``parent``, with their cumulative log probabilities."""
+    def add(
+        self,
+        parent: int,
+        following: NextTokens,
+        surcharge: Floats | float = 0.0,
+        *,
+        guessed: bool = False,
+        is_open: bool = True,
+    ) -> None:
+        """Hang tokens under ``parent``, with their cumulative log probabilities and what their rows cost more, [n]."""
         tokens, logp = following
         first, n = len(self), len(tokens)
         self.token += tokens.tolist()
@@ -40,6 +51,7 @@ class NodeTable:
         self.guessed += [guessed] * n
         self.logp = np.concatenate([self.logp, logp.astype(np.float32)])
         self.open = np.concatenate([self.open, np.full(n, is_open)])
+        self.surcharge = np.concatenate([self.surcharge, np.full(n, surcharge)])
 
     def child(self, row: int, token: int) -> int | None:
         """The node of ``token`` under ``row``, if there is one."""

@@ -44,7 +44,7 @@ class _Diary:
     def __init__(self) -> None:
         self.n_layers = self.n_routers = 0
 
-    def start_pass(self) -> None:
+    def start_pass(self, tokens: NDArray[np.int32]) -> None:
         pass
 
     def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:

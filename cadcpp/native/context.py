@@ -41,7 +41,9 @@ class Stopped(Exception):
 class Watcher(Protocol):
     """Is told, from within a decode, how far it is; it may make the decode wait."""
 
-    def start_pass(self) -> None: ...
+    def start_pass(self, tokens: NDArray[np.int32]) -> None:
+        """A pass begins; ``tokens``, [n], are its rows', without those that fill it up."""
+        ...
 
     def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
         """The rows of a layer are routed to experts, [n, n_used]; those after the first ``n_own`` fill the pass up."""
@@ -188,7 +190,7 @@ class Context:
 
     def _decode_watched(self, watcher: Watcher, on_layer: OnLayer | None, own: tuple[int, int]) -> int:
         self._reports.on_layer, self._reports.own = on_layer, own
-        watcher.start_pass()
+        watcher.start_pass(self.batch.token[: own[0]])
         code = api.llama_decode(self.handle, self.batch.struct)
         watcher.end_pass(code == 0 and not self._reports.failed)
         self._reports.raise_error()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.tree.limits import DraftBudget, TreeLimits
-from cadcpp.tree.prices import SIZES, Floats, Prices
+from cadcpp.tree.prices import SIZES, Floats, Prices, RowReads, alike
 from cadcpp.tree.token_tree import TokenTree
 
 
@@ -24,6 +24,7 @@ class Disk:
     stream_s: float = 0.0  # least time of a pass: all bytes that it streams
     beyond_s: Floats = field(default_factory=_nothing)  # ... more, if it had n rows and so took memory of weights, [n]
     routed_s: Floats = field(default_factory=_nothing)  # ... beside that, for the experts that n rows use, [n]
+    row_reads: RowReads = alike  # how many experts rows of some tokens read, beside others
     ahead_s: float = 0.0  # drafting time for which the disk has work all the same
 
 

@@ -18,6 +18,7 @@ _MARGIN = 1.03  # by which drafting must seem faster, since a wrong guess costs 
 _TRIALS = 4  # rounds of drafting that it takes to judge it
 _FIRST_IN_MEMORY = 6  # nodes of a first tree where nothing is read meanwhile: kernels compute one row after the other
 _TRIAL_SIZE = 4  # nodes of a tree that tries again whether drafting pays by now
+_FEW = 8  # nodes of a tree that rows' experts are priced in
 _FREE = 0.02  # of a pass of one row, that a node may take for a tree to be looked at in every round
 _LEARNED = {"node_s": float, "draft_s": float, "nodes": float, "trials": int, "plain_rounds": int, "patience": int}
 
@@ -195,7 +196,14 @@ class CostModel:
             node=rate * node_s,
             free_nodes=free,
             acceptance=self.acceptance.by_depth(),
+            experts=rate * self._row_experts_s(n_uncached, size),
+            row_reads=self.disk.row_reads,
         )
+
+    def _row_experts_s(self, n_uncached: int, size: int) -> float:
+        """Seconds that a row waits for its experts, beside ``n_uncached`` and a few others, if it is like these."""
+        n = min(size, _FEW) - 1
+        return float(self.disk.routed_s[n_uncached + n] - self.disk.routed_s[n_uncached]) / max(n, 1)
 
     def _n_ahead(self, limits: TreeLimits) -> int:
         """As many as there is time for, if compute waits more than it works: else both would want the same cores.

@@ -28,6 +28,7 @@ class DrafterChoice:
     from_text: bool = False
     given_up: bool = False  # the model; something else has its memory
     n_vain: int = 0  # rounds in a row in which its memory was worth more than it
+    n_waiting: int = 0  # ... in which passes waited for experts more than they computed
     n_rounds: int = 0
 
     def __post_init__(self) -> None:
@@ -67,8 +68,12 @@ class DrafterChoice:
 
         ``spared`` is the share of their reads that they would not need with it. For some rounds the model must not pay
         beside what plain decoding, or the text alone, would then bring, and after another trial no more than before:
-        to load it again costs more than these rounds do.
+        to load it again costs more than these rounds do. No trial is waited for where passes mostly wait for experts: a
+        draft saves computing and no reading, and lost wherever that was measured.
         """
+        self.n_waiting = self.n_waiting + 1 if self._mostly_waits else 0
+        if self.n_waiting == _VAIN and not self.given_up:
+            self.go_on(with_model=False)
         if self.given_up or self.model.is_on_trial:
             return self.given_up
         disk = self.text.disk
@@ -80,6 +85,10 @@ class DrafterChoice:
         if self.n_vain == 2 * _VAIN:
             self.go_on(with_model=False)
         return self.given_up
+
+    @property
+    def _mostly_waits(self) -> bool:
+        return float(self.text.disk.routed_s[1]) > float(self.verify.estimate()[1]) > 0
 
     def go_on(self, *, with_model: bool) -> None:
         """From now on there is a model, which has another chance, or there is none, for a long time."""

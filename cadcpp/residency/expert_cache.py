@@ -196,8 +196,17 @@ class ExpertCache:
 
     def expected_bytes(self, n_rows: NDArray[np.integer]) -> Floats:
         """Bytes that passes of so many rows are expected to read, [n]."""
-        missing = self._exists & ~self._resident
-        return np.asarray(self.demand.expected(missing, n_rows) @ self._sizes)
+        return np.asarray(self.demand.expected(self.missing, n_rows) @ self._sizes)
+
+    @property
+    def expert_bytes(self) -> float:
+        """Of an expert on average."""
+        return float(self._sizes.mean())
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """Experts that are not in memory by now, [n_layers, n_experts]."""
+        return np.asarray(self._exists & ~self._resident)
 
     @property
     def hit_rate(self) -> float:

@@ -10,6 +10,7 @@ from cadcpp.residency.expert_cache import ExpertCache
 from cadcpp.residency.expert_demand import FEW
 from cadcpp.residency.layout import Extent, joined
 from cadcpp.residency.read_speed import PassReads, ReadSpeed
+from cadcpp.residency.token_routes import TokenRoutes
 from cadcpp.system.mapping import Mapping
 from cadcpp.telemetry.trace import Trace
 from cadcpp.tree.prices import SIZES, Floats
@@ -25,7 +26,8 @@ class ExpertReader:
 
     def __init__(self, mapping: Mapping, cache: ExpertCache, trace: Trace | None = None) -> None:
         self._mapping, self.cache, self._trace = mapping, cache, trace
-        self._speed, self._passes = ReadSpeed(), PassReads()
+        self._speed, self._passes, self._routes = ReadSpeed(), PassReads(), TokenRoutes()
+        self._row_experts = 0.0  # that an average row is expected to read
         self._before = 0, 0.0  # bytes and seconds, when this pass began
         self._is_wide = False  # as a prompt's, which tells of no other
         self.n_bytes = 0  # read so far
@@ -37,11 +39,22 @@ class ExpertReader:
 
     def expected_seconds(self) -> Floats:
         """What passes of 0, 1, 2, ... rows will wait for experts, as far as that was measured, [SIZES]."""
-        seconds = self._passes.seconds(self.cache.expected_bytes(_ROWS), self._byte_s)
+        n_bytes = self.cache.expected_bytes(_ROWS)
+        self._row_experts = float(n_bytes[1]) / self.cache.expert_bytes
+        seconds = self._passes.seconds(n_bytes, self._byte_s)
         return np.asarray(np.interp(np.arange(SIZES), _ROWS, seconds))
 
+    def row_reads(self, tokens: NDArray[np.integer]) -> Floats:
+        """How many experts rows of these tokens would read by now, in an average row's, [n]."""
+        return self._routes.expected(tokens, self.cache.missing, self._row_experts)
+
+    def start_pass(self, tokens: NDArray[np.int32]) -> None:
+        """A pass over rows of these tokens, [n], begins."""
+        self._routes.begin(tokens, self.cache.missing)
+
     def end_pass(self) -> None:
-        """Learn how long a pass waits for what it reads."""
+        """Learn what the pass's tokens used, and how long it waited for what it read."""
+        self._routes.end(learn=not self._is_wide)
         n_bytes, seconds = self._before
         if self.n_bytes > n_bytes and not self._is_wide:
             self._passes.add(self.n_bytes - n_bytes, self.seconds - seconds)
@@ -59,6 +72,7 @@ class ExpertReader:
         """
         computed_s = time.perf_counter() - self._left_at if layer > self._left else 0.0
         missing, n_used = self.cache.choose(layer, chosen, n_own)
+        self._routes.note(chosen[:n_own])
         self._let_go(wrong := self.cache.wrong())
         self.n_bytes += sum(map(len, wrong))
         self.n_wrong += self.cache.n_wrong

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.tree.prices import Floats
+from cadcpp.tree.prices import Floats, RowReads, alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class PagerState:
     expert_seconds: float = 0.0  # compute waited for them; a part of stall_seconds
     expert_alike: float = 0.0  # n rows of a pass use as many as n to this power would that are drawn at random
     routed_seconds: Floats | None = field(default=None, compare=False)  # of reading those of 0, 1, 2, ... rows, [SIZES]
+    row_reads: RowReads = field(default=alike, compare=False)  # how many experts rows of some tokens would read by now
     stall_seconds: float = 0.0  # compute waited for the disk
     passes: int = 0
     waiting_seconds: float = 0.0  # for how long compute has been waiting for the disk by now
@@ -46,7 +47,9 @@ class Pager(Protocol):
     What cannot be read is a ModelError where a pass would wait for it; the next pass tries again.
     """
 
-    def start_pass(self) -> None: ...
+    def start_pass(self, tokens: NDArray[np.int32]) -> None:
+        """A pass over rows of these tokens, [n], begins."""
+        ...
 
     def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
         """The rows of a layer are routed to experts, [n, n_used]; those after the first ``n_own`` fill the pass up."""
@@ -81,7 +84,7 @@ _NOTHING = PagerState()
 class NullPager:
     """Leaves paging to the kernel."""
 
-    def start_pass(self) -> None:
+    def start_pass(self, tokens: NDArray[np.int32]) -> None:
         pass
 
     def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:

@@ -67,8 +67,12 @@ class StreamingPager:
         huge = pin != "anonymous" and _is_huge(mapping, layout)  # whose reading ahead would take in what is copied
         self._reads = Prefetcher(mapping, queue, self._pinned.add, trace, keep=keep, huge=huge)
 
-    def start_pass(self) -> None:
-        """A pass begins: wait for what its first layer needs."""
+    def start_pass(self, tokens: NDArray[np.int32]) -> None:
+        """A pass over rows of these tokens, [n], begins: wait for what its first layer needs."""
+        self._experts.start_pass(tokens)
+        self._start_reads()
+
+    def _start_reads(self) -> None:
         self._reads.start_pass()
         self._look()
         self._wait_for(0)
@@ -85,7 +89,7 @@ class StreamingPager:
         """A layer is computed: drop what it used, and wait for what the next one needs."""
         self._cursor.layer_done()
         if layer <= self._reads.at_layer:  # llama.cpp has begun another pass for the same batch
-            self.start_pass()
+            self._start_reads()
         self._experts.drop(layer)
         self._reads.layer_done(layer)
         self._look()
@@ -160,6 +164,7 @@ class StreamingPager:
                 expert_seconds=self._experts.seconds,
                 expert_alike=self._experts.cache.demand.alike,
                 routed_seconds=self._routed_seconds,
+                row_reads=self._experts.row_reads,
                 stall_seconds=self._reads.stall_seconds + self._experts.seconds,
                 passes=self._reads.n_passes,
                 waiting_seconds=self._reads.waiting_seconds,

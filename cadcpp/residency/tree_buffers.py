@@ -130,6 +130,7 @@ def measured(pager: PagerState, tree_buffers: TreeBuffers) -> Disk:
         stream_s=pager.pass_seconds,
         beyond_s=pager.byte_seconds * tree_buffers.beyond(SIZES),
         routed_s=np.zeros(SIZES) if pager.routed_seconds is None else pager.routed_seconds,
+        row_reads=pager.row_reads,
         ahead_s=pager.ahead_seconds,
     )
 

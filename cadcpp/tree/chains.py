@@ -36,7 +36,7 @@ class Chains:
         A pass may have as many rows as one for a tree of ``max_size`` nodes. Chains of each depth are taken in the
         order of what they add; a node that several have counts once, and costs a row in each.
         """
-        gains, paths = prices.gains(tree.logp, tree.depth), _paths(tree)
+        gains, paths = prices.gains(tree.logp, tree.depth, prices.surcharge(tree.token)), _paths(tree)
         best, best_value = paths[:1, :1], 0.0
         for depth in range(1, paths.shape[1]):
             for chosen, value in self._chosen(gains.copy(), paths[:, : depth + 1]):

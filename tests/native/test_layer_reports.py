@@ -24,7 +24,7 @@ class Diary:
         self.told: list[object] = []
         self.error: BaseException | None = None
 
-    def start_pass(self) -> None:
+    def start_pass(self, tokens: NDArray[np.int32]) -> None:
         self.told.append("start")
 
     def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None: ...

@@ -160,6 +160,37 @@ def test_rows_that_fill_a_pass_up_read_no_experts(tiny: Callable[..., Path], arc
     assert used[0] == used[1] and all(len(experts) <= n_used * n_rows for experts in used[1].values())
 
 
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_the_experts_of_each_row_are_told_beside_its_token(tiny: Callable[..., Path], architecture: str) -> None:
+    """In the order of the batch, whatever its sequences are, and without rows that fill the pass up."""
+    tokens = [11, 3, 29, 17, 5]
+    shape = ContextShape(n_cells=N_CTX, n_batch=16, n_outputs=16, n_seq=8, granularity=Granularity(4, 4))
+
+    def routed(*rows: int) -> Routes:
+        """Of branches of one token each, at the beginning of a text."""
+        routes = Routes()
+        with closing(Model(path)) as model, closing(Context(model, shape, 1, routes)) as context:
+            seqs = np.arange(len(rows), dtype=np.int32)
+            context.batch.add(list(rows), np.zeros(len(rows), np.int32), seqs, seqs + 1, True)
+            context.decode()
+        return routes
+
+    path = tiny(architecture, **SHAPES[architecture])
+    together, alone = routed(*tokens), [routed(token) for token in tokens]
+    assert together.tokens == tokens
+    for layer, chosen in together.chosen.items():
+        for i, one in enumerate(alone):
+            assert set(chosen[i].tolist()) == set(one.chosen[layer][0].tolist())
+
+
+def test_what_tokens_used_foretells_what_they_read(mixture: Path) -> None:
+    """In a session that streams; what is not in memory is dear, what is costs nothing."""
+    with session(mixture, None, 0.5, speculative="off") as behind:
+        text = write(behind, 48)
+        row_reads = behind.pager.state().row_reads(np.array([*text, 1]))
+    assert np.ptp(row_reads) > 0.1 and (row_reads >= 0).all()
+
+
 def test_the_next_session_starts_from_what_was_used_most(mixture: Path, state: Path) -> None:
     with session(mixture, None, 0.5) as behind:
         pager = behind.pager

@@ -199,6 +199,29 @@ def test_trust_by_depth_makes_trees_shallower() -> None:
         assert (doubted.depth > 1).sum() <= (free.depth > 1).sum()
 
 
+@given(SEED, st.integers(0, 6))
+def test_rows_of_dear_tokens_are_taken_later_and_those_of_cheap_ones_earlier(seed: int, token: int) -> None:
+    """By what their experts cost, as far as they do not become text anyway; parents come first all the same."""
+    rows, logits = 0.08 * np.arange(40.0), markov(seed)
+
+    def n_of_it(factor: float) -> int:
+        prices = Prices(rows=rows, experts=0.07, row_reads=lambda tokens: np.where(tokens == token, factor, 1.0))
+        tree = grow(logits, Growing(max_size=40, prices=prices), 9).tree
+        assert (tree.parent[1:] < np.arange(1, len(tree))).all()
+        return int((tree.token[1:] == token).sum())
+
+    assert n_of_it(4.0) <= n_of_it(1.0) <= n_of_it(0.0)
+
+
+def test_what_a_token_costs_can_decide() -> None:
+    def sizes(factor: float) -> int:
+        rows = 0.08 * np.arange(40.0)
+        prices = Prices(rows=rows, experts=0.07, row_reads=lambda tokens: np.full(len(tokens), factor))
+        return sum(len(grow(markov(seed), Growing(max_size=40, prices=prices), 9).tree) for seed in range(20))
+
+    assert sizes(3.0) < sizes(1.0) < sizes(0.0)
+
+
 def test_nodes_that_are_not_worth_their_price_are_not_evaluated() -> None:
     logits = markov(1)
     free, dear, dearer = (

@@ -1,5 +1,7 @@
 """Which chains of a tree a pass checks, where each is a sequence of its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,12 @@ def test_a_chain_has_to_bring_what_its_rows_cost_with_the_text_before_it(n_text:
 
 def test_rows_may_be_too_dear_for_any() -> None:
     assert len(Chains(most=8).best(TREE, at(0.7), 64)) == 1
+
+
+def test_chains_of_tokens_whose_experts_are_in_memory_are_taken_first() -> None:
+    prices = replace(at(0.2), experts=0.2, row_reads=lambda tokens: np.where(tokens >= 14, 0.0, 4.0))
+    assert tokens(Chains(most=1).best(TREE, at(0.2), 64)) == [[11, 12, 13]]
+    assert tokens(Chains(most=1).best(TREE, prices, 64)) == [[14, 15]]
 
 
 @pytest.mark.parametrize("max_size", range(1, 16))

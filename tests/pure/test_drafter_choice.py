@@ -95,6 +95,27 @@ def test_a_model_that_pays_is_given_up_where_its_memory_pays_more(spared: float,
     assert (world.share("model", 60) > 0.5) != given_up
 
 
+@pytest.mark.parametrize(("read_s", "given_up"), [(0.3, True), (0.05, False)])
+def test_a_model_is_given_up_at_once_where_passes_mostly_wait_for_experts(read_s: float, given_up: bool) -> None:
+    """A draft saves computing, and no reading. However good it is."""
+    world = World(read_s=read_s)
+    world.run(5, 0.9, 0.1)
+    assert world.choice.given_up == given_up
+    world.run(100, 0.9, 0.1)
+    assert world.choice.given_up == given_up
+
+
+def test_a_few_slow_reads_do_not_end_a_model() -> None:
+    world = World(read_s=0.02)
+    usual = world.disk
+    for _ in range(10):
+        world.disk = Disk(routed_s=10 * usual.routed_s)
+        world.run(3, 0.9, 0.1)
+        world.disk = usual
+        world.run(3, 0.9, 0.1)
+    assert not world.choice.given_up
+
+
 def test_a_few_bad_rounds_do_not_end_a_model() -> None:
     world = World(read_s=0.1)
     for _ in range(8):
@@ -104,7 +125,7 @@ def test_a_few_bad_rounds_do_not_end_a_model() -> None:
 
 
 def test_rounds_in_vain_are_counted_on_in_the_next_session() -> None:
-    world, later = World(read_s=0.2), World(read_s=0.2)
+    world, later = World(read_s=0.1), World(read_s=0.1)
     while world.choice.n_vain < 5:
         world.run(1, 0.3, 0.1, spared=0.5)
     for part, before in ((later.choice, world.choice), (later.choice.model, world.choice.model)):
@@ -112,7 +133,7 @@ def test_rounds_in_vain_are_counted_on_in_the_next_session() -> None:
     later.choice.verify.recall(world.choice.verify.learned())
     later.run(6, 0.3, 0.1, spared=0.5)
     assert later.choice.given_up
-    fresh = World(read_s=0.2)
+    fresh = World(read_s=0.1)
     fresh.run(6, 0.3, 0.1, spared=0.5)
     assert not fresh.choice.given_up
 

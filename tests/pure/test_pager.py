@@ -57,6 +57,9 @@ class FakeMapping:
         return any(a <= start < b for a, b in self._pinned)
 
 
+NO_TOKENS = np.zeros(0, np.int32)
+
+
 def layout(n_layers: int = 6, streamed: int = 8 * MIB, pinned: int = 4 * MIB) -> Layout:
     """Each layer: first a pinned stretch, then a streamed one."""
     size = streamed + pinned
@@ -77,7 +80,7 @@ def running(plan: Layout, window: int = 20 * MIB, **options: Any) -> Iterator[tu
 
 def one_pass(pager: StreamingPager, mapping: FakeMapping, plan: Layout, stop: int | None = None) -> None:
     """A decode that checks before each layer that all it needs is there."""
-    pager.start_pass()
+    pager.start_pass(NO_TOKENS)
     for layer in range(plan.n_layers - 1 if stop is None else stop):
         assert all(mapping.has(e) for e in (*plan.streamed, *plan.pinned) if e.layer == layer)
         pager.layer_done(layer)
@@ -121,7 +124,7 @@ def test_a_pass_that_was_cut_short_leaves_the_next_one_whole() -> None:
 def test_a_batch_of_several_passes_is_followed() -> None:
     plan = layout()
     with running(plan) as (pager, mapping):
-        pager.start_pass()
+        pager.start_pass(NO_TOKENS)
         for _ in range(3):
             for layer in range(6):
                 pager.layer_done(layer)
@@ -150,7 +153,7 @@ def test_experts_lend_before_pinned_weights_do() -> None:
     mapping = FakeMapping(plan.pinned)
 
     def one_pass() -> None:
-        pager.start_pass()
+        pager.start_pass(NO_TOKENS)
         for n in range(6):
             pager.experts_chosen(n, rows, 8)
             pager.layer_done(n)
@@ -198,7 +201,7 @@ def test_memory_can_be_borrowed_before_the_first_pass() -> None:
 def test_a_failing_disk_stops_the_pager_and_not_the_decode() -> None:
     plan = layout()
     with running(plan, fail=True) as (pager, _):
-        pager.start_pass()
+        pager.start_pass(NO_TOKENS)
         for layer in range(6):
             pager.layer_done(layer)
         pager.end_pass(True)
