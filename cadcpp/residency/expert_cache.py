@@ -31,11 +31,14 @@ def usable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
 
 
 def lendable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
-    """Of ``room``, what others may have: the rest holds a layer that is computed, and one that is read meanwhile."""
+    """Of ``room``, what others may have by plan: half of what can be done without, unless all fits."""
     layers = list(layers)
-    if not layers or _fits(layers, room):
-        return 0
-    return max(room - 2 * max(layer.n_bytes for layer in layers), 0) // 2
+    return 0 if _fits(layers, room) else evictable_bytes(layers, room) // 2
+
+
+def evictable_bytes(layers: Iterable[ExpertLayer], room: int) -> int:
+    """Of ``room``, what can be done without: the rest holds a layer that is computed and one that is read."""
+    return max(room - 2 * max((layer.n_bytes for layer in layers), default=room), 0)
 
 
 def _fits(layers: list[ExpertLayer], room: int) -> bool:
@@ -185,6 +188,26 @@ class ExpertCache:
         self._keep, self._room = n_bytes, room
         return self._drop(self._heat(), n_bytes)
 
+    def held(self) -> NDArray[np.intp]:
+        """The experts that are in memory by now, by layer in their order and number, [n, 2]."""
+        return np.argwhere(self._resident)
+
+    def extents_of(self, one: NDArray[np.intp]) -> list[Extent]:
+        """Where an expert lies, as `held` names them, [2]."""
+        return self._extents(self._numbers[one[0]], one[1:])
+
+    def lose(self, held: NDArray[np.intp]) -> int:
+        """Some of `held`, [n, 2], are not in memory any more, through no doing of this cache's; gives their bytes."""
+        rows, experts = held.T
+        self._resident[rows, experts] = False
+        n_bytes = int(self._sizes[rows].sum())
+        self._used -= n_bytes
+        return n_bytes
+
+    def absent(self) -> list[Extent]:
+        """All that is not to be in memory by now."""
+        return [extent for one in np.argwhere(self.missing) for extent in self.extents_of(one)]
+
     def spared_by(self, n_bytes: int) -> float:
         """Share of the experts read lately that would have been in memory with ``n_bytes`` more.
 
@@ -197,6 +220,11 @@ class ExpertCache:
     def expected_bytes(self, n_rows: NDArray[np.integer]) -> Floats:
         """Bytes that passes of so many rows are expected to read, [n]."""
         return np.asarray(self.demand.expected(self.missing, n_rows) @ self._sizes)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of what is in memory by now."""
+        return self._used
 
     @property
     def expert_bytes(self) -> float:

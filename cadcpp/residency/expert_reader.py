@@ -19,6 +19,7 @@ _ROWS = np.unique(np.geomspace(1, SIZES, 14).astype(np.int64)) - 1  # between wh
 
 
 _BYTE_S = 2e-9  # of reading a byte, before any was read
+_LOOKED_AT = 32  # experts at a time, to see whether those that are kept are in memory
 
 
 class ExpertReader:
@@ -35,6 +36,7 @@ class ExpertReader:
         self.n_ahead, self.n_wrong = 0, 0  # experts that were asked for before that was known, and in vain
         self.seconds = 0.0  # that compute waited for them
         self._is_ahead = False  # whether the disk reads already what is read next
+        self._n_looks = 0
         self._left, self._left_at = 0, 0.0  # the last layer that had what it needs, and the clock then
 
     def expected_seconds(self) -> Floats:
@@ -120,6 +122,23 @@ class ExpertReader:
     def resize(self, n_bytes: int, room: int) -> None:
         """Keep ``n_bytes`` of experts from now on, and have ``room`` for them and those in use."""
         self._let_go(self.cache.resize(n_bytes, room))
+
+    def look(self) -> int:
+        """Bytes of experts that the system has taken, as it does where memory is short; they are not kept any more.
+
+        A few experts are looked at each time, all of them if something is missing. For a missing page the kernel reads
+        what lies around it, megabytes that nobody uses and that drive others out; all of that is dropped.
+        """
+        held, self._n_looks = self.cache.held(), self._n_looks + 1
+        apart = len(held) // _LOOKED_AT + 1
+        if all(map(self._is_whole, held[self._n_looks % apart :: apart])):
+            return 0
+        lost = self.cache.lose(held[[not self._is_whole(one) for one in held]])
+        self._let_go(joined(sorted(self.cache.absent(), key=_place)))
+        return lost
+
+    def _is_whole(self, held: NDArray[np.intp]) -> bool:
+        return all(self._mapping.in_memory(e.part, e.start, e.stop) for e in self.cache.extents_of(held))
 
     def _let_go(self, extents: list[Extent]) -> None:
         for extent in extents:

@@ -8,14 +8,13 @@ from cadcpp.residency.layout import Extent
 class PinnedSet:
     """The chunks that are to stay, as far as there is memory for them.
 
-    Some are streamed for now: as many bytes as are ``evicted`` because memory is short, ``borrowed`` by somebody for
-    a while, and ``reserved`` for somebody for good. The others are resident, or missing until they are read.
+    As many bytes as others have ``taken`` are streamed for now. The rest is resident, or missing until it is read.
     """
 
     def __init__(self, chunks: Sequence[Extent]) -> None:
         self._chunks = chunks
         self.n_bytes = sum(map(len, chunks))
-        self.evicted = self.borrowed = self.reserved = 0
+        self.taken = 0
         self.streamed = set[Extent]()
         self._resident = set[Extent]()
         self._locked = set[Extent]()
@@ -45,16 +44,16 @@ class PinnedSet:
             self._locked.add(chunk)
 
     def rebalance(self) -> set[Extent]:
-        """Stream as many chunks as the three numbers ask for, and no others. Gives those that must be dropped."""
-        self.streamed = _spread(self._chunks, self.evicted + self.borrowed + self.reserved)
+        """Stream as many chunks as others have taken, and no others. Gives those that must be dropped."""
+        self.streamed = _spread(self._chunks, self.taken)
         dropped = self._resident & self.streamed
         self._resident -= dropped
         self._locked -= dropped
         return dropped
 
     def window_room(self, window_bytes: int, least: int) -> int:
-        """Bytes for a window of ``window_bytes``: fewer where all is evicted and memory is still short."""
-        return max(min(window_bytes, window_bytes + self.n_bytes - self.evicted), least)
+        """Bytes for a window of ``window_bytes``: fewer where others have taken more than there is."""
+        return max(min(window_bytes, window_bytes + self.n_bytes - self.taken), least)
 
 
 def _spread(chunks: Sequence[Extent], n_bytes: int) -> set[Extent]:

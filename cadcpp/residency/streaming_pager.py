@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cadcpp.modes import Pin
 from cadcpp.residency.cursor_check import CursorCheck
-from cadcpp.residency.expert_cache import ExpertCache, kept_bytes, lendable_bytes, usable_bytes
+from cadcpp.residency.expert_cache import ExpertCache, evictable_bytes, kept_bytes, lendable_bytes, usable_bytes
 from cadcpp.residency.expert_demand import ExpertDemand
 from cadcpp.residency.expert_reader import ExpertReader
 from cadcpp.residency.layout import CHUNK, HUGE, Extent, Layout
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _NOTABLE_S = 1e-4  # shorter waits are not worth a line in a trace
 _SWEEP = 16  # passes after which embedding rows read by faults are dropped
+_LOST = 32 << 20  # bytes taken by the system that tell of too little memory; more go once missing pages are read
 _LOOK_S = 0.25  # how often to see whether memory has become short
 
 
@@ -34,9 +35,9 @@ class StreamingPager:
 
     What a layer used is dropped behind it: the resident set stays constant, the kernel never has to choose what to
     reclaim, and pinned pages stay even where mlock is not allowed. Where ``spare`` says that memory has become short,
-    pinned chunks are evicted, in the middle of a pass too, and streamed from then on. After a pass the reading goes on
-    with the next one's first layers, unless ``ahead`` is false. The first pass takes the pinned extents along on its
-    way.
+    experts and pinned chunks are evicted, in the middle of a pass too, and read when they are used from then on. After
+    a pass the reading goes on with the next one's first layers, unless ``ahead`` is false. The first pass takes the
+    pinned extents along on its way.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class StreamingPager:
     ) -> None:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
         self._expert_bytes = expert_bytes
-        self._from_experts = 0  # of what is reserved
+        # What others have of that and of what is pinned: since memory is short, for a while, and for good.
+        self._evicted = self._borrowed = self._reserved = 0
         self._trace, self._ahead, self._spare = trace, ahead, spare
         self._looked = time.monotonic()
-        self._experts = ExpertReader(mapping, ExpertCache(layout.experts, *self._expert_room()), trace)
+        self._experts = ExpertReader(mapping, ExpertCache(layout.experts, *self._expert_room(expert_bytes)), trace)
         self._routed_seconds = self._experts.expected_seconds() if layout.experts else None
         self._cursor = CursorCheck(layers=layout.n_layers > 1, routers=bool(layout.experts))
         self._streamed, self._pinned = _chunks(layout.streamed), PinnedSet(_chunks(layout.pinned))
@@ -112,35 +114,28 @@ class StreamingPager:
 
         A long text, for which this is done, needs nearly all of these once, whatever stays of them.
         """
-        from_experts = min(n_bytes, lendable_bytes(self._layout.experts, self._expert_bytes))
-        self._pinned.borrowed = n_bytes - from_experts
+        self._borrowed = n_bytes
         self._rebalance()
-        self.give(-from_experts)
         try:
             yield
         finally:
-            self.give(from_experts)
-            self._pinned.borrowed = 0
+            self._borrowed = 0
             self._rebalance()
 
     def reserve(self, n_bytes: int) -> None:
         """Keep ``n_bytes`` less than planned, from now on: of experts first."""
-        if n_bytes == self._pinned.reserved + self._from_experts:
-            return
-        had = self._expert_bytes + self._from_experts
-        from_experts = min(n_bytes, lendable_bytes(self._layout.experts, had))
-        self.give(self._from_experts - from_experts)
-        self._from_experts, self._pinned.reserved = from_experts, n_bytes - from_experts
-        self._rebalance()
+        if n_bytes != self._reserved:
+            self._reserved = n_bytes
+            self._rebalance()
 
     def spared_by(self, n_bytes: int) -> float:
         """Share of the reads of experts, as counted lately, that would not be needed if these had ``n_bytes`` more."""
         return self._experts.cache.spared_by(n_bytes)
 
     def give(self, n_bytes: int) -> None:
-        """Keep ``n_bytes`` more of experts than by now, or fewer."""
+        """Keep ``n_bytes`` more of experts than planned, from now on."""
         self._expert_bytes += n_bytes
-        self._experts.resize(*self._expert_room())
+        self._rebalance()
 
     def wait_for_stall(self, seconds: float) -> bool:
         return self._reads.wait_for_stall(seconds)
@@ -179,21 +174,26 @@ class StreamingPager:
         self._reads.close()
 
     def _look(self) -> None:
-        """Evict pinned chunks where memory has become short, or take them again."""
+        """Give memory back where it has become short, or take it again."""
         now = time.monotonic()
         if now - self._looked < _LOOK_S:
             return
         self._looked, pinned = now, self._pinned
+        lost = min(self._experts.look(), _LOST)
         with self._reads.lock:
-            unlocked = pinned.resident_bytes - pinned.locked_bytes
-        evicted = give_back(self._spare(), unlocked, self._window_room(), pinned.evicted)
-        evicted = min(evicted, pinned.n_bytes + self._window_bytes)
-        if evicted != pinned.evicted:
-            pinned.evicted = evicted
+            unlocked = pinned.resident_bytes - pinned.locked_bytes + self._shares()[0] + lost
+        evicted = give_back(self._spare(), unlocked, self._window_room(), self._evicted)
+        evicted = min(evicted, self._evictable + pinned.n_bytes + self._window_bytes)
+        if evicted != self._evicted:
+            self._evicted = evicted
             self._rebalance()
 
     def _rebalance(self) -> None:
+        """Keep as much less as others have."""
+        kept, taken = self._shares()
+        self._experts.resize(*self._expert_room(kept))
         with self._reads.standing_still() as queue:
+            self._pinned.taken = taken
             dropped = self._pinned.rebalance()
             queue.room = self._window_room()
         if self._let_go is not None:
@@ -201,10 +201,20 @@ class StreamingPager:
                 self._let_go(chunk.part, chunk.start, chunk.stop)
         self._drop(dropped)
 
-    def _expert_room(self) -> tuple[int, int]:
-        """Bytes of experts that stay, and of those in use beside them."""
-        experts, n_bytes = self._layout.experts, self._expert_bytes
-        return kept_bytes(experts, n_bytes), usable_bytes(experts, n_bytes)
+    def _shares(self) -> tuple[int, int]:
+        """Bytes that experts keep, and that pinned weights give up: experts give first, of which a pass uses few."""
+        planned = self._borrowed + self._reserved
+        lent = min(planned, lendable_bytes(self._layout.experts, self._expert_bytes))
+        evicted = min(self._evicted, self._evictable - lent)
+        return self._expert_bytes - lent - evicted, planned - lent + self._evicted - evicted
+
+    @property
+    def _evictable(self) -> int:
+        return evictable_bytes(self._layout.experts, self._expert_bytes)
+
+    def _expert_room(self, n_bytes: int) -> tuple[int, int]:
+        """Of ``n_bytes`` for experts what those have that stay, and those in use beside them."""
+        return kept_bytes(self._layout.experts, n_bytes), usable_bytes(self._layout.experts, n_bytes)
 
     def _window_room(self) -> int:
         return self._pinned.window_room(self._window_bytes, least=CHUNK)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cadcpp.errors import ModelError
 from cadcpp.gguf.header import Header, Part
 
@@ -24,6 +26,7 @@ _pointer, _size = ctypes.c_void_p, ctypes.c_size_t
 _libc.mmap.restype, _libc.mmap.argtypes = _pointer, (_pointer, _size, *[ctypes.c_int] * 3, ctypes.c_long)
 _libc.madvise.argtypes = (_pointer, _size, ctypes.c_int)
 _libc.munmap.argtypes = (_pointer, _size)
+_libc.mincore.argtypes = (_pointer, _size, _pointer)
 if hasattr(_libc, "mremap"):  # Linux's own
     _libc.mremap.restype, _libc.mremap.argtypes = _pointer, (_pointer, _size, _size, ctypes.c_int, _pointer)
 _libc.mlock.argtypes = _libc.munlock.argtypes = (_pointer, _size)
@@ -90,6 +93,14 @@ class Mapping:
                 return
             self._populates = ctypes.get_errno() != errno.EINVAL
         self._read(part, start, stop)
+
+    def in_memory(self, part: int, start: int, stop: int) -> bool:
+        """Whether all of a range is, as far as the system tells: of others' files it may say yes of everything."""
+        for address, n in self._addresses(part, start, stop):
+            pages = np.zeros(-(-n // PAGE), np.uint8)
+            if _libc.mincore(address, n, pages.ctypes.data) == 0 and not (pages & 1).all():
+                return False
+        return True
 
     def _read(self, part: int, start: int, stop: int) -> None:
         """What an older kernel has instead: reading fills the page cache, faults then only map. Tells what fails."""

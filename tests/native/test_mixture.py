@@ -216,6 +216,21 @@ def test_the_figures_tell_of_experts(mixture: Path) -> None:
     assert 0 < stats.expert_stall_seconds <= stats.stall_seconds
 
 
+def test_what_the_system_takes_is_noticed_and_read_again(
+    mixture: Path, plain: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text does not depend on it."""
+    with session(mixture, None, 0.6) as behind:
+        pager, mapping = behind.pager, behind.model.mapping
+        assert isinstance(pager, StreamingPager) and mapping is not None
+        assert write(behind, 12) == plain[:12]
+        monkeypatch.setattr("cadcpp.residency.streaming_pager._LOOK_S", 0.0)
+        monkeypatch.setattr(mapping, "in_memory", lambda _part, start, _stop: start % 2)  # as if all were taken at once
+        before = behind.pager.state().expert_bytes
+        assert write(behind, 48) == plain
+        assert pager.state().expert_bytes - before > 48 * behind.plan.layout.experts[0].expert_bytes
+
+
 def _forget(path: Path, behind: Session) -> None:
     """Take what nobody has mapped out of the page cache, so that a read is a read."""
     fd = os.open(path, os.O_RDONLY)

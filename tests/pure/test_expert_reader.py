@@ -21,6 +21,7 @@ class Disk:
     def __init__(self) -> None:
         self.asked, self.read = list[tuple[int, int]](), list[tuple[int, int]]()
         self.dropped, self.fails = list[int](), False
+        self.taken = set[int]()  # by the system
 
     def will_need(self, part: int, start: int, stop: int) -> None:
         self.asked.append((start // SIZE, stop // SIZE))
@@ -29,6 +30,9 @@ class Disk:
         if self.fails:
             raise ModelError("broken")
         self.read.append((start // SIZE, stop // SIZE))
+
+    def in_memory(self, part: int, start: int, stop: int) -> bool:
+        return start // SIZE not in self.taken
 
     def drop(self, part: int, start: int, stop: int) -> None:
         self.dropped.append(start // SIZE)
@@ -144,3 +148,38 @@ def test_how_long_passes_wait_is_learned_of_those_with_few_rows() -> None:
     n_bytes = experts.cache.expected_bytes(np.arange(len(seconds)))
     assert seconds[1] == pytest.approx(3.0 * n_bytes[1] / SIZE, rel=0.3)
     assert seconds[1] > 1000 * 2e-9 * n_bytes[1]
+
+
+def test_experts_that_the_system_has_taken_are_read_again() -> None:
+    """And what it read around them is dropped, so that it does not drive out more."""
+    experts, disk = reader(room=12)
+    for layer in range(3):
+        experts.read(layer, np.array([[0, 1, 2]]))
+        experts.drop(layer)
+    assert experts.look() == 0 and disk.dropped == []
+    disk.taken = {1, 9, 10}
+    assert sum(experts.look() for _ in range(9)) == 3 * SIZE
+    assert experts.cache.n_bytes == 6 * SIZE
+    assert disk.dropped == [1, 3, 7, 9]  # each with what comes after it, as far as it is not kept
+    disk.taken, disk.read = set(), []
+    experts.read(2, np.array([[0, 1, 2]]))
+    assert disk.read == [(9, 11)]
+
+
+def test_a_few_experts_are_looked_at_each_time_and_all_of_them_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cadcpp.residency.expert_reader._LOOKED_AT", 3)
+    experts, disk = reader(room=12)
+    for layer in range(3):
+        experts.read(layer, np.array([[0, 1, 2, 3]]))
+    asked: list[int] = []
+
+    def in_memory(_part: int, start: int, _stop: int) -> bool:
+        asked.append(start // SIZE)
+        return True
+
+    monkeypatch.setattr(disk, "in_memory", in_memory)
+    for _ in range(5):
+        before = len(asked)
+        experts.look()
+        assert len(asked) - before <= 3
+    assert set(asked) == set(range(12))

@@ -39,6 +39,10 @@ class FakeMapping:
         with self._lock:
             self.resident = {(a, b) for a, b in self.resident if not (start <= a and b <= stop)}
 
+    def in_memory(self, part: int, start: int, stop: int) -> bool:
+        with self._lock:
+            return any(a <= start and stop <= b for a, b in self.resident)
+
     def lock(self, part: int, start: int, stop: int) -> bool:
         return True
 
@@ -168,6 +172,39 @@ def test_experts_lend_before_pinned_weights_do() -> None:
             assert 0 < plan.pinned_bytes - pager.state().pinned_bytes < CHUNK + 2 * MIB
         one_pass()
         assert expert_bytes(mapping) == 31 * CHUNK
+
+
+@pytest.mark.parametrize("n_kept", [32, 48], ids=["a part of the experts", "all experts"])
+def test_experts_go_where_memory_becomes_short_and_come_back(monkeypatch: pytest.MonkeyPatch, n_kept: int) -> None:
+    """Before pinned weights do, which every pass needs; in the middle of a pass too."""
+    monkeypatch.setattr("cadcpp.residency.streaming_pager._LOOK_S", 0.0)
+    experts = tuple(ExpertLayer(n, 8, ((0, 200 * MIB + 8 * n * CHUNK, CHUNK),)) for n in range(6))
+    plan, rows = replace(layout(), experts=experts), np.arange(8, dtype=np.int32)[:, None]
+    mapping, spare = FakeMapping(plan.pinned), 1 << 40
+
+    def one_pass() -> None:
+        pager.start_pass(NO_TOKENS)
+        for n in range(6):
+            pager.experts_chosen(n, rows, 8)
+            pager.layer_done(n)
+        pager.end_pass(True)
+
+    paging = StreamingPager(cast(Any, mapping), plan, 16 * MIB, n_kept * CHUNK, pin="off", spare=lambda: spare)
+    with closing(paging) as pager:
+        one_pass()
+        whole = expert_bytes(mapping)
+        assert whole >= (n_kept - 1) * CHUNK
+        spare = n_kept * CHUNK + plan.pinned_bytes + 32 * MIB - 10 * CHUNK  # ten chunks less than there has to be
+        pager.start_pass(NO_TOKENS)
+        assert whole - 12 * CHUNK <= expert_bytes(mapping) <= whole - 10 * CHUNK
+        assert pager.state().pinned_bytes == plan.pinned_bytes
+        spare = 0
+        one_pass()
+        assert expert_bytes(mapping) <= 16 * CHUNK and pager.state().pinned_bytes == 0
+        spare = 1 << 40
+        for _ in range(3):
+            one_pass()
+        assert (expert_bytes(mapping), pager.state().pinned_bytes) == (whole, plan.pinned_bytes)
 
 
 def expert_bytes(mapping: FakeMapping) -> int:

@@ -38,29 +38,23 @@ def test_what_was_read_stays() -> None:
 
 def test_what_must_go_is_dropped_and_no_longer_locked() -> None:
     pinned = full()
-    pinned.evicted = ALL
+    pinned.taken = ALL
     assert pinned.rebalance() == set(CHUNKS) == pinned.streamed
     assert (pinned.resident_bytes, pinned.locked_bytes, pinned.missing) == (0, 0, set())
 
 
-def test_the_three_reasons_add_up() -> None:
-    pinned = full()
-    pinned.evicted, pinned.borrowed, pinned.reserved = 2 * SIZE, SIZE, SIZE
-    assert n_bytes(pinned.rebalance()) == 4 * SIZE == pinned.streamed_bytes
-
-
 def test_what_is_streamed_comes_from_all_layers_alike() -> None:
     pinned = full()
-    pinned.borrowed = ALL // 2
+    pinned.taken = ALL // 2
     layers = sorted(chunk.layer for chunk in pinned.rebalance())
     assert [b - a for a, b in zip(layers, layers[1:], strict=False)] == [2, 2, 2]
 
 
 def test_what_comes_back_is_missing_until_it_is_read() -> None:
     pinned = full()
-    pinned.borrowed = 3 * SIZE
+    pinned.taken = 3 * SIZE
     dropped = pinned.rebalance()
-    pinned.borrowed = 0
+    pinned.taken = 0
     assert pinned.rebalance() == set()
     assert pinned.missing == dropped and not pinned.streamed
 
@@ -68,14 +62,14 @@ def test_what_comes_back_is_missing_until_it_is_read() -> None:
 def test_what_was_never_read_need_not_be_dropped() -> None:
     pinned = PinnedSet(CHUNKS)
     pinned.add(CHUNKS[0], locked=False)
-    pinned.reserved = ALL
+    pinned.taken = ALL
     assert pinned.rebalance() == {CHUNKS[0]}
 
 
 def test_the_window_shrinks_when_all_is_evicted_and_that_is_not_enough() -> None:
     pinned = full()
     for evicted, room in ((0, 50), (ALL, 50), (ALL + 20, 30), (ALL + 48, 4)):
-        pinned.evicted = evicted
+        pinned.taken = evicted
         assert pinned.window_room(50, least=4) == room
     assert pinned.window_room(2, least=4) == 4
 
@@ -87,7 +81,7 @@ def test_every_chunk_is_in_one_place_and_no_more_is_streamed_than_asked(sizes: l
     pinned = PinnedSet(chunks)
     for n in asked:
         before = pinned.resident_bytes
-        pinned.evicted = n
+        pinned.taken = n
         dropped = pinned.rebalance()
         assert min(n, pinned.n_bytes) <= pinned.streamed_bytes < n + max([1, *sizes])
         assert before - n_bytes(dropped) == pinned.resident_bytes
