@@ -187,11 +187,19 @@ class BestFirstGrowth:
             pays &= logp[rows] >= self._nth(size) + math.log(reach)
         return np.asarray(pays | (rows == 0))
 
-    def _floor(self, surcharge: Floats) -> Floats:
-        """Cumulative log probability that nodes must have to stay in the tree, as far as is known, [n]."""
+    def _promising(self, following: NextTokens, always: Sequence[int]) -> tuple[NextTokens, Floats]:
+        """Of next tokens, with cumulative log probabilities, those that may stay in the tree; and their surcharges."""
+        (tokens, logp), prices, price = following, self._budget.prices, self._row_price()
+        must, least = _among(tokens, always), self._least()
+        few = np.flatnonzero((logp > max(least, _log(price - prices.experts))) | must)  # no row costs less
+        surcharge = prices.surcharge(tokens[few])
+        stays = (logp[few] > np.maximum(least, np.log(np.maximum(price + surcharge, _NEVER)))) | must[few]
+        return (tokens[few[stays]], logp[few[stays]]), surcharge[stays]
+
+    def _least(self) -> float:
+        """Cumulative log probability without which no node stays in the tree, whatever it costs."""
         full = self._nth(self._budget.max_size) if len(self._nodes.logp) >= self._budget.max_size else -math.inf
-        price = np.log(np.maximum(self._row_price() + surcharge, _NEVER))
-        return np.maximum(price, max(_log(self._options.cutoff), full))
+        return max(_log(self._options.cutoff), full)
 
     def _row_price(self) -> float:
         """What a node must bring to be added to the best tree so far, or to take the place of its last row."""
@@ -231,9 +239,7 @@ class BestFirstGrowth:
             return
         # Rounding must not lift a child above its parent: the order of rows rests on it.
         logp = np.minimum(nodes.logp[row] + logp, nodes.logp[row])
-        surcharge = self._budget.prices.surcharge(tokens)
-        stays = (logp > self._floor(surcharge)) | _among(tokens, always)
-        nodes.add(row, (tokens[stays], logp[stays]), surcharge[stays], guessed=guessed, is_open=n_left > 1)
+        nodes.add(row, *self._promising((tokens, logp), always), guessed=guessed, is_open=n_left > 1)
 
     def _count_children(self, logp: NDArray[np.float32]) -> None:
         """How likely the best children of a node are: others' will be about as likely."""

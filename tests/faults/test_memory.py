@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ import pytest
 
 from bench.measure.memory_wall import Limits, why_not
 from cadcpp.config import SamplingConfig, SessionConfig
+from cadcpp.gguf.header import read_header
 from cadcpp.modes import Pin
+from cadcpp.residency.memory_plan import make_plan
 from cadcpp.runtime.session import Session
 from cadcpp.system.mapping import mappings
 from cadcpp.system.memory_limits import give_back
@@ -90,6 +93,33 @@ def test_another_process_takes_the_memory_in_mid_reply(model: Path, half: int, m
         walled = disturb(arguments, lambda _: taken.append(take(mib * MIB, enter)), seed=mib, enter=enter)
     assert (walled.code, hashlib.sha256(walled.out).hexdigest()) == (0, hashlib.sha256(free.out).hexdigest())
     assert taken == [0]
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"no control group: {why_not()}")
+@pytest.mark.slow
+def test_another_process_takes_the_memory_of_a_mixture(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """For good. Experts go for it; without that the kernel reads the whole model again and again."""
+    shape = {"n_layer": 8, "n_embd": 512, "n_ff": 512, "n_experts": 64, "n_used": 2}
+    mixture = Path(shutil.copy(tiny("mixture", **shape), tmp_path))
+    header = read_header(mixture)
+    room = make_plan(header, None, ram=1 << 40, n_ctx=512, rows=64).fixed + header.n_bytes // 2
+    arguments = ["generate", "-m", mixture, "--temp", 0, "--ctx", 512, "--threads", 1, "--speculative", "off"]
+    arguments += ["--ram", f"{room}B", "-p", "hello there", "-n", 300, "--json"]
+    read, texts = [], []
+    for taken in (0, header.n_bytes // 6):
+        forget(mixture)
+        with Limits(ram_bytes=room + TAKER, name=f"cadcpp-faults-{os.getpid()}").groups(mixture) as enter:
+            with subprocess.Popen([sys.executable, "-S", "-c", HOG.format(taken)], preexec_fn=enter) as other:
+                argv = [*COMMAND, *map(str, arguments)]
+                done = subprocess.run(argv, capture_output=True, preexec_fn=enter, check=True)
+                other.kill()
+        found = json.loads(done.stdout)
+        texts.append(found["text"])
+        read.append(found["stats"]["read_bytes"])
+    assert texts[0] == texts[1] and read[1] < 3 * read[0]
+
+
+HOG = "import time; time.sleep(2); memory = bytearray(b'x') * {}; time.sleep(600)"
 
 
 @pytest.mark.skipif(why_not() is not None, reason=f"no control group: {why_not()}")
