@@ -31,7 +31,8 @@ from cadcpp.models.demo_mixture import demo_mixture
 
 PLAIN, OWN, DRAFTED = SYSTEMS = "plain llama.cpp", "cadcpp", "cadcpp, draft"
 _CTX = 1024
-_PLAIN_TOKENS = 4  # of what reads nearly the whole file for every one of them
+_PLAIN_TOKENS = 4  # where it reads nearly the whole file for every one of them, and ...
+_MUCH_KB = 512  # ... that is where the disk reads more than this around each page fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,8 @@ def main() -> None:
         sys.exit(f"no memory limit here: {reason}")
     model = demo_mixture(record.models())
     models.make(models.draft())
-    wanted = cells(options, model.stat().st_size)
+    plain_tokens = options.tokens if read_ahead_kb(model) <= _MUCH_KB else _PLAIN_TOKENS
+    wanted = cells(options, model.stat().st_size, plain_tokens)
     left = [] if options.show else _left(wanted, options)
     deadline = time.monotonic() + 60 * options.minutes
     while left and time.monotonic() < deadline:
@@ -76,12 +78,12 @@ def main() -> None:
         print(f"{len(left)} runs are left; the same command goes on with them")
 
 
-def cells(options: argparse.Namespace, n_bytes: int) -> list[Cell]:
-    """Of a model of ``n_bytes``, what is compared next to each other."""
+def cells(options: argparse.Namespace, n_bytes: int, plain_tokens: int) -> list[Cell]:
+    """Of a model of ``n_bytes``, what is compared next to each other; plain llama.cpp writes ``plain_tokens``."""
     found = []
     for share, disk, system in product(options.share, options.disk, options.system):
         place = Place(n_bytes * share // 100 // MIB, disk or None)
-        n = min(options.tokens, _PLAIN_TOKENS) if system == PLAIN else options.tokens
+        n = min(options.tokens, plain_tokens) if system == PLAIN else options.tokens
         found.append(Cell(share=share, place=place, system=system, case=options.case, n=n))
     return found
 

@@ -46,6 +46,11 @@ class Batch:
     def clear(self) -> None:
         self.n = 0
 
+    @property
+    def n_sequences(self) -> int:
+        """Different sequences, or first ones of several, that rows belong to."""
+        return len(np.unique(self._seq[: self.n]))
+
     def add(
         self,
         tokens: NDArray[np.int32] | list[int],

@@ -42,7 +42,7 @@ class Watcher(Protocol):
     """Is told, from within a decode, how far it is; it may make the decode wait."""
 
     def start_pass(self, tokens: NDArray[np.int32]) -> None:
-        """A pass begins; ``tokens``, [n], are its rows', without those that fill it up."""
+        """A pass begins; ``tokens``, [n], are its rows', without those that fill it up; [0] where none are known."""
         ...
 
     def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
@@ -190,7 +190,8 @@ class Context:
 
     def _decode_watched(self, watcher: Watcher, on_layer: OnLayer | None, own: tuple[int, int]) -> int:
         self._reports.on_layer, self._reports.own = on_layer, own
-        watcher.start_pass(self.batch.token[: own[0]])
+        mixed = self.shape.states is not None and self.batch.n_sequences > 1  # llama.cpp has another order for these
+        watcher.start_pass(self.batch.token[: 0 if mixed else own[0]])
         code = api.llama_decode(self.handle, self.batch.struct)
         watcher.end_pass(code == 0 and not self._reports.failed)
         self._reports.raise_error()

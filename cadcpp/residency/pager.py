@@ -48,7 +48,7 @@ class Pager(Protocol):
     """
 
     def start_pass(self, tokens: NDArray[np.int32]) -> None:
-        """A pass over rows of these tokens, [n], begins."""
+        """A pass over rows of these tokens, [n], begins; [0]: nobody knows whose rows they are."""
         ...
 
     def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:

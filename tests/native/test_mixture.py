@@ -14,6 +14,7 @@ from cadcpp.config import SamplingConfig
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
+from cadcpp.residency.states import States
 from cadcpp.residency.streaming_pager import StreamingPager
 from cadcpp.runtime.session import Session
 from cadcpp.system.memory_limits import read_bytes
@@ -181,6 +182,22 @@ def test_the_experts_of_each_row_are_told_beside_its_token(tiny: Callable[..., P
     for layer, chosen in together.chosen.items():
         for i, one in enumerate(alone):
             assert set(chosen[i].tolist()) == set(one.chosen[layer][0].tolist())
+
+
+@pytest.mark.parametrize("architecture", ["lfm2moe", "qwen35moe"])
+@pytest.mark.parametrize("n_seq", [1, 2, 3])
+def test_rows_of_several_sequences_with_states_have_no_tokens_told(
+    tiny: Callable[..., Path], architecture: str, n_seq: int
+) -> None:
+    """llama.cpp puts these into an order of its own."""
+    shape = ContextShape(n_cells=N_CTX, n_batch=64, n_outputs=16, n_seq=4, granularity=Granularity(4, 4))
+    routes, text = Routes(), random_text(3, 5)
+    with closing(Model(tiny(architecture))) as model:
+        with closing(Context(model, replace(shape, states=States()), 1, routes)) as context:
+            for seq in range(n_seq):
+                context.batch.add(text, 0, seq, seq + 1, True)
+            context.decode()
+    assert routes.tokens == (text if n_seq == 1 else [])
 
 
 def test_what_tokens_used_foretells_what_they_read(mixture: Path) -> None:
