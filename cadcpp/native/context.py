@@ -354,6 +354,7 @@ class _LayerReports:
         # What workers compute is not here to be watched, and to ask for it would cost a round trip.
         self._layers = {name.format(i).encode(): i for i in range(model.n_here)}
         self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_here if self._n_experts else 0)}
+        self._asked = {*self._layers, *self._routers}
         self._error: BaseException | None = None
         self.on_layer: OnLayer | None = None
         self.own = 0, 0  # rows of the batch and of those that ask for logits, without what they are filled up with
@@ -373,14 +374,15 @@ class _LayerReports:
     def _on_node(self, tensor: int, ask: bool, _user_data: int | None) -> bool:
         try:
             if self._error is None:
-                return self._report(tensor, tensor_name(tensor), ask)
+                name = tensor_name(tensor)
+                if ask:  # of every node there is: two thousand in a pass of a mixture
+                    return name in self._asked
+                self._report(tensor, name)
         except BaseException as error:
             self._error = error
-        return ask  # asks for this node, and stops when it is done
+        return ask or self._error is None  # after an error asks for this node, and stops when it is done
 
-    def _report(self, tensor: int, name: bytes, ask: bool) -> bool:
-        if ask:
-            return name in self._layers or name in self._routers
+    def _report(self, tensor: int, name: bytes) -> None:
         if name in self._layers:
             layer = self._layers[name]
             self._model.check()
@@ -393,4 +395,3 @@ class _LayerReports:
             n_rows, n_asked = self.own
             n_own = n_asked if layer == self._model.n_layer - 1 else n_rows  # the last layer has no others
             self._watcher.experts_chosen(layer, order[:, : self._n_used], min(n_own, len(order)))
-        return True

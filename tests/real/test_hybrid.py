@@ -60,4 +60,5 @@ def test_chains_of_drafts_change_no_text(hybrid: Path, demo: DemoPair, limited: 
 
 def test_it_takes_the_memory_that_is_planned(hybrid: Path, demo: DemoPair) -> None:
     found = measure(hybrid, demo.draft, "cost", SHORT)
-    assert found["measured"] == pytest.approx(found["planned"], rel=0.03)
+    # A little less where the page cache is cold: of libraries only what is used is mapped then.
+    assert 0.95 * found["planned"] < found["measured"] < 1.03 * found["planned"]
