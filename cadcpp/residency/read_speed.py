@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from cadcpp.util.fading_line import FadingLine
+
 _FADE = 0.99  # per read
 _FADE_PASS = 0.95
 _DOUBT = 0.05  # relative variance of bytes that a slope of its own is worth
@@ -41,19 +43,17 @@ class PassReads:
     """
 
     def __init__(self) -> None:
-        self._sums = np.zeros(5)  # weights, bytes, seconds, bytes squared, bytes times seconds
+        self._line = FadingLine()  # of seconds by bytes
 
     def add(self, n_bytes: float, seconds: float) -> None:
         """A pass read so many bytes, and waited so long."""
-        self._sums = _FADE_PASS * self._sums + np.array([1.0, n_bytes, seconds, n_bytes**2, n_bytes * seconds])
+        self._line.fade(_FADE_PASS)
+        self._line.add(float(n_bytes), seconds)
 
     def seconds(self, n_bytes: NDArray[np.float64], byte_s: float) -> NDArray[np.float64]:
         """Expected of passes that read ``n_bytes``, [n]; ``byte_s`` a byte as long as there was no pass."""
-        weight = self._sums[0]
-        if self._sums[1] == 0:
+        x, y = self._line.mean
+        if x == 0:
             return byte_s * n_bytes
-        x, y, xx, xy = self._sums[1:] / weight
-        mean, doubt = y / x, _DOUBT * x * x
-        slope = (xy - x * y + doubt * mean) / (xx - x * x + doubt)
-        slope = min(max(slope, 0.0), _STEEPEST * mean)
+        slope = min(max(self._line.slope(_DOUBT * x * x, y / x), 0.0), _STEEPEST * y / x)
         return np.asarray(np.maximum(y + slope * (n_bytes - x), 0.0))

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.tree.prices import Floats
+from cadcpp.util.fading_line import FadingLine
 
 _MOST = 4096  # tokens that are remembered, in 3 MB where a model has 48 layers and uses 8 experts
 _SLOW = 0.99  # weight of the past, per row
@@ -22,7 +23,7 @@ class TokenRoutes:
 
     def __init__(self) -> None:
         self._last: dict[int, NDArray[np.integer]] = {}  # token -> its experts, [n_layers, n_used], latest at the end
-        self._known, self._new = np.zeros(5), np.zeros(5)  # sums over rows: weight, x, y, x x, x y
+        self._known, self._new = FadingLine(), FadingLine()  # experts that rows read, by those foreseen
         self._tokens: NDArray[np.int32] = np.zeros(0, np.int32)
         self._missing: NDArray[np.bool_] = np.zeros((0, 0), bool)
         self._chosen: list[NDArray[np.integer]] = []
@@ -60,29 +61,26 @@ class TokenRoutes:
         """
         if average <= 0:
             return np.ones(len(tokens))
-        known = self._is_known(tokens)
-        expected = np.full(len(tokens), _level(self._new, average))
-        if known.any():
-            beyond = self._foreseen(tokens[known], missing) - self._known[1] / max(self._known[0], 1e-9)
-            expected[known] = _level(self._known, average) + _slope(self._known) * beyond
+        beyond = self._foreseen(tokens, missing) - self._known.mean[0]
+        line = _level(self._known, average) + _slope(self._known) * beyond
+        expected = np.where(self._is_known(tokens), line, _level(self._new, average))
         return np.asarray(np.clip(expected / average, 0.0, _DEAREST))
 
     def _learn(self, n_read: Floats) -> None:
-        known = self._is_known(self._tokens)
-        foreseen = np.zeros(len(known))
-        if known.any():
-            foreseen[known] = self._foreseen(self._tokens[known], self._missing)
-        sums = np.stack([np.ones(len(known)), foreseen, n_read, foreseen**2, foreseen * n_read])
-        fade = _SLOW ** len(known)
-        self._known = fade * self._known + sums[:, known].sum(axis=1)
-        self._new = fade * self._new + sums[:, ~known].sum(axis=1)
+        known, foreseen = self._is_known(self._tokens), self._foreseen(self._tokens, self._missing)
+        for line, rows in ((self._known, known), (self._new, ~known)):
+            line.fade(_SLOW ** len(known))
+            line.add(foreseen[rows], n_read[rows])
 
     def _is_known(self, tokens: NDArray[np.integer]) -> NDArray[np.bool_]:
         return np.array([token in self._last for token in tokens.tolist()], bool)
 
     def _foreseen(self, tokens: NDArray[np.integer], missing: NDArray[np.bool_]) -> Floats:
-        """Of what tokens used last, what is missing, [n]."""
-        return _n_missing(np.stack([self._last[token] for token in tokens.tolist()]), missing)
+        """Of what tokens used last, what is missing, [n]; 0 of those that are not known."""
+        known, foreseen = self._is_known(tokens), np.zeros(len(tokens))
+        if known.any():
+            foreseen[known] = _n_missing(np.stack([self._last[token] for token in tokens[known].tolist()]), missing)
+        return foreseen
 
 
 def _n_missing(routes: NDArray[np.integer], missing: NDArray[np.bool_]) -> Floats:
@@ -91,14 +89,12 @@ def _n_missing(routes: NDArray[np.integer], missing: NDArray[np.bool_]) -> Float
     return np.asarray(missing[layer, routes].sum(axis=(1, 2)), np.float64)
 
 
-def _level(sums: Floats, average: float) -> float:
+def _level(seen: FadingLine, average: float) -> float:
     """What rows like those seen read, which are taken for average ones until there are some."""
-    return float((sums[2] + _DOUBT * average) / (sums[0] + _DOUBT))
+    return (seen.weight * seen.mean[1] + _DOUBT * average) / (seen.weight + _DOUBT)
 
 
-def _slope(sums: Floats) -> float:
+def _slope(seen: FadingLine) -> float:
     """What a row reads more for each expert that was foreseen, between none and all of it."""
-    if sums[1] == 0:
-        return 0.0
-    x, y, xx, xy = sums[1:] / sums[0]
-    return float(np.clip((xy - x * y) / (xx - x * x + _SPREAD * x * x / sums[0]), 0.0, 1.0))
+    x, _ = seen.mean
+    return min(max(seen.slope(_SPREAD * x * x / seen.weight), 0.0), 1.0) if x else 0.0

@@ -11,7 +11,7 @@ from numpy.ctypeslib import as_array
 from numpy.typing import NDArray
 
 from cadcpp.system.heap import empty, trim_heap
-from cadcpp.system.mapping import memory_map
+from cadcpp.system.mapping import memory_map, pages_in_memory
 from cadcpp.util.intervals import outside, union
 
 _LEAST = 1 << 20  # bytes of zeros that are looked at
@@ -68,9 +68,7 @@ def _in_memory() -> Iterator[Range]:
 
 def _of(start: int, stop: int) -> Iterator[Range]:
     """Of a short stretch what is in memory: to look takes memory as well, which must not come from where it looks."""
-    pages = (ctypes.c_uint8 * ((stop - start) // mmap.PAGESIZE))()
-    _libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), pages)
-    return _where(as_array(pages) % 2 == 1, start, mmap.PAGESIZE)
+    return _where(pages_in_memory(start, stop - start, otherwise=False), start, mmap.PAGESIZE)
 
 
 def _zeros(start: int, stop: int) -> Iterator[Range]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.ctypeslib import as_array
+from numpy.typing import NDArray
 
 from cadcpp.errors import ModelError
 from cadcpp.gguf.header import Header, Part
@@ -97,8 +99,7 @@ class Mapping:
     def in_memory(self, part: int, start: int, stop: int) -> bool:
         """Whether all of a range is, as far as the system tells: of others' files it may say yes of everything."""
         for address, n in self._addresses(part, start, stop):
-            pages = np.zeros(-(-n // PAGE), np.uint8)
-            if _libc.mincore(address, n, pages.ctypes.data) == 0 and not (pages & 1).all():
+            if not pages_in_memory(address, n, otherwise=True).all():
                 return False
         return True
 
@@ -172,6 +173,13 @@ class Mapping:
             if segment.part == part and low < high:
                 low = low // PAGE * PAGE
                 yield segment.address + low - segment.start, high - low
+
+
+def pages_in_memory(address: int, n_bytes: int, *, otherwise: bool) -> NDArray[np.bool_]:
+    """Which pages from an address on are in memory; ``otherwise`` for all of them where the system does not tell."""
+    pages = (ctypes.c_uint8 * -(-n_bytes // PAGE))()
+    is_told = _libc.mincore(address, n_bytes, pages) == 0
+    return as_array(pages) % 2 == 1 if is_told else np.full(len(pages), otherwise)
 
 
 def blank(segments: Iterable[Segment]) -> None:

@@ -152,25 +152,16 @@ def test_borrowed_memory_is_taken_back(n_bytes: int) -> None:
 
 def test_experts_lend_before_pinned_weights_do() -> None:
     """And get their room back."""
-    experts = tuple(ExpertLayer(n, 8, ((0, 200 * MIB + 8 * n * CHUNK, CHUNK),)) for n in range(6))
-    plan, rows = replace(layout(), experts=experts), np.arange(8, dtype=np.int32)[:, None]
+    plan = replace(layout(), experts=EXPERTS)
     mapping = FakeMapping(plan.pinned)
-
-    def one_pass() -> None:
-        pager.start_pass(NO_TOKENS)
-        for n in range(6):
-            pager.experts_chosen(n, rows, 8)
-            pager.layer_done(n)
-        pager.end_pass(True)
-
     with closing(StreamingPager(cast(Any, mapping), plan, 16 * MIB, 32 * CHUNK)) as pager:
-        one_pass()
+        use_experts(pager)
         assert expert_bytes(mapping) == 31 * CHUNK  # beside what one row uses
         with pager.borrow(8 * CHUNK + 2 * MIB):
-            one_pass()
+            use_experts(pager)
             assert expert_bytes(mapping) == 23 * CHUNK
             assert 0 < plan.pinned_bytes - pager.state().pinned_bytes < CHUNK + 2 * MIB
-        one_pass()
+        use_experts(pager)
         assert expert_bytes(mapping) == 31 * CHUNK
 
 
@@ -178,20 +169,11 @@ def test_experts_lend_before_pinned_weights_do() -> None:
 def test_experts_go_where_memory_becomes_short_and_come_back(monkeypatch: pytest.MonkeyPatch, n_kept: int) -> None:
     """Before pinned weights do, which every pass needs; in the middle of a pass too."""
     monkeypatch.setattr("cadcpp.residency.streaming_pager._LOOK_S", 0.0)
-    experts = tuple(ExpertLayer(n, 8, ((0, 200 * MIB + 8 * n * CHUNK, CHUNK),)) for n in range(6))
-    plan, rows = replace(layout(), experts=experts), np.arange(8, dtype=np.int32)[:, None]
+    plan = replace(layout(), experts=EXPERTS)
     mapping, spare = FakeMapping(plan.pinned), 1 << 40
-
-    def one_pass() -> None:
-        pager.start_pass(NO_TOKENS)
-        for n in range(6):
-            pager.experts_chosen(n, rows, 8)
-            pager.layer_done(n)
-        pager.end_pass(True)
-
     paging = StreamingPager(cast(Any, mapping), plan, 16 * MIB, n_kept * CHUNK, pin="off", spare=lambda: spare)
     with closing(paging) as pager:
-        one_pass()
+        use_experts(pager)
         whole = expert_bytes(mapping)
         assert whole >= (n_kept - 1) * CHUNK
         spare = n_kept * CHUNK + plan.pinned_bytes + 32 * MIB - 10 * CHUNK  # ten chunks less than there has to be
@@ -199,12 +181,24 @@ def test_experts_go_where_memory_becomes_short_and_come_back(monkeypatch: pytest
         assert whole - 12 * CHUNK <= expert_bytes(mapping) <= whole - 10 * CHUNK
         assert pager.state().pinned_bytes == plan.pinned_bytes
         spare = 0
-        one_pass()
+        use_experts(pager)
         assert expert_bytes(mapping) <= 16 * CHUNK and pager.state().pinned_bytes == 0
         spare = 1 << 40
         for _ in range(3):
-            one_pass()
+            use_experts(pager)
         assert (expert_bytes(mapping), pager.state().pinned_bytes) == (whole, plan.pinned_bytes)
+
+
+EXPERTS = tuple(ExpertLayer(n, 8, ((0, 200 * MIB + 8 * n * CHUNK, CHUNK),)) for n in range(6))
+
+
+def use_experts(pager: StreamingPager) -> None:
+    """A pass whose rows use all of them."""
+    pager.start_pass(NO_TOKENS)
+    for n in range(6):
+        pager.experts_chosen(n, np.arange(8, dtype=np.int32)[:, None], 8)
+        pager.layer_done(n)
+    pager.end_pass(True)
 
 
 def expert_bytes(mapping: FakeMapping) -> int:
