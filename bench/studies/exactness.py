@@ -21,6 +21,7 @@ from cadcpp.gguf.sketch import Sketch
 from cadcpp.native.exactness import find_granularity
 from cadcpp.native.lib import api
 from cadcpp.native.repacking import has_kernels
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.tree.granularity import Granularity
 
 TYPES = "q8_0 q4_0 q4_1 q5_0 q5_1 q2_K q3_K q4_K q5_K q6_K iq4_nl iq4_xs mxfp4 f16 bf16 f32".split()
@@ -87,7 +88,7 @@ def _find(made: Sketch, repacked: bool, small: bool) -> str:
     if repacked and not has_kernels(made.output, (made.n_embd, made.n_ff)):
         return "-"
     n_text = _FEW if small else _N_TEXT
-    found = find_granularity(made, repacked=repacked, n_threads=_THREADS, n_text=n_text)
+    found = find_granularity(made, KernelMode(repacked=repacked), n_threads=_THREADS, n_text=n_text)
     holds = found is None or replays(_other(made, small), found, repacked=repacked, n_threads=_THREADS)
     return _words(found) + ("" if holds else f", {_WRONG}")
 

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.native.context import Context
-from cadcpp.native.lib import api, read_tensor, tensor_name
+from cadcpp.native.eval_callback import Listener
 from cadcpp.native.model import Model
+from cadcpp.native.tensor import read_tensor
 from cadcpp.residency.context_shape import ContextShape
 
 _INPUT = "ffn_norm-{}"  # llama.cpp's name of what a layer's feed-forward network is given
@@ -25,13 +26,9 @@ def feed_forward_inputs(model: Model, texts: Sequence[NDArray[np.int32]], n_thre
 class _Tapped(Context):
     """A context that keeps what its last pass gave to the feed-forward networks."""
 
-    def _params(self) -> api.llama_context_params:
-        params = super()._params()
-        self._names = {_INPUT.format(i).encode(): i for i in range(self.model.n_layer)}
-        self._inputs: dict[int, NDArray[np.float32]] = {}
-        self._callback = api.ggml_backend_sched_eval_callback(self._on_node)
-        params.cb_eval = self._callback
-        return params
+    def _listeners(self) -> dict[bytes, Listener]:
+        self._taps = [_Tap() for _ in range(self.model.n_layer)]
+        return {_INPUT.format(layer).encode(): tap for layer, tap in enumerate(self._taps)}
 
     def inputs(self, text: NDArray[np.int32]) -> NDArray[np.float32]:
         """Of one text, [n_layer, n, n_embd]."""
@@ -39,10 +36,14 @@ class _Tapped(Context):
         self.batch.clear()
         self.batch.add(text, 0, 0, 1, True)  # the last layer sees only rows that ask for logits
         self.decode()
-        return np.stack([self._inputs[i].reshape(len(text), -1) for i in range(self.model.n_layer)])
+        return np.stack([tap.values.reshape(len(text), -1) for tap in self._taps])
 
-    def _on_node(self, tensor: int, ask: bool, _user_data: int | None) -> bool:
-        layer = self._names.get(tensor_name(tensor))
-        if layer is not None and not ask:
-            self._inputs[layer] = read_tensor(tensor).view(np.float32)
-        return layer is not None or not ask
+
+class _Tap:
+    values = np.zeros(0, np.float32)
+
+    def begins(self, _tensor: int) -> bool:
+        return True
+
+    def done(self, tensor: int) -> None:
+        self.values = read_tensor(tensor).view(np.float32)

@@ -1,9 +1,10 @@
 """One llama.cpp context: decode batches, read logits, and the verbs of its KV cache."""
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.ctypeslib import as_array  # numpy would load it in the middle of the first round
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 
 from cadcpp.errors import ConfigError, NativeError
 from cadcpp.native.batch import Batch
-from cadcpp.native.lib import api, last_error, read_tensor, tensor_name
+from cadcpp.native.eval_callback import EvalCallback, Listener
+from cadcpp.native.layer_reports import LayerReports, OnLayer, Watcher
+from cadcpp.native.lib import api, last_error
 from cadcpp.native.model import Model
+from cadcpp.native.row_products import RowProducts
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.system.fresh_memory import zeros_freed
 from cadcpp.system.heap import empty
@@ -23,37 +27,11 @@ from cadcpp.util.lifetime import Lifetime
 _NOT_EMPTY = ctypes.cast(ctypes.CDLL(None).strlen, api.ggml_abort_callback)
 _LENGTH = 8  # bytes that a piece's length takes
 _ABORTED = 2  # what llama_decode then returns
-# llama.cpp's names of what is left when a layer is done, and of a mixture's experts in the order of their use.
-_LAYER, _ROUTER = "l_out-{}", "ffn_moe_argsort-{}"
-_OTHER_LAYER = {  # where it is another name, by the start of an architecture's
-    "nemotron_h": "nemotron_h_block_out-{}",
-    "plamo2": "ffn_residual-{}",
-    "plamo3": "ffn_residual-{}",
-}
 _STATE_ONLY = api.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
-OnLayer = Callable[[float], None]  # share of a pass that is done
 
 
 class Stopped(Exception):
     """A decode was ended by `Context.stop`."""
-
-
-class Watcher(Protocol):
-    """Is told, from within a decode, how far it is; it may make the decode wait."""
-
-    def start_pass(self, tokens: NDArray[np.int32]) -> None:
-        """A pass begins; ``tokens``, [n], are its rows', without those that fill it up; [0] where none are known."""
-        ...
-
-    def experts_chosen(self, layer: int, chosen: NDArray[np.int32], n_own: int) -> None:
-        """The rows of a layer are routed to experts, [n, n_used]; those after the first ``n_own`` fill the pass up."""
-        ...
-
-    def layer_done(self, layer: int) -> None: ...
-
-    def end_pass(self, whole: bool) -> None:
-        """A pass is over; ``whole`` if it ran to its end."""
-        ...
 
 
 class Context:
@@ -66,10 +44,13 @@ class Context:
         """
         if n_threads < 1:
             raise ConfigError(f"n_threads must be at least 1, got {n_threads}")
-        self.model, self.shape, self.n_threads, self._watcher = model, shape, n_threads, watcher
+        self.model, self.shape, self.n_threads = model, shape, n_threads
         # A state goes on from its last token alone, so that there a window is never rolled back.
         self._window = 0 if shape.states else int(api.llama_model_n_swa(model.handle))
         self._stack, self._life = ExitStack(), Lifetime(f"the session on {model.path}")
+        self._reports = LayerReports(watcher, model) if watcher else None
+        self._products = RowProducts(model) if shape.routers_by_row else None
+        self._callback = EvalCallback(self._listeners())
         with zeros_freed(shape.cache_bytes(model.header)) as freed:
             self._handle = api.llama_init_from_model(model.handle, self._params())
         self.fills = freed.done  # whether the cache takes memory only as a text fills it
@@ -98,10 +79,14 @@ class Context:
         params.swa_full = True  # a pruned sliding window could not be rolled back
         params.op_offload = False  # a GPU would round in its own way
         params.no_perf = True
-        if self._watcher is not None:
-            self._reports = _LayerReports(self._watcher, self.model)
-            params.cb_eval = self._reports.callback
+        if self._callback.listeners:
+            params.cb_eval = self._callback.address
         return params
+
+    def _listeners(self) -> dict[bytes, Listener]:
+        """Who is told of nodes of llama.cpp's graph, by their names."""
+        sources = [source.listeners() for source in (self._reports, self._products) if source]
+        return dict(chain.from_iterable(sources))
 
     def _empty_logits(self) -> None:
         """llama.cpp fills their buffer with zeros, for as many rows as there are sequences."""
@@ -149,10 +134,7 @@ class Context:
         own = batch.n, len(asked)
         with self._padded(asked):
             batch.struct.n_tokens = batch.n
-            if self._watcher is not None:
-                code = self._decode_watched(self._watcher, on_layer, own)
-            else:
-                code = api.llama_decode(self.handle, batch.struct)
+            code = self._decode(on_layer, own)
         self.model.check()
         if code == _ABORTED:
             raise Stopped
@@ -188,14 +170,29 @@ class Context:
     def _is_whole(self, n: int) -> bool:
         return n == 0 or self.shape.granularity.whole(n) == n
 
-    def _decode_watched(self, watcher: Watcher, on_layer: OnLayer | None, own: tuple[int, int]) -> int:
-        self._reports.on_layer, self._reports.own = on_layer, own
-        mixed = self.shape.states is not None and self.batch.n_sequences > 1  # llama.cpp has another order for these
-        watcher.start_pass(self.batch.token[: 0 if mixed else own[0]])
-        code = api.llama_decode(self.handle, self.batch.struct)
-        watcher.end_pass(code == 0 and not self._reports.failed)
-        self._reports.raise_error()
-        return int(code)
+    def _decode(self, on_layer: OnLayer | None, own: tuple[int, int]) -> int:
+        """llama.cpp's code for it; ``own`` as in `LayerReports`. Raises what a listener raised."""
+        reports = self._reports
+        if reports:
+            reports.on_layer, reports.own = on_layer, own
+            reports.watcher.start_pass(self._tokens(own[0]))
+        code = int(api.llama_decode(self.handle, self.batch.struct))
+        whole = code == 0 and not self._callback.failed
+        missing = self._products.end_pass() if self._products else ()
+        if reports:
+            reports.watcher.end_pass(whole)
+        self._callback.raise_error()
+        if whole and missing:
+            raise NativeError(
+                f"llama.cpp computes no {missing[0]} in {self.model.path}, on which its exact text rests; "
+                "exact off goes without"
+            )
+        return code
+
+    def _tokens(self, n: int) -> NDArray[np.int32]:
+        """Those of the first ``n`` rows; none where llama.cpp has rows in another order than the batch."""
+        mixed = self.shape.states is not None and self.batch.n_sequences > 1
+        return self.batch.token[: 0 if mixed else n]
 
     def stop(self) -> None:
         """End the decode that is under way, and refuse others, with Stopped. May be called from any thread."""
@@ -337,61 +334,3 @@ class Context:
 
 def _bytes(data: NDArray[np.uint8]) -> Any:
     return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-
-
-class _LayerReports:
-    """A ggml callback that reports each finished layer, and the experts that a mixture's layer is about to use.
-
-    ctypes would print an exception of a callback and go on. Here it ends the pass, Ctrl-C too, and is
-    raised again when the decode has returned.
-    """
-
-    def __init__(self, watcher: Watcher, model: Model) -> None:
-        self._watcher, self._model = watcher, model
-        self._n_experts, self._n_used = (model.header.number(f"expert_{s}") for s in ("count", "used_count"))
-        architecture = model.header.architecture
-        name = next((_OTHER_LAYER[start] for start in _OTHER_LAYER if architecture.startswith(start)), _LAYER)
-        # What workers compute is not here to be watched, and to ask for it would cost a round trip.
-        self._layers = {name.format(i).encode(): i for i in range(model.n_here)}
-        self._routers = {_ROUTER.format(i).encode(): i for i in range(model.n_here if self._n_experts else 0)}
-        self._asked = {*self._layers, *self._routers}
-        self._error: BaseException | None = None
-        self.on_layer: OnLayer | None = None
-        self.own = 0, 0  # rows of the batch and of those that ask for logits, without what they are filled up with
-        self.callback = api.ggml_backend_sched_eval_callback(self._on_node)
-
-    @property
-    def failed(self) -> bool:
-        """Whether a report raised something during the last decode."""
-        return self._error is not None
-
-    def raise_error(self) -> None:
-        """Raise what a report raised during the last decode."""
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _on_node(self, tensor: int, ask: bool, _user_data: int | None) -> bool:
-        try:
-            if self._error is None:
-                name = tensor_name(tensor)
-                if ask:  # of every node there is: two thousand in a pass of a mixture
-                    return name in self._asked
-                self._report(tensor, name)
-        except BaseException as error:
-            self._error = error
-        return ask or self._error is None  # after an error asks for this node, and stops when it is done
-
-    def _report(self, tensor: int, name: bytes) -> None:
-        if name in self._layers:
-            layer = self._layers[name]
-            self._model.check()
-            self._watcher.layer_done(layer)
-            if self.on_layer is not None:
-                self.on_layer((layer + 1) / self._model.n_layer)
-        elif name in self._routers:
-            layer = self._routers[name]
-            order = read_tensor(tensor).reshape(-1, self._n_experts)  # a row's experts, the best first
-            n_rows, n_asked = self.own
-            n_own = n_asked if layer == self._model.n_layer - 1 else n_rows  # the last layer has no others
-            self._watcher.experts_chosen(layer, order[:, : self._n_used], min(n_own, len(order)))

@@ -19,6 +19,7 @@ from cadcpp.native.model import Model
 from cadcpp.native.rpc import Spread
 from cadcpp.native.snapshots import keeps_snapshots
 from cadcpp.residency.context_shape import ContextShape
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.states import States
 from cadcpp.system.scratch_file import scratch_file
 from cadcpp.tree.granularity import Granularity
@@ -46,48 +47,44 @@ Rows = NDArray[np.float32]
 
 def find_granularity(
     made: Sketch | StateSketch,
+    kernels: KernelMode,
     *,
-    repacked: bool,
     n_threads: int,
-    f16_values: bool = False,
     spread: Spread | None = None,
     candidates: Sequence[Granularity] = CANDIDATES,
     n_text: int = _N_TEXT,
 ) -> Granularity | None:
     """The first number of rows with which all passes agree; None if none of the candidates does.
 
-    With ``spread`` workers compute the layers. ``f16_values`` are those of the KV cache.
+    With ``spread`` workers compute the layers.
     """
     with closing(scratch_file()) as file:
         made.write(file.path)
-        with closing(Model(file.path, vocabulary=False, repacked=repacked, spread=spread)) as model:
-            return next((g for g in candidates if agrees(model, g, n_threads, n_text, f16_values)), None)
+        with closing(Model(file.path, vocabulary=False, repacked=kernels.repacked, spread=spread)) as model:
+            return next((g for g in candidates if agrees(model, g, n_threads, n_text, kernels)), None)
 
 
-def agrees_with_threads(
-    made: Sketch | StateSketch,
-    granularity: Granularity,
-    *,
-    repacked: bool,
-    counts: Sequence[int],
-    f16_values: bool = False,
-) -> bool:
+def agrees_with_threads(made: Sketch | StateSketch, kernels: KernelMode, *, counts: Sequence[int]) -> bool:
     """Whether a text has the same logits and hidden states with any of these numbers of threads.
 
     Passes are compared with such of the same size: where one row at a time is computed, others need not be exact.
     """
     with closing(scratch_file()) as file:
         made.write(file.path)
-        with closing(Model(file.path, vocabulary=False, repacked=repacked)) as model:
-            for shape in _shapes(model, f16_values):
-                with closing(Context(model, replace(shape, granularity=granularity), counts[0])) as context:
+        with closing(Model(file.path, vocabulary=False, repacked=kernels.repacked)) as model:
+            for shape in _shapes(model, kernels):
+                with closing(Context(model, replace(shape, granularity=kernels.granularity), counts[0])) as context:
                     if not all(_Trial(context, asked).agrees_with_threads(counts) for asked in _asked(shape)):
                         return False
     return True
 
 
 def agrees(
-    model: Model, granularity: Granularity, n_threads: int, n_text: int = _N_TEXT, f16_values: bool = False
+    model: Model,
+    granularity: Granularity,
+    n_threads: int,
+    n_text: int = _N_TEXT,
+    kernels: KernelMode = KernelMode(),  # noqa: B008 - frozen
 ) -> bool:
     """Whether a text has the same logits and the same last hidden states in passes of all sizes, and in trees.
 
@@ -95,15 +92,15 @@ def agrees(
     quicker, and leaves out the largest passes.
     """
     expected: dict[_Asked, _Found] = {}
-    for shape in _shapes(model, f16_values):
+    for shape in _shapes(model, kernels):
         with closing(Context(model, replace(shape, granularity=granularity), n_threads)) as context:
             if not all(_Trial(context, asked, n_text).agrees(expected) for asked in _asked(shape)):
                 return False
     return True
 
 
-def _shapes(model: Model, f16_values: bool) -> Iterator[ContextShape]:
-    common = replace(_SHAPE, f16_values=f16_values)
+def _shapes(model: Model, kernels: KernelMode) -> Iterator[ContextShape]:
+    common = replace(_SHAPE, f16_values=kernels.f16_values, routers_by_row=kernels.routers_by_row)
     if not state_bytes(model.header):
         yield common
         return

@@ -9,10 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cadcpp.gguf.ggml_base import binding_folder, ggml_base, last_error, listening, on_log
+from cadcpp.gguf.ggml_base import binding_folder, last_error, listening, on_log
 
 # The tiled kernels round differently from 8 rows on, so a batch would not repeat a single token's logits.
 os.environ.setdefault("GGML_CPU_TILED_MM", "0")
@@ -46,7 +43,7 @@ if TYPE_CHECKING:
 else:
     api = _api
 
-__all__ = ["api", "last_error", "library_files", "listening", "read_tensor", "tensor_name"]
+__all__ = ["api", "last_error", "library_files", "listening"]
 
 
 def library_files() -> list[Path]:
@@ -57,22 +54,6 @@ def library_files() -> list[Path]:
 def quiet() -> None:
     """Send llama.cpp's log to the logger `cadcpp.llama`, which is silent unless configured."""
     api.llama_log_set(on_log, ctypes.c_void_p(0))
-
-
-_base = ggml_base()
-tensor_name = _base.ggml_get_name
-tensor_name.restype, tensor_name.argtypes = ctypes.c_char_p, (ctypes.c_void_p,)
-_n_bytes = _base.ggml_nbytes
-_n_bytes.restype, _n_bytes.argtypes = ctypes.c_size_t, (ctypes.c_void_p,)
-_get = _base.ggml_backend_tensor_get
-_get.restype, _get.argtypes = None, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
-
-
-def read_tensor(tensor: int) -> NDArray[np.int32]:
-    """The numbers of a contiguous int32 tensor, flat."""
-    values = np.empty(_n_bytes(tensor) // 4, np.int32)
-    _get(tensor, values.ctypes.data, 0, values.nbytes)
-    return values
 
 
 quiet()

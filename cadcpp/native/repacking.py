@@ -11,32 +11,24 @@ from typing import Any
 from cadcpp.gguf.ggml_base import block_size
 from cadcpp.gguf.header import Header, Tensor
 from cadcpp.native.lib import api
+from cadcpp.native.tensor import F32, TensorStruct, new_tensors
 
 # By name, since some virtual machines announce the units that another such type, AMX, needs without having them.
 _NAME = b"CPU_REPACK"
-_CPU, _F32, _N_ROWS = 0, 0, 4
-_BUFFER = 8  # where in a ggml_tensor the pointer to its buffer lies
+_CPU, _N_ROWS = 0, 4
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
-_pointer, _size, _long = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
+_pointer = ctypes.c_void_p
 _SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
     "ggml_backend_cpu_buffer_type": (_pointer, ()),
     "ggml_backend_dev_by_type": (_pointer, (ctypes.c_int,)),
     "ggml_backend_dev_backend_reg": (_pointer, (_pointer,)),
     "ggml_backend_reg_get_proc_address": (_pointer, (_pointer, ctypes.c_char_p)),
     "ggml_backend_buft_name": (ctypes.c_char_p, (_pointer,)),
-    "ggml_backend_buft_alloc_buffer": (_pointer, (_pointer, _size)),
+    "ggml_backend_buft_alloc_buffer": (_pointer, (_pointer, ctypes.c_size_t)),
     "ggml_backend_buffer_free": (None, (_pointer,)),
     "ggml_backend_dev_supports_op": (ctypes.c_bool, (_pointer, _pointer)),
-    "ggml_new_tensor": (_pointer, (_pointer, ctypes.c_int, ctypes.c_int, ctypes.POINTER(_long))),
-    "ggml_mul_mat": (_pointer, (_pointer, _pointer, _pointer)),
-    "ggml_mul_mat_id": (_pointer, (_pointer, _pointer, _pointer, _pointer)),
-    "ggml_free": (None, (_pointer,)),
 }
 _I32 = 26
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = (("size", _size), ("buffer", _pointer), ("no_alloc", ctypes.c_bool))
 
 
 class _Override(ctypes.Structure):
@@ -91,38 +83,16 @@ def has_kernels(kind: int, shape: tuple[int, ...]) -> bool:
     if _buffer_type() is None or block == 0 or shape[0] % block:
         return False
     library = _library()
-    with _tensors() as new, _empty_buffer() as buffer:
+    with new_tensors() as new, _empty_buffer() as buffer:
         weights = new(kind, *shape)
-        ctypes.cast(weights + _BUFFER, ctypes.POINTER(_pointer))[0] = buffer
+        TensorStruct.from_address(weights).buffer = buffer
         context = new.context
         if len(shape) > 2:
-            rows, ids = new(_F32, shape[0], 1, _N_ROWS), new(_I32, 1, _N_ROWS)
+            rows, ids = new(F32, shape[0], 1, _N_ROWS), new(_I32, 1, _N_ROWS)
             product = library.ggml_mul_mat_id(context, weights, rows, ids)
         else:
-            product = library.ggml_mul_mat(context, weights, new(_F32, shape[0], _N_ROWS))
+            product = library.ggml_mul_mat(context, weights, new(F32, shape[0], _N_ROWS))
         return bool(library.ggml_backend_dev_supports_op(_cpu(), product))
-
-
-class _New:
-    """Makes tensors without data."""
-
-    def __init__(self) -> None:
-        library = _library()
-        library.ggml_init.restype, library.ggml_init.argtypes = _pointer, (_InitParams,)
-        self.context = library.ggml_init(_InitParams(1 << 16, None, True))
-
-    def __call__(self, kind: int, *shape: int) -> int:
-        sizes = (_long * len(shape))(*shape)
-        return int(_library().ggml_new_tensor(self.context, kind, len(shape), sizes))
-
-
-@contextmanager
-def _tensors() -> Iterator[_New]:
-    new = _New()
-    try:
-        yield new
-    finally:
-        _library().ggml_free(new.context)
 
 
 @contextmanager

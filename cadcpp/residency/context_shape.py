@@ -6,6 +6,7 @@ from cadcpp.errors import ConfigError
 from cadcpp.gguf.blocks import state_bytes
 from cadcpp.gguf.header import Header
 from cadcpp.residency.footprint import cache_bytes, compute_bytes, whole_cells
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.states import States
 from cadcpp.tree.chains import Chains
 from cadcpp.tree.granularity import Granularity
@@ -30,6 +31,7 @@ class ContextShape:
     states: States | None = None  # of a recurrent model, whose passes are chains of equal length
     granularity: Granularity = Granularity()  # of the number of rows, and of those that ask for logits
     f16_values: bool = False  # values of the KV cache are in f16; they and all keys are in q8_0 otherwise
+    routers_by_row: bool = False  # a mixture's routers are computed as those of a single row
 
     def __post_init__(self) -> None:
         for name in ("n_cells", "n_batch", "n_outputs", "n_seq"):
@@ -91,9 +93,8 @@ def verifier_shape(
     *,
     n_prompt: int = 0,
     logits_all: bool = False,
-    granularity: Granularity = Granularity(),  # noqa: B008 - frozen
+    kernels: KernelMode = KernelMode(),  # noqa: B008 - frozen
     states: States | None = None,
-    f16_values: bool = False,
 ) -> ContextShape:
     """For passes of a tree of ``rows`` beside ``n_prompt`` tokens of text, or of a short text where these are few."""
     n_batch = max(rows + n_prompt, TEXT_ROWS)
@@ -101,10 +102,11 @@ def verifier_shape(
         n_cells=n_ctx,
         n_batch=n_batch,
         n_outputs=n_batch if logits_all else rows,
-        n_seq=states.n_chains if states else min(rows, MAX_SEQ - granularity.padding),
-        granularity=granularity,
+        n_seq=states.n_chains if states else min(rows, MAX_SEQ - kernels.granularity.padding),
+        granularity=kernels.granularity,
         states=states,
-        f16_values=f16_values,
+        f16_values=kernels.f16_values,
+        routers_by_row=kernels.routers_by_row,
     )
 
 

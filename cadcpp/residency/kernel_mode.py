@@ -12,6 +12,7 @@ class KernelMode:
 
     repacked: bool = False  # weights are rearranged for the fastest kernels, in anonymous memory
     f16_values: bool = False  # the KV cache has its values in f16, its keys in q8_0 as ever
+    routers_by_row: bool = False  # a mixture's routers are computed row by row, as llama.cpp does of a single row
     granularity: Granularity = Granularity()
     exact: bool = True
     reason: str = ""  # why it is not exact
@@ -26,9 +27,8 @@ class KernelMode:
     @property
     def name(self) -> str:
         """In words, such as "repacked, rows in multiples of 4"."""
-        kernels = ("repacked" if self.repacked else "as they come") + (
-            ", cached values in f16" if self.f16_values else ""
-        )
+        kernels = "repacked" if self.repacked else "as they come"
+        kernels += ", cached values in f16" * self.f16_values + ", routers row by row" * self.routers_by_row
         if not self.drafts:
             return f"{kernels}, one row at a time: {self.alone_because}"
         rows = self.granularity

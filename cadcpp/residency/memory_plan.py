@@ -234,10 +234,12 @@ def _budget(
 ) -> dict[str, Any]:
     """Everything but the verifier's weights: the contexts' shapes and what they take."""
     draft = draft if kernels.drafts else None
-    granularity = kernels.granularity
-    common: dict[str, Any] = {"n_prompt": n_prompt, "f16_values": kernels.f16_values}
-    mine = verifier_shape(n_ctx, rows, logits_all=logits_all, granularity=granularity, states=states, **common)
-    drafts = draft_shape(n_ctx, rows, states=draft_states(draft), **common) if draft else None
+    mine = verifier_shape(n_ctx, rows, n_prompt=n_prompt, logits_all=logits_all, kernels=kernels, states=states)
+    drafts = (
+        draft_shape(n_ctx, rows, n_prompt=n_prompt, states=draft_states(draft), f16_values=kernels.f16_values)
+        if draft
+        else None
+    )
     return {
         "verifier_shape": mine,
         "draft_shape": drafts,

@@ -97,9 +97,8 @@ def plan_session(
     most = int(np.flatnonzero(n_bytes - n_bytes[first] <= lendable)[-1])
     if not narrow.streams:
         return plan(rows=most), TreeBuffers.fixed(most)
-    states = narrow.verifier_shape.states
-    f16 = narrow.kernels.f16_values
-    wide = verifier_shape(config.n_ctx, most, granularity=narrow.kernels.granularity, states=states, f16_values=f16)
+    f16, states = narrow.kernels.f16_values, narrow.verifier_shape.states
+    wide = verifier_shape(config.n_ctx, most, kernels=narrow.kernels, states=states)
     wide_draft = draft_shape(config.n_ctx, most, states=draft_states(draft), f16_values=f16) if draft else None
     narrow = replace(narrow, verifier_shape=wide, draft_shape=wide_draft)
     return narrow, TreeBuffers(n_bytes[: most + 1], first, first)
@@ -140,8 +139,8 @@ def _bytes_by_rows(verifier: Header, draft: Header | None, plan: Plan, n_ctx: in
 
     def of(rows: int) -> int:
         n_draft = draft_shape(n_ctx, rows, states=draft_states(draft)).buffer_bytes(draft) if draft else 0
-        granularity, states = plan.kernels.granularity, plan.verifier_shape.states
-        return verifier_shape(n_ctx, rows, granularity=granularity, states=states).buffer_bytes(verifier) + n_draft
+        mine = verifier_shape(n_ctx, rows, kernels=plan.kernels, states=plan.verifier_shape.states)
+        return mine.buffer_bytes(verifier) + n_draft
 
     steps = np.arange(0, most + _STEP, _STEP)
     return np.interp(np.arange(most + 1), steps, [of(max(int(n), 1)) for n in steps])

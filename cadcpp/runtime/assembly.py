@@ -16,7 +16,8 @@ from cadcpp.gguf.validate import check_context
 from cadcpp.gguf.vocabulary import check_pair
 from cadcpp.link.traffic import NoWorkers
 from cadcpp.modes import Pin
-from cadcpp.native.context import Context, Watcher
+from cadcpp.native.context import Context
+from cadcpp.native.layer_reports import Watcher
 from cadcpp.native.model import Model
 from cadcpp.policy.base import NoDrafting, Policy
 from cadcpp.policy.cost_model import CostModel

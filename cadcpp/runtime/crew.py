@@ -104,8 +104,8 @@ class Crew:
         found = finish(
             lambda: find_granularity(
                 made,
-                repacked=False,
-                f16_values=mode.f16_values,
+                # Of routers it has its own products, which nobody here can change.
+                replace(mode, repacked=False, routers_by_row=False),
                 n_threads=n_threads,
                 spread=spread,
                 candidates=candidates,

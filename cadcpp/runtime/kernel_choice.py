@@ -39,7 +39,7 @@ def kernel_modes(config: SessionConfig, header: Header, n_bytes: int | None = No
         unchecked = KernelMode(exact=False, reason=_UNCHECKED, f16_values=f16)
         return KernelModes(kept=replace(unchecked, repacked=repacks), streamed=unchecked, snapshots=snapshots)
     n_threads = config.threads()
-    streamed = _mode(header, n_threads, repacked=False, f16_values=f16)
+    streamed = _streamed(header, n_threads, f16_values=f16)
     kept = _kept(header, n_threads, streamed) if repacks else streamed
     return KernelModes(kept=kept, streamed=streamed, snapshots=snapshots)
 
@@ -68,7 +68,8 @@ def _kept(header: Header, n_threads: int, plain: KernelMode) -> KernelMode:
     Where repacked passes have to be filled up, and that makes plain decoding dear, drafts would have to bring more than
     they do. There nothing is drafted, and rows are computed one at a time.
     """
-    repacked = _both(_mode(header, n_threads, repacked=True, f16_values=plain.f16_values), plain)
+    usual = KernelMode(repacked=True, f16_values=plain.f16_values, routers_by_row=plain.routers_by_row)
+    repacked = _both(_tried(header, n_threads, usual), plain)
     n_rows = repacked.granularity.whole(1)
     # Of a model with a state, text is evaluated again in passes of several rows after whatever is interrupted.
     if not repacked.exact or n_rows == 1 or state_blocks(header):
@@ -96,8 +97,20 @@ def _rank(mode: KernelMode) -> tuple[bool, int]:
     return not mode.exact, mode.granularity.whole(1)
 
 
-def _mode(header: Header, n_threads: int, *, repacked: bool, f16_values: bool) -> KernelMode:
-    mode, untried = KernelMode(repacked=repacked, f16_values=f16_values), ""
+def _streamed(header: Header, n_threads: int, *, f16_values: bool) -> KernelMode:
+    """The mode for weights as they come.
+
+    A mixture's routers are computed by row only where passes then take fewer rows, since each has to be waited for.
+    """
+    plain = _tried(header, n_threads, KernelMode(f16_values=f16_values))
+    if not header.number("expert_count") or (plain.exact and plain.granularity.whole(1) == 1):
+        return plain
+    return min(plain, _tried(header, n_threads, KernelMode(f16_values=f16_values, routers_by_row=True)), key=_rank)
+
+
+def _tried(header: Header, n_threads: int, mode: KernelMode) -> KernelMode:
+    """A mode as this machine is found to compute it."""
+    untried = ""
     try:
         found = [_granularity(sketch(header), n_threads, mode)]
     except (CadError, OSError) as error:  # a shape that a small model cannot have, or no room for it
@@ -113,11 +126,11 @@ def _mode(header: Header, n_threads: int, *, repacked: bool, f16_values: bool) -
 
 def _granularity(made: Sketch | StateSketch, n_threads: int, mode: KernelMode) -> Granularity | None:
     def find() -> list[int] | None:
-        found = find_granularity(made, repacked=mode.repacked, f16_values=mode.f16_values, n_threads=n_threads)
+        found = find_granularity(made, mode, n_threads=n_threads)
         return list(astuple(found)) if found else None
 
     candidates = [asdict(candidate) for candidate in CANDIDATES]
-    facts = "rows", _REVISION, candidates, made.to_dict(), n_threads, mode.repacked, *_cache_of(mode)
+    facts = "rows", _REVISION, candidates, made.to_dict(), n_threads, mode.repacked, *_unusual(mode)
     numbers = _remembered(facts, find)
     return Granularity(*numbers) if numbers else None
 
@@ -138,17 +151,12 @@ def same_with_all(header: Header, mode: KernelMode, counts: Sequence[int]) -> bo
 def _same_with_all(made: Sketch | StateSketch, mode: KernelMode, counts: Sequence[int]) -> bool:
     facts = "any threads", _REVISION, made.to_dict(), list(counts), mode.repacked, astuple(mode.granularity)
 
-    def find() -> bool:
-        return agrees_with_threads(
-            made, mode.granularity, repacked=mode.repacked, counts=counts, f16_values=mode.f16_values
-        )
-
-    return bool(_remembered((*facts, *_cache_of(mode)), find))
+    return bool(_remembered((*facts, *_unusual(mode)), lambda: agrees_with_threads(made, mode, counts=counts)))
 
 
-def _cache_of(mode: KernelMode) -> tuple[str, ...]:
-    """What is remembered of a cache that has not the usual types."""
-    return ("values in f16",) if mode.f16_values else ()
+def _unusual(mode: KernelMode) -> tuple[str, ...]:
+    """What is remembered of a mode that has not the usual cache, or routers as they come."""
+    return ("values in f16",) * mode.f16_values + ("routers by row",) * mode.routers_by_row
 
 
 def _cost(made: Sketch, n_rows: int, n_threads: int) -> float:

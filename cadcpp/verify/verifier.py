@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cadcpp.kv.state_cache import cache_of
-from cadcpp.native.context import Context, OnLayer
+from cadcpp.native.context import Context
+from cadcpp.native.layer_reports import OnLayer
 from cadcpp.native.sampler import Draw
 from cadcpp.telemetry.progress import Progress, within
 from cadcpp.tree.chains import Chains

@@ -17,7 +17,8 @@ from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.gguf.header import read_header
 from cadcpp.models.demo import DemoPair
-from cadcpp.native.context import Context, OnLayer
+from cadcpp.native.context import Context
+from cadcpp.native.layer_reports import OnLayer
 from cadcpp.residency.memory_plan import make_plan
 from cadcpp.runtime.session import Chunk, Session
 from cadcpp.util.byte_size import format_size

@@ -20,7 +20,6 @@ from cadcpp.runtime import assembly
 from cadcpp.runtime.kernel_choice import kernel_modes, same_with_all
 from cadcpp.runtime.session import Session
 from cadcpp.system.cpu import Threads
-from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.limits import TreeLimits
 from tests.support.vocab import random_text
 
@@ -107,14 +106,14 @@ def test_control_rounding_that_depends_on_threads_is_seen(
     tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = sketch(read_header(tiny("llama", type_name="Q8_0", n_embd=256, n_ff=512, n_head=4, n_head_kv=2)))
-    assert exactness.agrees_with_threads(made, Granularity(), repacked=False, counts=COUNTS)
+    assert exactness.agrees_with_threads(made, KernelMode(), counts=COUNTS)
     logits = Context.logits
 
     def rounded_by_threads(context: Context, n: int) -> NDArray[np.float32]:
         return np.nextafter(logits(context, n), np.float32(context.n_threads - 1))
 
     monkeypatch.setattr(Context, "logits", rounded_by_threads)
-    assert not exactness.agrees_with_threads(made, Granularity(), repacked=False, counts=COUNTS)
+    assert not exactness.agrees_with_threads(made, KernelMode(), counts=COUNTS)
 
 
 def test_what_passes_took_with_other_threads_counts_for_little() -> None:

@@ -58,7 +58,7 @@ def tiny_of(tiny: Callable[..., Path], architecture: str, kind: str) -> Path:
 @pytest.mark.parametrize("repacked", [False, True])
 def test_some_number_of_rows_is_exact(tiny: Callable[..., Path], architecture: str, kind: str, repacked: bool) -> None:
     made = sketch(read_header(tiny_of(tiny, architecture, kind)))
-    assert find_granularity(made, repacked=repacked, n_threads=1) is not None
+    assert find_granularity(made, KernelMode(repacked=repacked), n_threads=1) is not None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_it_is_tried_again_when_anything_changes(
 ) -> None:
     made = sketch(read_header(tiny_of(tiny, "llama", "F16")))
     tried = list[Sketch]()
-    monkeypatch.setattr(kernel_choice, "find_granularity", lambda made, **_: tried.append(made))
+    monkeypatch.setattr(kernel_choice, "find_granularity", lambda made, *_, **__: tried.append(made))
     kernel_choice._granularity(made, 2, KernelMode())
     kernel_choice._granularity(made, 2, KernelMode())
     assert len(tried) == 1
@@ -326,7 +326,7 @@ def test_the_context_is_filled_to_its_last_cell(verifier: Path, draft: Path) -> 
 
 
 def test_a_tree_has_no_more_leaves_than_there_are_sequences() -> None:
-    shape = verifier_shape(1024, 256, granularity=Granularity(2, 2, 16))
+    shape = verifier_shape(1024, 256, kernels=KernelMode(granularity=Granularity(2, 2, 16)))
     verifier = Verifier(cast(Any, SimpleNamespace(shape=shape)))
     assert verifier.room(TextState([1])) - 1 <= shape.n_seq < 255
 
@@ -335,7 +335,7 @@ def test_a_tree_has_no_more_leaves_than_there_are_sequences() -> None:
 def test_rows_that_fill_up_leave_nothing_behind(tiny: Callable[..., Path]) -> None:
     """Also if a pass is ended: the next one takes the same cells."""
     config = SessionConfig(n_ctx=64, n_threads=1, speculative="off", exact="strict")
-    with Session(tiny_of(tiny, "mixture", "Q8_0"), None, config) as session:
+    with Session(tiny_of(tiny, "llama", "F16"), None, config) as session:
         context = session.engine.verifier.context
         assert context.shape.granularity.padding > 0
         for _ in session.stream([5, 6, 7], GREEDY, 8):

@@ -13,9 +13,11 @@ from cadcpp.gguf.header import Tensor, read_header
 from cadcpp.gguf.sketch import F32, sketch
 from cadcpp.gguf.state_sketch import state_sketch
 from cadcpp.native import exactness
-from cadcpp.native.context import Context, OnLayer
+from cadcpp.native.context import Context
 from cadcpp.native.exactness import agrees, find_granularity
+from cadcpp.native.layer_reports import OnLayer
 from cadcpp.native.model import Model
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.runtime.kernel_choice import kernel_modes
 from cadcpp.tree.granularity import Granularity
 
@@ -107,7 +109,7 @@ def test_control_a_bit_of_a_state_is_seen(
             self.restore_state(state)
 
     with closing(Model(path, vocabulary=False)) as model:
-        right = find_granularity(made, repacked=False, n_threads=1)
+        right = find_granularity(made, KernelMode(), n_threads=1)
         assert right is not None and agrees(model, right, 1)
         monkeypatch.setattr(exactness, "_WALKS", ((48, 252),))
         assert agrees(model, right, 1)

@@ -19,7 +19,8 @@ from cadcpp.gguf.header import read_header
 from cadcpp.kv.saved_cache import load_cache, save_cache
 from cadcpp.kv.state_cache import cache_of
 from cadcpp.modes import Speculative
-from cadcpp.native.context import Context, OnLayer, Stopped
+from cadcpp.native.context import Context, Stopped
+from cadcpp.native.layer_reports import OnLayer
 from cadcpp.native.lib import api
 from cadcpp.native.snapshots import keeps_snapshots
 from cadcpp.ngram.predictor import NgramPredictor

@@ -20,7 +20,8 @@ from cadcpp.gguf.header import Header
 from cadcpp.llama.async_llama import AsyncLlama
 from cadcpp.llama.llama import Llama
 from cadcpp.modes import Speculative
-from cadcpp.native.context import Context, OnLayer
+from cadcpp.native.context import Context
+from cadcpp.native.layer_reports import OnLayer
 from cadcpp.residency.context_shape import ContextShape, wide_shape
 from cadcpp.residency.kernel_mode import KernelModes
 from cadcpp.residency.layout import lay_out

@@ -12,7 +12,7 @@ import pytest
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import read_header
 from cadcpp.models.probe import unreported
-from cadcpp.native import context
+from cadcpp.native import eval_callback, layer_reports
 from cadcpp.native.context import Stopped
 from cadcpp.residency.cursor_check import NO_LAYER, NO_ROUTER
 from cadcpp.residency.memory_plan import make_plan
@@ -45,7 +45,7 @@ def start(path: Path, ram: int | None) -> Session:
 
 def rename(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     for name in names:
-        monkeypatch.setattr(context, name, "renamed-{}")
+        monkeypatch.setattr(layer_reports, name, "renamed-{}")
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -113,7 +113,7 @@ def test_a_pass_that_is_stopped_says_nothing(
             return b""
 
         with monkeypatch.context() as patch:
-            patch.setattr(context, "tensor_name", end)
+            patch.setattr(eval_callback, "tensor_name", end)
             with pytest.raises(ends):
                 verifier.decode()
         verifier.resume()
@@ -137,7 +137,9 @@ def test_in_memory_nothing_rests_on_it(
 def test_the_command_says_it_on_stderr_and_in_its_figures(dense: Made, name: str) -> None:
     with closing(dense()) as session:
         path, ram = session.model.path, session.config.ram
-    code = f"from cadcpp.native import context; context._LAYER = {name!r}; from cadcpp.cli import main; main()"
+    code = (
+        f"from cadcpp.native import layer_reports; layer_reports._LAYER = {name!r}; from cadcpp.cli import main; main()"
+    )
     options = ["--ram", f"{ram}B", "--ctx", str(N_CTX), "--threads", "1", "--speculative", "off", "--json"]
     command = [sys.executable, "-c", code, "generate", "-m", str(path), *options, "-p", "hello", "-n", "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

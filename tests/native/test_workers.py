@@ -236,7 +236,9 @@ def test_passes_have_a_number_of_rows_that_every_machine_is_exact_with(
     """The second worker's verdict is among those that suit the first one's, and this machine's."""
     devices: list[Device] = []
 
-    def find(_made: object, *, spread: Spread, candidates: Sequence[Granularity], **_: object) -> Granularity:
+    def find(
+        _made: object, _kernels: object, *, spread: Spread, candidates: Sequence[Granularity], **_: object
+    ) -> Granularity:
         """The first worker wants 2 rows, the second 4."""
         devices.append(spread.devices[0])
         wanted = Granularity(2 << [*dict.fromkeys(devices)].index(spread.devices[0]))

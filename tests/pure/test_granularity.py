@@ -4,6 +4,7 @@ import pytest
 
 from cadcpp.policy.pass_cost import PassCost
 from cadcpp.residency.context_shape import MAX_SEQ, ContextShape, verifier_shape
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.tree.granularity import Granularity
 
 CASES = {
@@ -35,11 +36,11 @@ def test_a_coarser_number_suits_a_finer_one() -> None:
 
 @pytest.mark.parametrize("granularity", CASES)
 def test_a_context_has_room_for_what_fills_its_passes_up(granularity: Granularity) -> None:
-    shape = verifier_shape(1024, 64, granularity=granularity)
+    shape = verifier_shape(1024, 64, kernels=KernelMode(granularity=granularity))
     assert shape.cells >= shape.n_cells + granularity.padding and shape.sequences == shape.n_seq + granularity.padding
     assert shape.rows >= shape.n_batch and shape.rows % granularity.multiple == 0
     assert shape.outputs >= granularity.whole(shape.n_outputs)
-    assert verifier_shape(1024, 256, granularity=granularity).sequences <= MAX_SEQ
+    assert verifier_shape(1024, 256, kernels=KernelMode(granularity=granularity)).sequences <= MAX_SEQ
 
 
 def test_without_filling_up_a_context_is_as_it_was() -> None:

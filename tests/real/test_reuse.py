@@ -13,7 +13,8 @@ from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.draft.model_drafter import ModelDrafter
 from cadcpp.errors import ContextFull
 from cadcpp.models.demo import DemoPair
-from cadcpp.native.context import Context, OnLayer
+from cadcpp.native.context import Context
+from cadcpp.native.layer_reports import OnLayer
 from cadcpp.runtime.session import Chunk, Session
 from cadcpp.system.heap import trim_heap
 from cadcpp.tree.limits import TreeLimits
