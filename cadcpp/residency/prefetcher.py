@@ -70,7 +70,8 @@ class Prefetcher:
             self._queue.want(layer)
             start = time.perf_counter()
             self._waits_since = None if self._queue.ready else start
-            self.lock.notify_all()
+            if self._waits_since or not self._queue.idle:  # the other thread would take a core from those that compute
+                self.lock.notify_all()
             while self._running and not self._queue.error and not self._queue.ready:
                 self.lock.wait()
             self._waits_since, stop = None, time.perf_counter()

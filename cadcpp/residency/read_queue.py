@@ -76,8 +76,11 @@ class ReadQueue:
         """Drop what compute is past, ask for a chunk, take one that was asked for, or wait for a change."""
         if self._window and self._window[0].place <= self.at:
             return "drop"
-        if len(self.asked) < DEPTH and self._may_ask():
-            return "ask"
+        if len(self.asked) < DEPTH:
+            if self._must_plan:
+                self._plan(max(self.planned + 1, self.at[0]))
+            if self._may_ask():
+                return "ask"
         return "take" if self.asked else "wait"
 
     def ask(self) -> Extent:
@@ -121,12 +124,19 @@ class ReadQueue:
         self._upcoming.clear()
         self.planned = number - 1
 
+    @property
+    def idle(self) -> bool:
+        """Whether `next_step` would be to wait, where compute is by now."""
+        passed = bool(self._window) and self._window[0].place <= self.at
+        return not (passed or self.asked or self._must_plan or self._may_ask())
+
+    @property
+    def _must_plan(self) -> bool:
+        return not self.error and not self._upcoming and self.planned < self.at[0] + self._ahead
+
     def _may_ask(self) -> bool:
-        if self.error:
-            return False
-        if not self._upcoming and self.planned < self.at[0] + self._ahead:
-            self._plan(max(self.planned + 1, self.at[0]))
-        if not self._upcoming or self.paused:
+        """Whether the next chunk may be asked for, if there is one."""
+        if self.error or not self._upcoming or self.paused:
             return False
         read = self._upcoming[0]
         urgent = read.place <= self._wanted  # compute waits for it

@@ -139,3 +139,23 @@ def test_a_thread_that_fails_holds_nobody_up(caplog: pytest.LogCaptureFixture) -
         with reads.standing_still():
             pass
     assert "the kernel pages on its own" in caplog.text
+
+
+def test_where_nothing_is_streamed_the_reading_thread_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take a core from the threads that compute, once a layer."""
+    with running(Disk(), stay=True) as (reads, kept):
+        one_pass(reads)
+        one_pass(reads)
+        assert len(kept) == N_LAYERS
+        notify, woken, mine = reads.lock.notify_all, list[int](), threading.get_ident()
+
+        def noting() -> None:
+            woken.extend([1] * (threading.get_ident() == mine))
+            notify()
+
+        monkeypatch.setattr(reads.lock, "notify_all", noting)
+        reads.start_pass()
+        for layer in range(N_LAYERS):
+            reads.wait_for(layer)
+            reads.layer_done(layer)
+        assert len(woken) == 1  # for the order of the pass

@@ -1,5 +1,9 @@
 """What the pager does next, decided by hand: no thread, no file, no clock."""
 
+import random
+
+import pytest
+
 from cadcpp.errors import ModelError
 from cadcpp.residency.layout import Extent
 from cadcpp.residency.read_queue import DEPTH, ReadQueue, Step
@@ -20,13 +24,17 @@ def go(reads: ReadQueue, most: int = 99) -> list[Step]:
     steps: list[Step] = []
     while len(steps) < most and (step := reads.next_step()) != "wait":
         steps.append(step)
-        if step == "ask":
-            reads.ask()
-        elif step == "take":
-            reads.take()
-        else:
-            reads.free(reads.pop_passed())
+        do(reads, step)
     return steps
+
+
+def do(reads: ReadQueue, step: Step) -> None:
+    if step == "ask":
+        reads.ask()
+    elif step == "take":
+        reads.take()
+    else:
+        reads.free(reads.pop_passed())
 
 
 def begin(reads: ReadQueue) -> None:
@@ -144,3 +152,31 @@ def test_a_smaller_room_holds_from_then_on() -> None:
     reads = queue(room=3 * SIZE)
     reads.room = SIZE
     assert go(reads) == ["ask", "take"]
+
+
+@pytest.mark.parametrize("streamed", [STREAMED, []], ids=["streamed", "nothing streamed"])
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_it_is_idle_just_where_the_next_step_is_to_wait(streamed: list[Extent], ahead: bool, seed: int) -> None:
+    """So that nobody is woken for nothing; a plan that is to be made is something to do."""
+    rng, kept = random.Random(seed), [KEPT]
+    order = [*((chunk, False) for chunk in streamed), (KEPT, True)]
+    reads = ReadQueue(lambda: [read for read in order if not read[1] or kept], N_LAYERS, 2 * SIZE, ahead=ahead)
+    seen, waits = set[str](), 0
+    for _ in range(40):
+        begin(reads)
+        for layer in range(N_LAYERS):
+            reads.want(layer)
+            for _ in range(rng.randrange(9)):
+                idle, planned = reads.idle, reads.planned
+                step = reads.next_step()
+                seen.add(step)
+                waits += idle
+                assert not idle if planned != reads.planned else idle == (step == "wait")
+                if step == "take" and reads.asked[0].stays:
+                    kept.clear()
+                if step != "wait":
+                    do(reads, step)
+            reads.layer_done(layer)
+        reads.end_pass()
+    assert waits > 9 and seen == {"ask", "take", "wait", *(["drop"] if streamed else [])}
