@@ -45,6 +45,7 @@ _THREADS = 2
 _N_TEXT, _FEW = 300, 100  # tokens
 _SHORT = 128  # weights of a row, if the model is small
 _WRONG = "WRONG"
+_PLAIN, _REPACKED, _BY_ROW = KernelMode(), KernelMode(repacked=True), KernelMode(routers_by_row=True)
 _KINDS = (0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 30, 39)  # as ggml numbers them
 
 
@@ -54,7 +55,8 @@ def main() -> None:
     parser.add_argument("types", nargs="*", default=TYPES, metavar="TYPE")
     options = parser.parse_args()
     print(api.llama_print_system_info().decode())
-    print("\n| weights | dense | dense, repacked | mixture | mixture, repacked |\n|---|---|---|---|---|")
+    columns = ("weights", "dense", "dense, repacked", "mixture", "mixture, repacked", "mixture, routers row by row")
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     lines = []
     for line in rows(options.types, small=options.small):
         print(line, flush=True)
@@ -66,8 +68,9 @@ def rows(names: Iterable[str], *, small: bool = False) -> Iterator[str]:
     """Lines of the table."""
     kinds = {type_name(kind): kind for kind in _KINDS}
     for name in names:
-        made = sketches(kinds[name], small=small)
-        found = [_find(each, repacked, small) for each in made for repacked in (False, True)]
+        dense, mixture = sketches(kinds[name], small=small)
+        found = [_find(each, mode, small) for each in (dense, mixture) for mode in (_PLAIN, _REPACKED)]
+        found.append(_find(mixture, _BY_ROW, small))
         yield f"| {name.upper()} | {' | '.join(found)} |"
 
 
@@ -84,12 +87,12 @@ def sketches(kind: int, *, small: bool = False) -> tuple[Sketch, Sketch]:
     return dense, mixture
 
 
-def _find(made: Sketch, repacked: bool, small: bool) -> str:
-    if repacked and not has_kernels(made.output, (made.n_embd, made.n_ff)):
+def _find(made: Sketch, kernels: KernelMode, small: bool) -> str:
+    if kernels.repacked and not has_kernels(made.output, (made.n_embd, made.n_ff)):
         return "-"
     n_text = _FEW if small else _N_TEXT
-    found = find_granularity(made, KernelMode(repacked=repacked), n_threads=_THREADS, n_text=n_text)
-    holds = found is None or replays(_other(made, small), found, repacked=repacked, n_threads=_THREADS)
+    found = find_granularity(made, kernels, n_threads=_THREADS, n_text=n_text)
+    holds = not found or replays(_other(made, small), replace(kernels, granularity=found), n_threads=_THREADS)
     return _words(found) + ("" if holds else f", {_WRONG}")
 
 

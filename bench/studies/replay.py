@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from cadcpp.gguf.sketch import N_VOCAB, Sketch
 from cadcpp.native.context import Context
 from cadcpp.native.model import Model
-from cadcpp.residency.context_shape import ContextShape
-from cadcpp.tree.granularity import Granularity
+from cadcpp.residency.context_shape import verifier_shape
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.tree.token_tree import TokenTree
 from cadcpp.verify.text_state import TextState
 from cadcpp.verify.verifier import Verifier
@@ -22,13 +23,13 @@ _SIZES = ((1, 7), (20, 33), (61, 48))  # tokens of a text, rows of its tree
 _PATHS = 8  # of a tree, that are computed again
 
 
-def replays(made: Sketch, granularity: Granularity, *, repacked: bool, n_threads: int) -> bool:
+def replays(made: Sketch, kernels: KernelMode, *, n_threads: int) -> bool:
     """Whether all trees do in a model like the sketch, to the last bit."""
     with tempfile.TemporaryDirectory() as folder:
         made.write(path := Path(folder) / "model.gguf")
-        shape = ContextShape(n_cells=256, n_batch=128, n_outputs=64, n_seq=64, granularity=granularity)
+        shape = replace(verifier_shape(256, 64, kernels=kernels), n_batch=128)
         with (
-            closing(Model(path, vocabulary=False, repacked=repacked)) as model,
+            closing(Model(path, vocabulary=False, repacked=kernels.repacked)) as model,
             closing(Context(model, shape, n_threads)) as context,
         ):
             return all(_replays(context, *sizes) for sizes in _SIZES)

@@ -24,7 +24,8 @@ _N_ROWS = 32  # different rows of a matrix, which repeat
 MOST_EXPERTS, MOST_USED = 8, 4
 _MOST_HEAD = 1024
 _NO_HEAD = 64  # size of heads for a model without attention
-_OTHER = re.compile(r"conv1d|conv\.weight|norm")
+_OTHER = re.compile(r"conv1d|conv\.weight|norm|_embd|^output\.")
+_EXPERTS = "exps"  # in the names of matrices of which rows use some
 _ENDS = ("attn_output.weight", "ffn_down.weight", "ffn_down_exps.weight")
 
 
@@ -89,8 +90,8 @@ def sketch(header: Header) -> Sketch:
     if not 0 < head_size <= _MOST_HEAD or not 0 < value_size <= _MOST_HEAD or not 0 < n_embd:
         raise ModelError(f"{header.path} has heads of {head_size} and {value_size}, in a width of {n_embd}")
     matrices = [t for t in header.tensors if _is_matrix(t)]
-    experts = [t for t in matrices if t.shape[2] > 1]
-    dense = [t for t in matrices if t.shape[2] == 1 and "ffn_gate_inp" not in t.name]
+    experts = [t for t in matrices if _EXPERTS in t.name]
+    dense = [t for t in matrices if _EXPERTS not in t.name and "ffn_gate_inp" not in t.name]
     inner, outer = _split(dense, n_embd)
     expert_inner, expert_outer = _split(experts, n_embd)
     n_experts = header.number("expert_count") if experts else 0
@@ -114,9 +115,12 @@ def sketch(header: Header) -> Sketch:
 
 
 def _is_matrix(tensor: Tensor) -> bool:
-    """Whether a layer multiplies with it; convolutions and norms have two dimensions as well."""
+    """Whether rows are multiplied with it on their way to the last layer's end, in a layer or before the first one.
+
+    Convolutions, norms and embeddings have two dimensions as well.
+    """
     name = tensor.name
-    return name.startswith("blk.") and tensor.shape[1] > 1 and ".weight" in name and not _OTHER.search(name)
+    return tensor.shape[1] > 1 and ".weight" in name and not _OTHER.search(name)
 
 
 def _split(tensors: Iterable[Tensor], n_embd: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -7,6 +7,7 @@ kernels for a single row are used for each.
 """
 
 import ctypes
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ class _Product:
             return False
         self.seen = True
         node = TensorStruct.from_address(tensor)
-        if node.shape[1] < 2:
+        if _n_rows(node) < 2:
             return False
         self._changed = node, TensorStruct.from_buffer_copy(node)
         self._rows = _batched(TensorStruct.from_address(node.sources[1]))
@@ -88,9 +89,12 @@ class _Product:
 
 def _batched(rows: TensorStruct) -> TensorStruct:
     """A tensor with the same numbers, of which each row is a matrix of its own."""
-    batched = TensorStruct.from_buffer_copy(rows)
-    length, n, _, _ = rows.shape
-    size, stride, whole, _ = rows.strides
-    batched.shape = (length, 1, n, 1)
-    batched.strides = (size, stride, stride, whole)
+    batched, n = TensorStruct.from_buffer_copy(rows), _n_rows(rows)
+    size, stride = rows.strides[:2]
+    batched.shape = (rows.shape[0], 1, n, 1)
+    batched.strides = (size, stride, stride, n * stride)
     return batched
+
+
+def _n_rows(tensor: TensorStruct) -> int:
+    return math.prod(tensor.shape[1:])

@@ -42,6 +42,8 @@ class TensorStruct(ctypes.Structure):
         ("view_offset", _size),
         ("data", _pointer),
         ("name", ctypes.c_char * _N_NAME),
+        ("extra", _pointer),
+        ("padding", ctypes.c_char * 8),
     )
 
 

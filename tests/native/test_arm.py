@@ -15,7 +15,7 @@ from tests.support.arm.outcome import kept, run
 from tests.support.arm.parts import CELLS, QUICK, WHOLE, Part
 from tests.support.arm.processors import PROCESSORS, Processor
 
-ROW = "| weights | a | b | c | d |\n| Q8_0 | any | - | x2/16 | x4 |\n"
+ROW = "| weights | a | b | c | d | e |\n| Q8_0 | any | - | x2/16 | x4 | 2+ |\n"
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_the_table_has_what_parts_said_and_gaps_where_there_is_none(monkeypatch:
     cells = tuple(Part(name, ("cell.py",), ()) for name in ("q8_0", "q4_0"))
     monkeypatch.setattr(table, "CELLS", cells)
     run(PROCESSORS[1], cells[0])
-    assert list(table.lines())[2:] == ["| Q8_0 |  | any, -; x2/16, x4 |  |  |", "| Q4_0 |  |  |  |  |"]
+    assert list(table.lines())[2:] == ["| Q8_0 |  | any, -; x2/16, x4, 2+ |  |  |", "| Q4_0 |  |  |  |  |"]
 
 
 def test_parts_have_names_of_their_own_and_files_that_are_there() -> None:

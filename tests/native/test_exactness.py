@@ -88,6 +88,29 @@ def test_a_sketch_has_the_types_and_the_odd_ends_of_its_model(tiny: Callable[...
     )
 
 
+F16 = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("per_layer_model_proj.weight", (256, 512, 1, 1)),  # of Gemma's that have embeddings in every layer
+        ("altup_proj.weight", (256, 256, 3, 1)),
+        ("blk.0.attn_k_b.weight", (128, 256, 4, 1)),  # of attention with latent keys
+    ],
+)
+@pytest.mark.parametrize("architecture", ["llama", "mixture"])
+def test_a_sketch_has_all_that_rows_are_multiplied_with(
+    tiny: Callable[..., Path], architecture: str, name: str, shape: tuple[int, ...]
+) -> None:
+    """Floats among quantized matrices are what other numbers of rows have other kernels for."""
+    header = read_header(tiny_of(tiny, architecture, "Q8_0"))
+    plain = sketch(header)
+    odd = replace(header, tensors=(*header.tensors, replace(header.tensors[0], name=name, shape=shape, type=F16)))
+    assert F16 in sketch(odd).outer and F16 not in plain.outer
+    assert (sketch(odd).expert_inner, sketch(odd).expert_outer) == (plain.expert_inner, plain.expert_outer)
+
+
 def test_repacking_is_of_matrices_only(tiny: Callable[..., Path]) -> None:
     names = repackable(read_header(tiny_of(tiny, "llama", "Q4_0")))
     assert names and all("_norm" not in name and "_embd" not in name for name in names)

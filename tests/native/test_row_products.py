@@ -131,11 +131,15 @@ def test_a_mixture_that_is_streamed_needs_no_second_row(mixture: Path) -> None:
 
 
 @on_x86
-def test_where_tensors_are_laid_out_in_another_way_passes_are_filled_up(
-    mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("other", ["layout", "name"])
+def test_where_llama_cpp_is_another_passes_are_filled_up(
+    mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(row_products, "is_laid_out", lambda: False)
+    if other == "layout":
+        monkeypatch.setattr(row_products, "is_laid_out", lambda: False)
+    else:
+        monkeypatch.setitem(row_products._PRODUCTS, "ffn_gate_inp", ("renamed-{}",))
     streamed = kernel_modes(SessionConfig(), read_header(mixture)).streamed
     assert streamed.exact and not streamed.routers_by_row and streamed.granularity.whole(1) == 2
 

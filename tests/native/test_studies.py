@@ -33,6 +33,7 @@ from bench.studies.soak_request import Reply, Request
 from cadcpp.cli import main as cli
 from cadcpp.config import SamplingConfig
 from cadcpp.residency import states
+from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.tree.granularity import Granularity
 
 CHAT = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
@@ -167,14 +168,15 @@ def test_an_exact_number_of_rows_is_tried_again_on_trees(
     monkeypatch.setattr("sys.argv", ["exactness", "q4_0"])
     with pytest.raises(SystemExit, match="True"):
         exactness.main()
-    dense, _, mixture, _ = capsys.readouterr().out.splitlines()[-1].split(" | ")[1:]
+    dense, _, mixture, *_ = capsys.readouterr().out.splitlines()[-1].split(" | ")[1:]
     assert "WRONG" in mixture and "WRONG" not in dense
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="one row alone is computed alike elsewhere")
 def test_control_trees_of_f16_do_not_replay_row_by_row() -> None:
     dense, _mixture = exactness.sketches(kind=1)
-    found = [replays(dense, Granularity(least), repacked=False, n_threads=1) for least in (1, 2)]
+    modes = [KernelMode(granularity=Granularity(least)) for least in (1, 2)]
+    found = [replays(dense, mode, n_threads=1) for mode in modes]
     assert found == [False, True]
 
 

@@ -18,8 +18,8 @@ def lines() -> Iterator[str]:
 
 
 def _cell(processor: Processor, part: Part) -> str:
-    """Dense, dense repacked; mixture, mixture repacked."""
+    """Dense, dense repacked; mixture, mixture repacked, mixture with its routers row by row."""
     outcome = kept(processor, part)
-    cells = rf"^\| {part.name.upper()} " + 4 * r"\| (.+) " + r"\|$"
+    cells = rf"^\| {part.name.upper()} " + 5 * r"\| (.+) " + r"\|$"
     row = outcome and re.search(cells, outcome.said, re.MULTILINE)
-    return "{}, {}; {}, {}".format(*row.groups()) if row else ""
+    return "{}, {}; {}, {}, {}".format(*row.groups()) if row else ""
