@@ -27,7 +27,7 @@ class _Tapped(Context):
     """A context that keeps what its last pass gave to the feed-forward networks."""
 
     def _listeners(self) -> dict[bytes, Listener]:
-        self._taps = [_Tap() for _ in range(self.model.n_layer)]
+        self._taps = [Tap() for _ in range(self.model.n_layer)]
         return {_INPUT.format(layer).encode(): tap for layer, tap in enumerate(self._taps)}
 
     def inputs(self, text: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -39,11 +39,10 @@ class _Tapped(Context):
         return np.stack([tap.values.reshape(len(text), -1) for tap in self._taps])
 
 
-class _Tap:
-    values = np.zeros(0, np.float32)
+class Tap(Listener):
+    """Keeps the numbers of a node of the last pass, which are floats."""
 
-    def begins(self, _tensor: int) -> bool:
-        return True
+    values = np.zeros(0, np.float32)
 
     def done(self, tensor: int) -> None:
         self.values = read_tensor(tensor).view(np.float32)

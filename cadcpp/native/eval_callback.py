@@ -1,19 +1,20 @@
 """ggml's callback between the nodes of a graph: who is told of which."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
 
 from cadcpp.native.lib import api
 from cadcpp.native.tensor import tensor_name
 
 
-class Listener(Protocol):
+class Listener(ABC):
     """Is told of one node of a graph, in every pass that has it."""
 
-    def begins(self, tensor: int) -> bool:
+    def begins(self, _tensor: int) -> bool:
         """It is about to be computed, with others before it; whether to be told when it is done, which takes time."""
-        ...
+        return True
 
+    @abstractmethod
     def done(self, tensor: int) -> None: ...
 
 

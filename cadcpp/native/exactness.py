@@ -61,7 +61,8 @@ def find_granularity(
     with closing(scratch_file()) as file:
         made.write(file.path)
         with closing(Model(file.path, vocabulary=False, repacked=kernels.repacked, spread=spread)) as model:
-            return next((g for g in candidates if agrees(model, g, n_threads, n_text, kernels)), None)
+            tried = ((each, replace(kernels, granularity=each)) for each in candidates)
+            return next((found for found, mode in tried if agrees(model, mode, n_threads, n_text)), None)
 
 
 def agrees_with_threads(made: Sketch | StateSketch, kernels: KernelMode, *, counts: Sequence[int]) -> bool:
@@ -73,19 +74,13 @@ def agrees_with_threads(made: Sketch | StateSketch, kernels: KernelMode, *, coun
         made.write(file.path)
         with closing(Model(file.path, vocabulary=False, repacked=kernels.repacked)) as model:
             for shape in _shapes(model, kernels):
-                with closing(Context(model, replace(shape, granularity=kernels.granularity), counts[0])) as context:
+                with closing(Context(model, shape, counts[0])) as context:
                     if not all(_Trial(context, asked).agrees_with_threads(counts) for asked in _asked(shape)):
                         return False
     return True
 
 
-def agrees(
-    model: Model,
-    granularity: Granularity,
-    n_threads: int,
-    n_text: int = _N_TEXT,
-    kernels: KernelMode = KernelMode(),  # noqa: B008 - frozen
-) -> bool:
+def agrees(model: Model, kernels: KernelMode, n_threads: int, n_text: int = _N_TEXT) -> bool:
     """Whether a text has the same logits and the same last hidden states in passes of all sizes, and in trees.
 
     With states, it has to have them whether or not llama.cpp keeps snapshots. A text of fewer than 300 tokens is
@@ -93,14 +88,19 @@ def agrees(
     """
     expected: dict[_Asked, _Found] = {}
     for shape in _shapes(model, kernels):
-        with closing(Context(model, replace(shape, granularity=granularity), n_threads)) as context:
+        with closing(Context(model, shape, n_threads)) as context:
             if not all(_Trial(context, asked, n_text).agrees(expected) for asked in _asked(shape)):
                 return False
     return True
 
 
 def _shapes(model: Model, kernels: KernelMode) -> Iterator[ContextShape]:
-    common = replace(_SHAPE, f16_values=kernels.f16_values, routers_by_row=kernels.routers_by_row)
+    common = replace(
+        _SHAPE,
+        granularity=kernels.granularity,
+        f16_values=kernels.f16_values,
+        routers_by_row=kernels.routers_by_row,
+    )
     if not state_bytes(model.header):
         yield common
         return

@@ -52,19 +52,17 @@ class LayerReports:
         """By the names of nodes. What workers compute is not here, and to ask for it would cost a round trip."""
         architecture = self.model.header.architecture
         name = next((_OTHER_LAYER[start] for start in _OTHER_LAYER if architecture.startswith(start)), _LAYER)
+        n_experts, n_used = (self.model.header.number(f"expert_{s}") for s in ("count", "used_count"))
         for layer in range(self.model.n_here):
             yield name.format(layer).encode(), _Layer(self, layer)
-            if self.model.header.number("expert_count"):
-                yield _ROUTER.format(layer).encode(), _Router(self, layer)
+            if n_experts:
+                yield _ROUTER.format(layer).encode(), _Router(self, layer, n_experts, n_used)
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(Listener):
     reports: LayerReports
     layer: int
-
-    def begins(self, _tensor: int) -> bool:
-        return True
 
     def done(self, _tensor: int) -> None:
         reports = self.reports
@@ -75,16 +73,14 @@ class _Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Router:
+class _Router(Listener):
     reports: LayerReports
     layer: int
-
-    def begins(self, _tensor: int) -> bool:
-        return True
+    n_experts: int
+    n_used: int
 
     def done(self, tensor: int) -> None:
-        model, (n_rows, n_asked) = self.reports.model, self.reports.own
-        n_experts, n_used = (model.header.number(f"expert_{s}") for s in ("count", "used_count"))
-        order = read_tensor(tensor).reshape(-1, n_experts)  # a row's experts, the best first
-        n_own = n_asked if self.layer == model.n_layer - 1 else n_rows  # the last layer has no others
-        self.reports.watcher.experts_chosen(self.layer, order[:, :n_used], min(n_own, len(order)))
+        reports, (n_rows, n_asked) = self.reports, self.reports.own
+        order = read_tensor(tensor).reshape(-1, self.n_experts)  # a row's experts, the best first
+        n_own = n_asked if self.layer == reports.model.n_layer - 1 else n_rows  # the last layer has no others
+        reports.watcher.experts_chosen(self.layer, order[:, : self.n_used], min(n_own, len(order)))

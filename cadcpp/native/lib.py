@@ -5,6 +5,7 @@ import importlib
 import os
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,18 @@ if TYPE_CHECKING:
 else:
     api = _api
 
-__all__ = ["api", "last_error", "library_files", "listening"]
+Signatures = Mapping[str, tuple[Any, Sequence[Any]]]  # of functions: what they give, and what they take
+
+__all__ = ["Signatures", "api", "declared", "last_error", "library_files", "listening"]
+
+
+def declared(signatures: Signatures) -> Any:
+    """llama.cpp's library with all that it was linked with, of which these functions can be called."""
+    library = api._lib
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
 
 
 def library_files() -> list[Path]:

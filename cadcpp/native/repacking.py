@@ -3,22 +3,23 @@
 import ctypes
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from cadcpp.gguf.ggml_base import block_size
 from cadcpp.gguf.header import Header, Tensor
-from cadcpp.native.lib import api
-from cadcpp.native.tensor import F32, TensorStruct, new_tensors
+from cadcpp.gguf.sketch import F32
+from cadcpp.native.lib import Signatures, declared
+from cadcpp.native.tensor import TensorStruct, new_tensors
 
 # By name, since some virtual machines announce the units that another such type, AMX, needs without having them.
 _NAME = b"CPU_REPACK"
 _CPU, _N_ROWS = 0, 4
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 _pointer = ctypes.c_void_p
-_SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
+_SIGNATURES: Signatures = {
     "ggml_backend_cpu_buffer_type": (_pointer, ()),
     "ggml_backend_dev_by_type": (_pointer, (ctypes.c_int,)),
     "ggml_backend_dev_backend_reg": (_pointer, (_pointer,)),
@@ -106,11 +107,7 @@ def _empty_buffer() -> Iterator[int]:
 
 @cache
 def _library() -> Any:
-    library = api._lib  # with all that it was linked with
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+    return declared(_SIGNATURES)
 
 
 def _cpu() -> int:

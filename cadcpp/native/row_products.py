@@ -46,18 +46,13 @@ class RowProducts:
 
     def end_pass(self) -> list[str]:
         """A pass is over. Gives the names of products that it had not, although their matrices are there."""
-        for product in self._products:
-            product.restore()
-        missing = [product.names[0] for product in self._products if not product.seen]
-        for product in self._products:
-            product.seen = False
-        return missing
+        return [product.names[0] for product in self._products if not product.end_pass()]
 
 
 @dataclass(eq=False)
-class _Product:
+class _Product(Listener):
     names: tuple[str, ...]
-    seen: bool = False
+    _seen: bool = False  # in this pass
     _changed: tuple[TensorStruct, TensorStruct] | None = None  # the node, and a copy of it as it was
     _rows: TensorStruct | None = None
 
@@ -65,7 +60,7 @@ class _Product:
         """Of several rows make a batch of single ones; what follows must see them as they were, and so has to wait."""
         if not is_product(tensor):
             return False
-        self.seen = True
+        self._seen = True
         node = TensorStruct.from_address(tensor)
         if _n_rows(node) < 2:
             return False
@@ -77,9 +72,15 @@ class _Product:
         return True
 
     def done(self, _tensor: int) -> None:
-        self.restore()
+        self._restore()
 
-    def restore(self) -> None:
+    def end_pass(self) -> bool:
+        """Whether the pass had it."""
+        self._restore()
+        seen, self._seen = self._seen, False
+        return seen
+
+    def _restore(self) -> None:
         """What was changed is as before; llama.cpp may use a graph again."""
         if self._changed is not None:
             node, before = self._changed

@@ -1,12 +1,12 @@
 """llama.cpp's RPC backend: its server, and the devices that stand for workers."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from cadcpp.errors import ConfigError
-from cadcpp.native.lib import api
+from cadcpp.native.lib import Signatures, api, declared
 
 _REBUILD = (
     'CMAKE_ARGS="-DGGML_RPC=ON" pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python '
@@ -14,7 +14,7 @@ _REBUILD = (
 )
 _CPU = 0
 _pointer = ctypes.c_void_p
-_SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
+_SIGNATURES: Signatures = {
     "ggml_backend_dev_by_type": (_pointer, (ctypes.c_int,)),
     "ggml_backend_get_device": (_pointer, (_pointer,)),
     "ggml_backend_free": (None, (_pointer,)),
@@ -82,8 +82,4 @@ class Spread:
 
 def _library() -> Any:
     check_rpc()
-    library = api._lib  # with all that it was linked with
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+    return declared(_SIGNATURES)

@@ -1,29 +1,36 @@
 """ggml's tensors: as they lie in memory, as a callback is given them, and new ones without data."""
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cadcpp.native.lib import api
+from cadcpp.gguf.sketch import F32
+from cadcpp.native.lib import Signatures, declared
 
-F32 = 0
-_N_NAME = 64
 _pointer, _size, _long = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
-_SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("size", _size), ("buffer", _pointer), ("no_alloc", ctypes.c_bool))
+
+
+_SIGNATURES: Signatures = {
     "ggml_get_name": (ctypes.c_char_p, (_pointer,)),
     "ggml_op_desc": (ctypes.c_char_p, (_pointer,)),
     "ggml_nbytes": (_size, (_pointer,)),
     "ggml_backend_tensor_get": (None, (_pointer, _pointer, _size, _size)),
+    "ggml_init": (_pointer, (_InitParams,)),
     "ggml_new_tensor": (_pointer, (_pointer, ctypes.c_int, ctypes.c_int, ctypes.POINTER(_long))),
     "ggml_mul_mat": (_pointer, (_pointer, _pointer, _pointer)),
     "ggml_mul_mat_id": (_pointer, (_pointer, _pointer, _pointer, _pointer)),
     "ggml_free": (None, (_pointer,)),
 }
+_library = declared(_SIGNATURES)
+tensor_name = _library.ggml_get_name
 
 
 class TensorStruct(ctypes.Structure):
@@ -41,25 +48,20 @@ class TensorStruct(ctypes.Structure):
         ("view_source", _pointer),
         ("view_offset", _size),
         ("data", _pointer),
-        ("name", ctypes.c_char * _N_NAME),
+        ("name", ctypes.c_char * 64),
         ("extra", _pointer),
         ("padding", ctypes.c_char * 8),
     )
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = (("size", _size), ("buffer", _pointer), ("no_alloc", ctypes.c_bool))
 
 
 class New:
     """Makes tensors without data."""
 
     def __init__(self) -> None:
-        library.ggml_init.restype, library.ggml_init.argtypes = _pointer, (_InitParams,)
-        self.context = library.ggml_init(_InitParams(1 << 16, None, True))
+        self.context = _library.ggml_init(_InitParams(1 << 16, None, True))
 
     def __call__(self, kind: int, *shape: int) -> int:
-        return int(library.ggml_new_tensor(self.context, kind, len(shape), (_long * len(shape))(*shape)))
+        return int(_library.ggml_new_tensor(self.context, kind, len(shape), (_long * len(shape))(*shape)))
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def new_tensors() -> Iterator[New]:
     try:
         yield new
     finally:
-        library.ggml_free(new.context)
+        _library.ggml_free(new.context)
 
 
 @cache
@@ -77,7 +79,7 @@ def is_laid_out() -> bool:
     """Whether the library has tensors as `TensorStruct` says: seen at a product of two that have no data."""
     with new_tensors() as new:
         weights, rows = new(F32, 5, 7), new(F32, 5, 3)
-        product = library.ggml_mul_mat(new.context, weights, rows)
+        product = _library.ggml_mul_mat(new.context, weights, rows)
         found = TensorStruct.from_address(product)
         return (
             (found.kind, list(found.shape), list(found.strides)) == (F32, [7, 3, 1, 1], [4, 28, 84, 84])
@@ -88,23 +90,11 @@ def is_laid_out() -> bool:
 
 def is_product(tensor: int) -> bool:
     """Whether it is that of a matrix."""
-    return bool(library.ggml_op_desc(tensor) == b"MUL_MAT")
+    return bool(_library.ggml_op_desc(tensor) == b"MUL_MAT")
 
 
 def read_tensor(tensor: int) -> NDArray[np.int32]:
     """The numbers of a contiguous int32 tensor, flat."""
-    values = np.empty(library.ggml_nbytes(tensor) // 4, np.int32)
-    library.ggml_backend_tensor_get(tensor, values.ctypes.data, 0, values.nbytes)
+    values = np.empty(_library.ggml_nbytes(tensor) // 4, np.int32)
+    _library.ggml_backend_tensor_get(tensor, values.ctypes.data, 0, values.nbytes)
     return values
-
-
-def _library() -> Any:
-    loaded = api._lib  # with all that it was linked with
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(loaded, name)
-        function.restype, function.argtypes = result, arguments
-    return loaded
-
-
-library = _library()
-tensor_name = library.ggml_get_name

@@ -74,7 +74,7 @@ class ReadQueue:
 
     def next_step(self) -> Step:
         """Drop what compute is past, ask for a chunk, take one that was asked for, or wait for a change."""
-        if self._window and self._window[0].place <= self.at:
+        if self._has_passed:
             return "drop"
         if len(self.asked) < DEPTH:
             if self._must_plan:
@@ -82,6 +82,11 @@ class ReadQueue:
             if self._may_ask():
                 return "ask"
         return "take" if self.asked else "wait"
+
+    @property
+    def idle(self) -> bool:
+        """Whether `next_step` would be to wait, where compute is by now."""
+        return not (self._has_passed or self.asked or self._must_plan or self._may_ask())
 
     def ask(self) -> Extent:
         """The next chunk, which is asked for from now on."""
@@ -99,7 +104,7 @@ class ReadQueue:
     def pop_passed(self) -> list[Extent]:
         """The chunks that compute is past; their room is not free before `free` says so."""
         passed = []
-        while self._window and self._window[0].place <= self.at:
+        while self._has_passed:
             passed.append(self._window.popleft().chunk)
         return passed
 
@@ -125,10 +130,9 @@ class ReadQueue:
         self.planned = number - 1
 
     @property
-    def idle(self) -> bool:
-        """Whether `next_step` would be to wait, where compute is by now."""
-        passed = bool(self._window) and self._window[0].place <= self.at
-        return not (passed or self.asked or self._must_plan or self._may_ask())
+    def _has_passed(self) -> bool:
+        """Whether compute is past the first chunk of the window."""
+        return bool(self._window) and self._window[0].place <= self.at
 
     @property
     def _must_plan(self) -> bool:

@@ -72,7 +72,8 @@ def test_control_rows_one_by_one_are_not_enough(tiny: Callable[..., Path], tmp_p
     sketch(read_header(tiny_of(tiny, architecture, "Q8_0"))).write(path := tmp_path / "sketch.gguf")
     model = Model(path, vocabulary=False)
     try:
-        assert not agrees(model, Granularity(), 1) and agrees(model, Granularity(16, 16, 16), 1)
+        whole = KernelMode(granularity=Granularity(16, 16, 16))
+        assert not agrees(model, KernelMode(), 1) and agrees(model, whole, 1)
     finally:
         model.close()
 

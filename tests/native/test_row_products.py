@@ -15,6 +15,7 @@ from cadcpp.config import SessionConfig
 from cadcpp.errors import NativeError
 from cadcpp.gguf.header import read_header
 from cadcpp.native import row_products, tensor
+from cadcpp.native.activations import Tap
 from cadcpp.native.context import Context, Stopped
 from cadcpp.native.eval_callback import Listener
 from cadcpp.native.model import Model
@@ -36,21 +37,11 @@ def mixture(tiny: Callable[..., Path]) -> Path:
     return tiny("mixture", type_name="Q8_0", n_embd=256)
 
 
-class Scores:
-    """What a router says of each row, which quantized weights after it hide."""
-
-    values = np.zeros(0, np.float32)
-
-    def begins(self, _tensor: int) -> bool:
-        return True
-
-    def done(self, node: int) -> None:
-        self.values = tensor.read_tensor(node).view(np.float32)
-
-
 class Tapped(Context):
+    """Keeps what routers say of each row, which quantized weights after them hide."""
+
     def _listeners(self) -> dict[bytes, Listener]:
-        self.scores = [Scores() for _ in range(self.model.n_layer)]
+        self.scores = [Tap() for _ in range(self.model.n_layer)]
         named = {f"ffn_moe_probs-{layer}".encode(): scores for layer, scores in enumerate(self.scores)}
         return super()._listeners() | named
 

@@ -109,8 +109,10 @@ def test_control_a_bit_of_a_state_is_seen(
             self.restore_state(state)
 
     with closing(Model(path, vocabulary=False)) as model:
-        right = find_granularity(made, KernelMode(), n_threads=1)
-        assert right is not None and agrees(model, right, 1)
+        found = find_granularity(made, KernelMode(), n_threads=1)
+        assert found is not None
+        right = KernelMode(granularity=found)
+        assert agrees(model, right, 1)
         monkeypatch.setattr(exactness, "_WALKS", ((48, 252),))
         assert agrees(model, right, 1)
         monkeypatch.setattr(Context, "decode", leaving_another)
@@ -129,5 +131,5 @@ def test_snapshots_are_tried_as_well(
 
     monkeypatch.setattr(Context, "__init__", noting)
     with closing(Model(path, vocabulary=False)) as model:
-        assert agrees(model, Granularity(2), 1)
+        assert agrees(model, KernelMode(granularity=Granularity(2)), 1)
     assert len(seen) == 2 and 0 in seen
