@@ -24,7 +24,8 @@ def try_model(path: Path, cache_values: CacheValues) -> Iterator[Finding]:
     """The kernels as they were tried on a small model like it, then the model itself."""
     header = read_header(path)
     check_generative(header)
-    config = SessionConfig(n_ctx=_N_CTX, fallback="none", tree=TreeLimits(max_size=_ROWS), cache_values=cache_values)
+    limits = TreeLimits(max_size=_ROWS)
+    config = SessionConfig(n_ctx=_N_CTX, fallback="none", tree=limits, cache_values=cache_values).with_threads()
     modes = foreseen_modes(config, header)
     yield _kernels("in memory", modes.kept)
     yield _kernels("streamed", modes.streamed)

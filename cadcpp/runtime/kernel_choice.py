@@ -46,6 +46,7 @@ def kernel_modes(config: SessionConfig, header: Header, n_bytes: int | None = No
 
 def foreseen_modes(config: SessionConfig, header: Header) -> KernelModes:
     """The modes of sessions in which all weights stay in memory with room to spare, and of those that stream some."""
+    config = config.with_threads()  # once, since it depends on what else runs
     modes = kernel_modes(config, header)
     if config.cache_values == "auto" and same_with_f16_values(config, header, modes.kept):
         return replace(modes, kept=replace(modes.kept, f16_values=True))

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from cadcpp import config as configuration
 from cadcpp import errors
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.gguf.header import read_header
@@ -22,10 +23,11 @@ from cadcpp.native.model import Model
 from cadcpp.native.repacking import has_kernels, repackable
 from cadcpp.native.row_cost import relative_cost
 from cadcpp.residency.context_shape import verifier_shape
-from cadcpp.residency.kernel_mode import KernelMode
+from cadcpp.residency.kernel_mode import KernelMode, KernelModes
 from cadcpp.runtime import kernel_choice, machine_file
-from cadcpp.runtime.kernel_choice import kernel_modes
+from cadcpp.runtime.kernel_choice import foreseen_modes, kernel_modes
 from cadcpp.runtime.session import Session
+from cadcpp.system.cpu import Threads
 from cadcpp.telemetry.stats import Stats
 from cadcpp.tree.granularity import Granularity
 from cadcpp.tree.limits import TreeLimits
@@ -122,17 +124,31 @@ def test_repacking_is_of_matrices_only(tiny: Callable[..., Path]) -> None:
 
 def test_a_verdict_is_kept_and_used(tiny: Callable[..., Path], memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = read_header(tiny_of(tiny, "llama", "F16"))
-    found = kernel_modes(SessionConfig(), header)
+    found = kernel_modes(SessionConfig(n_threads=2), header)
     monkeypatch.setattr(kernel_choice, "find_granularity", lambda *_, **__: pytest.fail("tried again"))
-    assert kernel_modes(SessionConfig(), header) == found
+    assert kernel_modes(SessionConfig(n_threads=2), header) == found
     assert json.loads(memory.read_text())
+
+
+def test_modes_are_those_of_one_number_of_threads(tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which depends on what else runs."""
+    seen = list[int | None]()
+
+    def modes(config: SessionConfig, *_: object) -> KernelModes:
+        seen.append(config.n_threads)
+        return KernelModes()
+
+    monkeypatch.setattr(kernel_choice, "kernel_modes", modes)
+    monkeypatch.setattr(configuration, "choose_threads", lambda **_: Threads(len(seen) + 1, "as the test says"))
+    foreseen_modes(SessionConfig(cache_values="auto"), read_header(tiny("llama")))
+    assert seen == [1, 1]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "nonsense", "{}"])
 def test_what_is_kept_may_be_damaged(tiny: Callable[..., Path], memory: Path, content: str) -> None:
     memory.parent.mkdir()
     memory.write_text(content)
-    assert kernel_modes(SessionConfig(), read_header(tiny_of(tiny, "llama", "Q8_0"))).streamed.exact
+    assert kernel_modes(SessionConfig(n_threads=2), read_header(tiny_of(tiny, "llama", "Q8_0"))).streamed.exact
 
 
 @pytest.mark.parametrize("setting", ["threads", "library", "types", "values of the cache"])
@@ -163,7 +179,7 @@ def test_weights_that_stay_in_memory_are_repacked_and_drafted_for_where_exact_pa
         monkeypatch.setattr(kernel_choice, "_granularity", lambda _made, _n, mode: found[mode.repacked])
         monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: cost)
         memory.unlink(missing_ok=True)
-        mode = kernel_modes(SessionConfig(), header).kept
+        mode = kernel_modes(SessionConfig(n_threads=2), header).kept
         return mode.repacked, mode.drafts, mode.exact
 
     assert chosen(Granularity(2), Granularity()) == (True, True, True)
@@ -232,7 +248,7 @@ def test_repacked_weights_have_rows_that_suit_those_which_never_are(
     found = {False: Granularity(2, 2, 16), True: Granularity()}
     monkeypatch.setattr(kernel_choice, "_granularity", lambda _made, _n, mode: found[mode.repacked])
     monkeypatch.setattr(kernel_choice, "relative_cost", lambda *_, **__: 1.0)
-    kept = kernel_modes(SessionConfig(), read_header(tiny_of(tiny, "llama", "Q4_0"))).kept
+    kept = kernel_modes(SessionConfig(n_threads=2), read_header(tiny_of(tiny, "llama", "Q4_0"))).kept
     assert kept.repacked and kept.granularity == Granularity(2, 2, 16)
 
 

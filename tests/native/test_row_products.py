@@ -116,7 +116,7 @@ def test_a_router_of_another_name_is_an_error(mixture: Path, monkeypatch: pytest
 
 @on_x86
 def test_a_mixture_that_is_streamed_needs_no_second_row(mixture: Path) -> None:
-    streamed = kernel_modes(SessionConfig(), read_header(mixture)).streamed
+    streamed = kernel_modes(SessionConfig(n_threads=2), read_header(mixture)).streamed
     assert streamed.exact and streamed.routers_by_row and streamed.granularity.whole(1) == 1
     assert streamed.name == "as they come, routers row by row"
 
@@ -131,12 +131,13 @@ def test_where_llama_cpp_is_another_passes_are_filled_up(
         monkeypatch.setattr(row_products, "is_laid_out", lambda: False)
     else:
         monkeypatch.setitem(row_products._PRODUCTS, "ffn_gate_inp", ("renamed-{}",))
-    streamed = kernel_modes(SessionConfig(), read_header(mixture)).streamed
+    streamed = kernel_modes(SessionConfig(n_threads=2), read_header(mixture)).streamed
     assert streamed.exact and not streamed.routers_by_row and streamed.granularity.whole(1) == 2
 
 
 def test_a_dense_model_has_none(tiny: Callable[..., Path]) -> None:
-    assert not kernel_modes(SessionConfig(), read_header(tiny("llama", type_name="Q8_0"))).streamed.routers_by_row
+    header = read_header(tiny("llama", type_name="Q8_0"))
+    assert not kernel_modes(SessionConfig(n_threads=2), header).streamed.routers_by_row
 
 
 def test_the_layout_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
