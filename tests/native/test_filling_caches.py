@@ -20,6 +20,7 @@ from cadcpp.residency.states import verifier_states
 from cadcpp.runtime.session import Session
 from cadcpp.runtime.token_writer import complete
 from cadcpp.system.fresh_memory import Freed
+from cadcpp.system.heap import bound_heap, trim_heap
 from cadcpp.tree.limits import TreeLimits
 from tests.support.mixtures import FEW_DENSE
 from tests.support.vocab import random_text
@@ -68,6 +69,7 @@ def test_a_context_holds_no_cells_that_no_text_has_reached(
     tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
     """Beside one whose zeros are not given back."""
+    bound_heap()  # as a session does: else it may lie in what was used and freed before
     with closing(Model(tiny(architecture, **MODELS.get(architecture, {})))) as model:
         states = next(verifier_states(model.header, 1 << 40, snapshots=True, streamed=True))
         shape = ContextShape(n_cells=1 << 17, n_batch=64, n_outputs=8, n_seq=1 if states else 8, states=states)
@@ -75,6 +77,7 @@ def test_a_context_holds_no_cells_that_no_text_has_reached(
         for found in (True, False):
             if not found:
                 monkeypatch.setattr(native_context, "zeros_freed", telling(False))
+            trim_heap()
             before = resident()
             with closing(Context(model, shape, 1)) as context:
                 assert context.fills == found
