@@ -176,13 +176,14 @@ class Context:
         if reports:
             reports.on_layer, reports.own = on_layer, own
             reports.watcher.start_pass(self._tokens(own[0]))
+        asks = self._callback.begin_pass(self.handle, self.batch.n)
         code = int(api.llama_decode(self.handle, self.batch.struct))
         whole = code == 0 and not self._callback.failed
         missing = self._products.end_pass() if self._products else ()
         if reports:
             reports.watcher.end_pass(whole)
         self._callback.raise_error()
-        if whole and missing:
+        if whole and asks and missing:
             raise NativeError(
                 f"llama.cpp computes no {missing[0]} in {self.model.path}, on which its exact text rests; "
                 "exact off goes without"

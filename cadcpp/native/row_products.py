@@ -51,6 +51,7 @@ class RowProducts:
 
 @dataclass(eq=False)
 class _Product(Listener):
+    least_rows = 2
     names: tuple[str, ...]
     _seen: bool = False  # in this pass
     _changed: tuple[TensorStruct, TensorStruct] | None = None  # the node, and a copy of it as it was

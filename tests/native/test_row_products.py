@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from cadcpp.config import SessionConfig
 from cadcpp.errors import NativeError
 from cadcpp.gguf.header import read_header
-from cadcpp.native import row_products, tensor
+from cadcpp.native import eval_callback, row_products, tensor
 from cadcpp.native.activations import Tap
 from cadcpp.native.context import Context, Stopped
-from cadcpp.native.eval_callback import Listener
+from cadcpp.native.eval_callback import EvalCallback, Listener
 from cadcpp.native.model import Model
 from cadcpp.residency.context_shape import ContextShape
 from cadcpp.residency.states import States
@@ -148,3 +148,28 @@ def test_the_layout_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor, "TensorStruct", other)
     assert not tensor.is_laid_out()
     tensor.is_laid_out.cache_clear()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["for each pass", "for all"])
+def test_of_a_single_row_llama_cpp_asks_of_no_node(mixture: Path, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    """But where it makes another graph, for which it sets the callback itself."""
+    asked, on_node = list[int](), EvalCallback._on_node
+
+    def counted(self: EvalCallback, node: int, ask: bool, data: int | None) -> bool:
+        asked.append(node)
+        return on_node(self, node, ask, data)
+
+    monkeypatch.setattr(EvalCallback, "_on_node", counted)
+    if not known:
+        monkeypatch.setattr(eval_callback, "_library", None)
+    with closing(Model(mixture)) as model, closing(Context(model, BY_ROW, 1)) as context:
+        counts = []
+        for n in (1, 1, 1, 2, 2, 1, 1):
+            asked.clear()
+            context.clear()
+            context.batch.clear()
+            context.batch.add(TEXT[:n], 0, 0, 1, True)
+            context.decode()
+            counts.append(len(asked))
+    assert min(counts[3:5]) > 40
+    assert ([counts[i] for i in (1, 2, 6)] == [0, 0, 0]) == known
