@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 
 from cadcpp.link.address import Address
+from cadcpp.link.connection import prepare
 from cadcpp.link.protocol import ALIVE, Broken, head, length, move, read_head, read_length
 
 
@@ -70,6 +71,8 @@ class Meddler:
                     continue
                 server = socket.create_connection((self._target.host, self._target.port))
                 self._open.append(server)
+                for sock in (client, server):
+                    prepare(sock)  # else a small piece would wait for the receipt of the last one
                 for hand_on in (self._requests, self._replies):
                     threading.Thread(target=self._run, args=(hand_on, client, server), daemon=True).start()
 
