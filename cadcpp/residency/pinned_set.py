@@ -18,30 +18,23 @@ class PinnedSet:
         self.streamed = set[Extent]()
         self._resident = set[Extent]()
         self._locked = set[Extent]()
+        # Bytes of each, counted as they change: they are asked for several times a round, of thousands of chunks.
+        self.streamed_bytes = self.resident_bytes = 0
+        self.locked_bytes = 0  # of the resident ones, what the kernel must not take
 
     @property
     def missing(self) -> set[Extent]:
         """What is to be read, and to stay."""
         return set(self._chunks) - self.streamed - self._resident
 
-    @property
-    def resident_bytes(self) -> int:
-        return sum(map(len, self._resident))
-
-    @property
-    def locked_bytes(self) -> int:
-        """Of the resident ones, what the kernel must not take."""
-        return sum(map(len, self._locked))
-
-    @property
-    def streamed_bytes(self) -> int:
-        return sum(map(len, self.streamed))
-
     def add(self, chunk: Extent, locked: bool) -> None:
-        """A missing chunk is resident now."""
-        self._resident.add(chunk)
-        if locked:
+        """A chunk is resident now, if it was not before."""
+        if chunk not in self._resident:
+            self._resident.add(chunk)
+            self.resident_bytes += len(chunk)
+        if locked and chunk not in self._locked:
             self._locked.add(chunk)
+            self.locked_bytes += len(chunk)
 
     def rebalance(self) -> set[Extent]:
         """Stream as many chunks as others have taken, and no others. Gives those that must be dropped."""
@@ -49,6 +42,9 @@ class PinnedSet:
         dropped = self._resident & self.streamed
         self._resident -= dropped
         self._locked -= dropped
+        self.streamed_bytes, self.resident_bytes, self.locked_bytes = (
+            sum(map(len, chunks)) for chunks in (self.streamed, self._resident, self._locked)
+        )
         return dropped
 
     def window_room(self, window_bytes: int, least: int) -> int:

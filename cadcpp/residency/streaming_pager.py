@@ -53,6 +53,7 @@ class StreamingPager:
         spare: Callable[[], int] = spare_bytes,
     ) -> None:
         self._mapping, self._layout, self._window_bytes = mapping, layout, window_bytes
+        self._streamed_bytes = layout.streamed_bytes
         self._expert_bytes = expert_bytes
         # What others have of that and of what is pinned: since memory is short, for a while, and for good.
         self._evicted = self._borrowed = self._reserved = 0
@@ -163,7 +164,7 @@ class StreamingPager:
                 stall_seconds=self._reads.stall_seconds + self._experts.seconds,
                 passes=self._reads.n_passes,
                 waiting_seconds=self._reads.waiting_seconds,
-                pass_bytes=self._layout.streamed_bytes + self._pinned.streamed_bytes,
+                pass_bytes=self._streamed_bytes + self._pinned.streamed_bytes,
                 byte_seconds=self._reads.byte_seconds,
                 ahead_seconds=self._window_bytes * self._reads.byte_seconds * self._ahead,
                 layers_reported=self._cursor.reported,

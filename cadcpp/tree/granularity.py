@@ -1,6 +1,7 @@
 """How many rows a pass must have so that its kernels round every row alike."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,5 +42,11 @@ class Granularity:
         return max(self.whole(n) - n for n in range(1, 2 * _BLOCK + 2))
 
     def steps(self, n: int) -> NDArray[np.int_]:
-        """`whole` of 0, 1, ... n - 1, [n]; a pass without rows is none."""
-        return np.array([0, *map(self.whole, range(1, n))])
+        """`whole` of 0, 1, ... n - 1, [n]; a pass without rows is none. Not to be changed."""
+        return _steps(self, n)
+
+
+@cache
+def _steps(granularity: Granularity, n: int) -> NDArray[np.int_]:
+    """Asked for in every round."""
+    return np.array([0, *map(granularity.whole, range(1, n))])
