@@ -26,8 +26,12 @@ class Drafter(Protocol):
         """Decodes of a draft model so far."""
         ...
 
-    def read(self, ids: Sequence[int]) -> None:
-        """Take up a text of which much is new, as far as `grow` would otherwise have to."""
+    def behind(self, ids: Sequence[int]) -> int:
+        """Tokens of a text that a draft model has yet to read."""
+        ...
+
+    def read(self, ids: Sequence[int]) -> int:
+        """Take up a text of which much is new, as far as `grow` would otherwise have to. Gives how many tokens."""
         ...
 
     def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
@@ -56,8 +60,11 @@ class WithoutModel:
 
     n_decodes = 0
 
-    def read(self, ids: Sequence[int]) -> None:
-        pass
+    def behind(self, ids: Sequence[int]) -> int:
+        return 0
+
+    def read(self, ids: Sequence[int]) -> int:
+        return 0
 
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:
         pass

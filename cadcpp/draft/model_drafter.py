@@ -65,12 +65,17 @@ class ModelDrafter:
         self._seqs: dict[int, int] = {}  # evaluated node -> the sequence that holds its cell
         self._ends: dict[int, int] = {}  # sequence -> the node it ends at: only one child may go on in it
 
-    def read(self, ids: Sequence[int]) -> None:
-        n_new = len(ids) - common_prefix(self.cache.tokens, list(ids))
-        if n_new > _ROUND and len(ids) < self._n_cells:
-            self.rollback()
-            self.cache.align(ids)
-            self.cache.prefill(ids, len(ids) - 1)
+    def behind(self, ids: Sequence[int]) -> int:
+        return len(ids) - common_prefix(self.cache.tokens, list(ids))
+
+    def read(self, ids: Sequence[int]) -> int:
+        if self.behind(ids) <= _ROUND or len(ids) >= self._n_cells:
+            return 0
+        self.rollback()
+        self.cache.align(ids)
+        n_before = len(self.cache)
+        self.cache.prefill(ids, len(ids) - 1)
+        return len(self.cache) - n_before
 
     def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
         self._n_evaluated = self._n_kept = 0

@@ -19,8 +19,11 @@ class Switch:
     def n_decodes(self) -> int:
         return self._n_before + self._model.n_decodes
 
-    def read(self, ids: Sequence[int]) -> None:
-        self._model.read(ids)
+    def behind(self, ids: Sequence[int]) -> int:
+        return self._model.behind(ids)
+
+    def read(self, ids: Sequence[int]) -> int:
+        return self._model.read(ids)
 
     def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
         alternative = self._text.grow(ids, budget).tree if budget.compare else None

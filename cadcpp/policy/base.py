@@ -36,6 +36,7 @@ class RoundState:
     max_depth: int  # levels of a tree below its root that could become text
     n_chains: int | None = None  # that a tree may be; None: it may have any shape
     n_uncached: int = 1  # tokens of text that the pass evaluates anyway, the tree's root included
+    n_behind: int = 0  # tokens of text that a draft model would have to read first
     temperature: float = 1.0  # of the draft's probabilities, as its calibration found it
     disk: Disk = field(default_factory=Disk)
 
@@ -72,6 +73,8 @@ class Observation:
     logp: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))  # of the tree's nodes, [n]
     depth: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1, np.int32))  # ... and their depth, [n]
     rows_per_node: float = 1.0  # of the pass, below the root; more where each of several chains has its own text
+    n_read: int = 0  # tokens of text that the draft model read before, in passes of many
+    read_s: float = 0.0  # ... in so long
     draft_s: float
     compute_s: float  # of the verify pass, waiting for the disk not included
     stall_s: float = 0.0  # ... of that waiting
@@ -87,9 +90,8 @@ class Policy(Protocol):
         """What passes were measured to take; empty where that is not measured."""
         ...
 
-    @property
-    def uses_model(self) -> bool:
-        """Whether a draft model is likely to draft the next tree, so that it should read a new text before."""
+    def uses_model(self, n_behind: int) -> bool:
+        """Whether a draft model is likely to draft the next tree, so that it should read ``n_behind`` tokens before."""
         ...
 
     def plan(self, state: RoundState) -> DraftBudget | None:
@@ -106,11 +108,12 @@ class Policy(Protocol):
 class FixedSize:
     """Trees as large as the limits are, always."""
 
-    uses_model = True
-
     @property
     def verify(self) -> PassCost:
         return PassCost()  # no size depends on time
+
+    def uses_model(self, n_behind: int) -> bool:
+        return True
 
     def plan(self, state: RoundState) -> DraftBudget | None:
         return state.budget(n_ahead=state.limits.max_size)
@@ -125,11 +128,12 @@ class FixedSize:
 class NoDrafting:
     """Plain decoding: there is nothing to decide, so nothing is measured either."""
 
-    uses_model = False
-
     @property
     def verify(self) -> PassCost:
         return PassCost()
+
+    def uses_model(self, n_behind: int) -> bool:
+        return False
 
     def plan(self, state: RoundState) -> DraftBudget | None:
         return None

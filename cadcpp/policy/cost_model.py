@@ -19,8 +19,17 @@ _TRIALS = 4  # rounds of drafting that it takes to judge it
 _FIRST_IN_MEMORY = 6  # nodes of a first tree where nothing is read meanwhile: kernels compute one row after the other
 _TRIAL_SIZE = 4  # nodes of a tree that tries again whether drafting pays by now
 _FEW = 8  # nodes of a tree that rows' experts are priced in
+_CATCH_UP = 0.05  # of the time without drafts, that reading what was written may take before they are tried again
 _FREE = 0.02  # of a pass of one row, that a node may take for a tree to be looked at in every round
-_LEARNED = {"node_s": float, "draft_s": float, "nodes": float, "trials": int, "plain_rounds": int, "patience": int}
+_LEARNED = {
+    "node_s": float,
+    "draft_s": float,
+    "nodes": float,
+    "trials": int,
+    "plain_rounds": int,
+    "patience": int,
+    "read_s": float,
+}
 
 
 @dataclass(slots=True)
@@ -38,6 +47,7 @@ class CostModel:
     node_s: float = 0.0
     draft_s: float = 0.0
     disk: Disk = field(default_factory=Disk)
+    read_s: float = 0.0  # of a token of text that the draft model reads, beside many others
     stall_s: float = 0.0
     elsewhere_s: float = 0.0  # of a pass, while which only workers compute
     tokens: Floats = field(default_factory=lambda: np.zeros(MAX_ROWS))  # [n]: expected of a tree cut to i + 1 rows
@@ -48,13 +58,12 @@ class CostModel:
     plain_rounds: int = 0
     patience: int = _PROBE
 
-    @property
-    def uses_model(self) -> bool:
-        return self.would_draft()
+    def uses_model(self, n_behind: int) -> bool:
+        return self.would_draft(n_behind)
 
-    def would_draft(self, otherwise: float = 0.0) -> bool:
+    def would_draft(self, n_behind: int, otherwise: float = 0.0) -> bool:
         """What `plan` would decide, as far as is known before its round."""
-        return self.plain_rounds >= self.patience or self.pays(otherwise)
+        return self._is_due(n_behind) or self.pays(otherwise)
 
     def look(self, disk: Disk) -> None:
         """Take into account what is known of the disk by now."""
@@ -67,7 +76,7 @@ class CostModel:
         without, a few are drafted all the same, to see.
         """
         self.look(state.disk)
-        if self.plain_rounds >= self.patience:
+        if self._is_due(state.n_behind):
             self.try_again()
         if not self.pays(otherwise):
             return None
@@ -78,6 +87,13 @@ class CostModel:
             return state.budget(self._first_size(state), n_ahead=n_ahead)
         size = self._size(state)
         return state.budget(size, prices=self._prices(state.n_uncached, size), n_ahead=n_ahead)
+
+    def _is_due(self, n_behind: int) -> bool:
+        return self.plain_rounds >= self.patience and self.may_catch_up(n_behind)
+
+    def may_catch_up(self, n_behind: int) -> bool:
+        """Whether to read so many tokens is little beside the rounds without drafts so far: a try may be in vain."""
+        return n_behind * self.read_s * self._plain_rate() <= _CATCH_UP * self.plain_rounds
 
     def pays(self, otherwise: float = 0.0) -> bool:
         """Whether drafting seems faster than plain decoding and than ``otherwise`` tokens a second, or is on trial.
@@ -98,7 +114,7 @@ class CostModel:
             self.verify.add(seen.n_rows, seen.compute_s)
         elif not self.verify.known:
             self.verify.guess(seen.n_rows, seen.compute_s)
-        self._note_waits(seen)
+        self._note_times(seen)
         is_plain = len(seen.logp) == 1  # whether or not the draft was asked
         self.plain_rounds = self.plain_rounds + 1 if is_plain else 0
         if seen.n_evaluated == 0:
@@ -125,10 +141,12 @@ class CostModel:
 
     def miss(self, seen: Observation) -> None:
         """Learn from a round that another drafter's tree was used in."""
-        self._note_waits(seen)
+        self._note_times(seen)
         self.plain_rounds += 1
 
-    def _note_waits(self, seen: Observation) -> None:
+    def _note_times(self, seen: Observation) -> None:
+        if seen.n_read:
+            self.read_s = _mean(self.read_s, seen.read_s / seen.n_read)
         self.stall_s = _mean(self.stall_s, seen.stall_s)
         self.elsewhere_s = _mean(self.elsewhere_s, seen.elsewhere_s)
 
@@ -147,10 +165,11 @@ class CostModel:
 
     def recall(self, learned: dict[str, Any]) -> None:
         """Start from what was `learned` before. Raises KeyError, TypeError or ValueError for nonsense."""
+        numbers = {name: kind(learned[name]) for name, kind in _LEARNED.items()}
         self.tokens[:] = learned["tokens"]
         self.acceptance.recall(learned["acceptance"])
-        for name, kind in _LEARNED.items():
-            setattr(self, name, kind(learned[name]))
+        for name, number in numbers.items():
+            setattr(self, name, number)
         self.early_estimate = self.draft_s == 0.0
 
     def describe(self) -> dict[str, float]:

@@ -30,6 +30,7 @@ class DrafterChoice:
     n_vain: int = 0  # rounds in a row in which its memory was worth more than it
     n_waiting: int = 0  # ... in which passes waited for experts more than they computed
     n_rounds: int = 0
+    n_behind: int = 0  # tokens of the text that the model had not read in the last round
 
     def __post_init__(self) -> None:
         self.model, self.text = CostModel(verify=self.verify), CostModel(verify=self.verify, trials=0)
@@ -38,9 +39,8 @@ class DrafterChoice:
     def now(self) -> CostModel:
         return self.text if self.from_text else self.model
 
-    @property
-    def uses_model(self) -> bool:
-        return not self.given_up and self.model.would_draft(self.text.rate())
+    def uses_model(self, n_behind: int) -> bool:
+        return not self.given_up and self.model.would_draft(n_behind, self.text.rate())
 
     @property
     def wants_model(self) -> bool:
@@ -49,10 +49,11 @@ class DrafterChoice:
 
     def plan(self, state: RoundState) -> DraftBudget | None:
         self.text.look(state.disk)
+        self.n_behind = state.n_behind
         budget = None if self.given_up else self.model.plan(state, self.text.rate())
         self.from_text = budget is None and (self.given_up or not self.model.must_see_plain)
         if self.from_text:
-            budget = self.text.plan(state)
+            budget = self.text.plan(replace(state, n_behind=0))
             return budget and replace(budget, from_text=True, n_ahead=0)
         return budget and replace(budget, compare=self.n_rounds % _EVERY == 1)
 
@@ -68,8 +69,9 @@ class DrafterChoice:
 
         ``spared`` is the share of their reads that they would not need with it. For some rounds the model must not pay
         beside what plain decoding, or the text alone, would then bring, and after another trial no more than before:
-        to load it again costs more than these rounds do. No trial is waited for where passes mostly wait for experts: a
-        draft saves computing and no reading, and lost wherever that was measured.
+        to load it again costs more than these rounds do. There is no trial where it would have to read a long text for
+        it, nor where passes mostly wait for experts: a draft saves computing and no reading, and lost wherever that was
+        measured.
         """
         self.n_waiting = self.n_waiting + 1 if self._mostly_waits else 0
         if self.n_waiting == _VAIN and not self.given_up:
@@ -80,7 +82,7 @@ class DrafterChoice:
         freed = replace(disk, routed_s=(1 - spared) * disk.routed_s)
         is_vain = spared > 0 and not self.model.pays(_WORTH * self.text.best_rate(freed))
         self.n_vain = self.n_vain + 1 if is_vain else 0
-        if self.n_vain == _VAIN:
+        if self.n_vain == _VAIN and self.model.may_catch_up(self.n_behind):
             self.model.try_again()
         if self.n_vain == 2 * _VAIN:
             self.go_on(with_model=False)

@@ -10,7 +10,6 @@ arXiv 2309.04255 (EdgeLLM is the journal version). Where they differ, or contrad
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from cadcpp.policy.base import Observation, RoundState
 from cadcpp.policy.pass_cost import PassCost
@@ -23,12 +22,14 @@ _LEAST = 1e-6
 class AdaptiveFallback:
     """Section 3.3: drafting goes on while the likeliest branch has a cumulative confidence of ``alpha`` or more."""
 
-    uses_model: ClassVar[bool] = True
     alpha: float = 0.01
 
     @property
     def verify(self) -> PassCost:
         return PassCost()  # the published rule asks for no time
+
+    def uses_model(self, n_behind: int) -> bool:
+        return True
 
     def plan(self, state: RoundState) -> DraftBudget | None:
         """Nothing is drafted ahead: its branches are short, and grow anew from what was accepted."""

@@ -215,10 +215,11 @@ class Engine:
     def _draft(self, generation: Generation) -> DraftRecord:
         text, start = generation.text, time.perf_counter()
         max_depth = generation.limit - len(text.ids) - 1
-        if self.policy.uses_model and max_depth > 0:
-            self.drafter.read(text.ids)
+        n_behind = self.drafter.behind(text.ids)
+        reads = max_depth > 0 and self.policy.uses_model(n_behind)
+        n_read = self.drafter.read(text.ids) if reads else 0
         begun = time.perf_counter()
-        state = self._state(text, max_depth)
+        state = self._state(text, max_depth, 0 if reads else n_behind)
         budget = None if self._must_keep(state) else self.policy.plan(state)
         drafted = self._grow(generation, budget)
         stop = time.perf_counter()
@@ -228,6 +229,7 @@ class Engine:
             n_rows=self.verifier.n_rows(text, drafted.tree),
             n_decodes=self.drafter.n_decodes,
             n_ahead=budget.n_ahead if budget else 0,
+            n_read=n_read,
             start=start,
             begun=begun,
             stop=stop,
@@ -235,12 +237,13 @@ class Engine:
         self._reserve(len(text.ids), record.n_rows, len(drafted.tree))
         return record
 
-    def _state(self, text: TextState, max_depth: int) -> RoundState:
+    def _state(self, text: TextState, max_depth: int, n_behind: int) -> RoundState:
         return RoundState(
             limits=self.limits.up_to(self.verifier.room(text)),
             max_depth=min(max_depth, self.verifier.reach(text)),
             n_chains=self.verifier.n_chains,
             n_uncached=text.n_uncached,
+            n_behind=n_behind,
             temperature=self.draft_temperature.temperature,
             disk=measured(self.pager.state(), self.tree_buffers),
         )

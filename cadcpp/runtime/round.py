@@ -32,6 +32,7 @@ class DraftRecord:
     n_rows: int  # of the verify pass
     n_decodes: int  # of the draft model so far
     n_ahead: int  # nodes that may be evaluated beyond the tree during the pass
+    n_read: int = 0  # tokens of a new text that the draft model read before it
     start: float
     begun: float  # growing the tree, after a new text was read
     stop: float
@@ -81,6 +82,8 @@ class RoundRecord:
             logp=drafted.tree.logp,
             depth=drafted.tree.depth,
             rows_per_node=draft.rows_per_node,
+            n_read=draft.n_read,
+            read_s=draft.begun - draft.start,
             draft_s=draft.stop - draft.begun,
             compute_s=self.verify.seconds - self.verify.stall_s,
             stall_s=self.verify.stall_s,

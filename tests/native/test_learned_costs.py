@@ -11,6 +11,7 @@ import pytest
 from cadcpp.config import SamplingConfig, SessionConfig
 from cadcpp.policy.drafter_choice import DrafterChoice
 from cadcpp.runtime.session import Session
+from cadcpp.telemetry.stats import Stats
 from tests.support.vocab import random_text
 
 GREEDY = SamplingConfig(temperature=0.0)
@@ -65,3 +66,20 @@ def test_a_damaged_file_is_no_fault(pair: tuple[Path, Path], state: Path, nonsen
     path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), nonsense)))
     tokens, began = write(*pair, 200, SessionConfig(n_ctx=512))
     assert len(tokens) == 200 and not began.verify.known
+
+
+@pytest.mark.parametrize(("read_s", "reads"), [(9.0, False), (0.0, True)], ids=["dear", "control"])
+def test_a_long_text_is_not_read_for_a_try_that_may_be_in_vain(
+    pair: tuple[Path, Path], read_s: float, reads: bool
+) -> None:
+    """As if drafts had not paid in the session before."""
+    config, stats = SessionConfig(n_ctx=512, n_threads=2), Stats()
+    with Session(*pair, config) as session:
+        policy = session.engine.policy
+        assert isinstance(policy, DrafterChoice)
+        model = policy.model
+        model.trials, model.early_estimate, model.read_s = 0, False, read_s
+        model.tokens[:], model.node_s, model.plain_rounds = 1.0, 1.0, model.patience
+        list(session.stream(text := random_text(1, 300), GREEDY, 8, stats=stats))
+        assert (session.engine.drafter.behind(text) < len(text)) == reads
+    assert (stats.draft_decodes > 0) == reads

@@ -1,7 +1,7 @@
 """The cost model against a device whose true costs are known."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -184,6 +184,38 @@ def test_costs_that_were_kept_are_measured_anew_when_drafting_is_tried_again(bus
     policy.patience, policy.plain_rounds = CostModel().patience, 0
     device.run(policy.patience + 10, policy)
     assert min(device.sizes[-8:]) > 1
+
+
+def far_behind(read_s: float) -> CostModel:
+    """A policy that has given drafting up, and is about to try it again; reading a token takes ``read_s``."""
+    policy = Device(agrees=0.0).run(100)
+    seen = Observation(n_rows=1, n_evaluated=0, n_tokens=1, n_read=50, read_s=50 * read_s, draft_s=0.0, compute_s=0.07)
+    policy.miss(seen)
+    policy.plain_rounds = policy.patience
+    return policy
+
+
+def test_a_vain_try_does_not_have_the_model_read_a_long_text() -> None:
+    """Plain decoding takes 0.071 s a token, so that a twentieth of its time is what reading 2 tokens takes here."""
+    policy = far_behind(read_s=0.0018)
+    n_due = policy.patience
+    assert policy.uses_model(n_due) and not policy.uses_model(4 * n_due)
+    assert policy.plan(replace(state(), n_behind=4 * n_due)) is None and policy.plain_rounds == n_due
+    policy.plain_rounds = 4 * n_due
+    assert policy.uses_model(4 * n_due)
+    planned(policy, replace(state(), n_behind=4 * n_due))
+
+
+def test_control_what_costs_nothing_is_read() -> None:
+    policy = far_behind(read_s=0.0)
+    assert policy.uses_model(10**6)
+    planned(policy, replace(state(), n_behind=10**6))
+
+
+def test_how_long_reading_takes_is_known_to_the_next_session() -> None:
+    later = CostModel()
+    later.recall(far_behind(read_s=0.0018).learned())
+    assert later.read_s == pytest.approx(0.0018)
 
 
 def test_it_notices_when_the_draft_gets_worse() -> None:

@@ -23,11 +23,13 @@ class World:
     def __init__(self, seed: int = 0, read_s: float = 0.0) -> None:
         """``read_s`` seconds are read of experts by each row."""
         self.rng, self.choice, self.used = np.random.default_rng(seed), DrafterChoice(), list[str]()
+        self.n_behind = 0  # tokens that the model would have to read
         self.disk = Disk(routed_s=read_s * np.arange(SIZES, dtype=np.float64))
 
     def run(self, n: int, model: float, text: float, spared: float = 0.0) -> None:
         for _ in range(n):
-            budget = self.choice.plan(RoundState(limits=TreeLimits(max_size=N), max_depth=N, disk=self.disk))
+            state = RoundState(limits=TreeLimits(max_size=N), max_depth=N, disk=self.disk, n_behind=self.n_behind)
+            budget = self.choice.plan(state)
             drafts, from_text = budget is not None, budget is not None and budget.from_text
             alternative = chain(text) if budget is not None and budget.compare else None
             p = (text if from_text else model) if drafts else 0.0
@@ -74,9 +76,21 @@ def test_it_changes_its_mind() -> None:
 def test_a_model_that_brings_nothing_is_given_up_for_good(spared: float) -> None:
     world = World(read_s=0.2)
     world.run(40, 0.3, 0.1, spared)
-    assert world.choice.given_up and not world.choice.uses_model
+    assert world.choice.given_up and not world.choice.uses_model(0)
     world.run(600, 0.99, 0.1, spared)
     assert world.share("model", 600) == 0
+
+
+@pytest.mark.parametrize(("n_behind", "tried"), [(5000, False), (0, True)], ids=["behind", "control"])
+def test_a_model_that_has_a_long_text_to_read_first_is_given_up_without_another_trial(
+    n_behind: int, tried: bool
+) -> None:
+    world = World(read_s=0.02)
+    world.run(24, 0.3, 0.1)
+    assert world.used[-1] != "model" and not world.choice.given_up
+    world.n_behind, world.choice.model.read_s = n_behind, 0.01
+    world.run(12, 0.3, 0.1, spared=0.5)
+    assert (world.share("model", 12) > 0) == tried and world.choice.given_up
 
 
 @pytest.mark.parametrize(("model", "spared"), [(0.3, 0.0), (0.95, 0.15)], ids=["nothing is spared", "it pays"])
