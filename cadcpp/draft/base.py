@@ -30,8 +30,11 @@ class Drafter(Protocol):
         """Tokens of a text that a draft model has yet to read."""
         ...
 
-    def read(self, ids: Sequence[int]) -> int:
-        """Take up a text of which much is new, as far as `grow` would otherwise have to. Gives how many tokens."""
+    def read(self, ids: Sequence[int], n_behind: int) -> int:
+        """Take up a text of which much is new, as far as `grow` would otherwise have to. Gives how many tokens.
+
+        It is `behind` by ``n_behind`` of them.
+        """
         ...
 
     def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
@@ -63,7 +66,7 @@ class WithoutModel:
     def behind(self, ids: Sequence[int]) -> int:
         return 0
 
-    def read(self, ids: Sequence[int]) -> int:
+    def read(self, ids: Sequence[int], n_behind: int) -> int:
         return 0
 
     def ahead(self, may_go_on: Callable[[], bool], n: int) -> None:

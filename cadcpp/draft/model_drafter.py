@@ -68,8 +68,8 @@ class ModelDrafter:
     def behind(self, ids: Sequence[int]) -> int:
         return len(ids) - common_prefix(self.cache.tokens, list(ids))
 
-    def read(self, ids: Sequence[int]) -> int:
-        if self.behind(ids) <= _ROUND or len(ids) >= self._n_cells:
+    def read(self, ids: Sequence[int], n_behind: int) -> int:
+        if n_behind <= _ROUND or len(ids) >= self._n_cells:
             return 0
         self.rollback()
         self.cache.align(ids)

@@ -22,8 +22,8 @@ class Switch:
     def behind(self, ids: Sequence[int]) -> int:
         return self._model.behind(ids)
 
-    def read(self, ids: Sequence[int]) -> int:
-        return self._model.read(ids)
+    def read(self, ids: Sequence[int], n_behind: int) -> int:
+        return self._model.read(ids, n_behind)
 
     def grow(self, ids: Sequence[int], budget: DraftBudget) -> DraftedTree:
         alternative = self._text.grow(ids, budget).tree if budget.compare else None

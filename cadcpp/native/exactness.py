@@ -18,7 +18,7 @@ from cadcpp.native.lib import api
 from cadcpp.native.model import Model
 from cadcpp.native.rpc import Spread
 from cadcpp.native.snapshots import keeps_snapshots
-from cadcpp.residency.context_shape import ContextShape
+from cadcpp.residency.context_shape import ContextShape, verifier_shape
 from cadcpp.residency.kernel_mode import KernelMode
 from cadcpp.residency.states import States
 from cadcpp.system.scratch_file import scratch_file
@@ -40,7 +40,6 @@ _WALKS = (  # rows of one pass after the other
     (26, 30, 34, 52, 58, 100),
     (_N_TEXT,),
 )
-_SHAPE = ContextShape(n_cells=_N_CELLS, n_batch=_N_TEXT, n_outputs=_N_TEXT, n_seq=2)
 _SNAPSHOTS, _N_STATES = 8, 128  # tokens of the text that are read with states; matrices are tried without
 Rows = NDArray[np.float32]
 
@@ -95,12 +94,7 @@ def agrees(model: Model, kernels: KernelMode, n_threads: int, n_text: int = _N_T
 
 
 def _shapes(model: Model, kernels: KernelMode) -> Iterator[ContextShape]:
-    common = replace(
-        _SHAPE,
-        granularity=kernels.granularity,
-        f16_values=kernels.f16_values,
-        routers_by_row=kernels.routers_by_row,
-    )
+    common = replace(verifier_shape(_N_CELLS, _N_TEXT, kernels=kernels), n_seq=2)
     if not state_bytes(model.header):
         yield common
         return

@@ -58,10 +58,7 @@ class CostModel:
     plain_rounds: int = 0
     patience: int = _PROBE
 
-    def uses_model(self, n_behind: int) -> bool:
-        return self.would_draft(n_behind)
-
-    def would_draft(self, n_behind: int, otherwise: float = 0.0) -> bool:
+    def uses_model(self, n_behind: int, otherwise: float = 0.0) -> bool:
         """What `plan` would decide, as far as is known before its round."""
         return self._is_due(n_behind) or self.pays(otherwise)
 

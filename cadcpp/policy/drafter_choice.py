@@ -40,7 +40,7 @@ class DrafterChoice:
         return self.text if self.from_text else self.model
 
     def uses_model(self, n_behind: int) -> bool:
-        return not self.given_up and self.model.would_draft(n_behind, self.text.rate())
+        return not self.given_up and self.model.uses_model(n_behind, self.text.rate())
 
     @property
     def wants_model(self) -> bool:

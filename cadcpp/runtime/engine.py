@@ -217,7 +217,7 @@ class Engine:
         max_depth = generation.limit - len(text.ids) - 1
         n_behind = self.drafter.behind(text.ids)
         reads = max_depth > 0 and self.policy.uses_model(n_behind)
-        n_read = self.drafter.read(text.ids) if reads else 0
+        n_read = self.drafter.read(text.ids, n_behind) if reads else 0
         begun = time.perf_counter()
         state = self._state(text, max_depth, 0 if reads else n_behind)
         budget = None if self._must_keep(state) else self.policy.plan(state)

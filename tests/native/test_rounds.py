@@ -85,13 +85,13 @@ def test_reading_a_text_first_changes_nothing_but_when_it_is_evaluated(drafter: 
     at_once = drafter.grow(ids, limits).tree
     drafter.cache.clear()
     drafter.rollback()
-    drafter.read(ids)
+    drafter.read(ids, drafter.behind(ids))
     assert drafter.cache.tokens == ids[:-1] and holds_exactly_the_trunk(drafter.cache)
     n_decodes = drafter.n_decodes
     after = drafter.grow(ids, limits).tree
     assert np.array_equal(at_once.token, after.token) and after.logp == pytest.approx(at_once.logp, abs=1e-4)
     path = [int(after.token[1])]  # a round's worth of text is left to grow, which goes on with what it knows
-    drafter.read([*ids, *path])
+    drafter.read([*ids, *path], drafter.behind([*ids, *path]))
     assert drafter.cache.tokens == ids and drafter.n_decodes > n_decodes
     assert drafter.grow([*ids, *path], limits).n_kept > 0
 
